@@ -1,0 +1,203 @@
+//! A bank made of a [`Detector`]: judge, mask, guard, absorb, in this order and for every author.
+
+use std::sync::Arc;
+
+use super::{
+    Bank, BankSource, BinColumn, ConfigError, Detector, Learn, Policy, Reading, Readings, RowReading,
+};
+use crate::codec::{Codec, Corrupt, Reader};
+use crate::codec_struct;
+use crate::signal::SignalInfo;
+use crate::time::Timestamp;
+
+/// The guard of one row: whether it may learn. Compact, since there is one per row and detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guard {
+    /// Values seen, saturating; compared with the warm-up.
+    seen: u16,
+    /// Consecutive values in band since the last one outside.
+    calm: u16,
+    /// Second since the epoch at which the present excursion began, plus one; 0 = none.
+    held_since: u32,
+}
+codec_struct!(Guard { seen, calm, held_since });
+
+/// What the guard decided about one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// How to learn it.
+    pub learn: Learn,
+    /// The row starts anew: its state must be made by `init` before `absorb`.
+    pub relearn: bool,
+}
+
+impl Guard {
+    /// Whether the row has seen enough to speak.
+    pub fn is_warm(&self, warm_up: u32) -> bool {
+        u32::from(self.seen) >= warm_up
+    }
+
+    /// Whether the row is in or just after an excursion.
+    pub fn is_held(&self) -> bool {
+        self.held_since != 0
+    }
+
+    /// Judges whether a value with this score may be learned. Event time only.
+    pub fn decide(&mut self, policy: &Policy, at: Timestamp, anomalous: bool) -> Decision {
+        self.seen = self.seen.saturating_add(1);
+        let now = u32::try_from(at.secs().max(0)).unwrap_or(u32::MAX - 1);
+        if anomalous {
+            self.calm = 0;
+            if self.held_since == 0 {
+                self.held_since = now + 1;
+            }
+            let held_secs = i64::from(now) + 1 - i64::from(self.held_since);
+            if held_secs >= policy.relearn_after.ns() / 1_000_000_000 {
+                *self = Self { seen: 1, ..Self::default() };
+                return Decision { learn: Learn::Relearn, relearn: true };
+            }
+            return Decision { learn: Learn::Hold, relearn: false };
+        }
+        if self.held_since != 0 {
+            self.calm = self.calm.saturating_add(1);
+            if u32::from(self.calm) < policy.calm_bins {
+                return Decision { learn: Learn::Hold, relearn: false };
+            }
+            self.held_since = 0;
+            self.calm = 0;
+        }
+        Decision { learn: Learn::Value, relearn: false }
+    }
+}
+
+/// One row group of one configured detector.
+pub struct Column<D: Detector> {
+    detector: Arc<D>,
+    policy: Policy,
+    warm_up: u32,
+    states: Vec<D::State>,
+    guards: Vec<Guard>,
+    last: Vec<f32>,
+}
+
+impl<D: Detector> Column<D> {
+    fn judge_row(&mut self, row: usize, at: Timestamp, value: f64) -> RowReading {
+        let state = &mut self.states[row];
+        let guard = &mut self.guards[row];
+        // The verdict comes from the state as it was before this value: learning first would let an
+        // outlier widen the band that judges it.
+        let mut reading = self.policy.mask(value, self.detector.judge(state, at, value));
+        if !guard.is_warm(self.warm_up) {
+            reading.score = reading.score.min(1.0);
+        }
+        let decision = guard.decide(&self.policy, at, reading.is_anomalous());
+        if decision.relearn {
+            *state = self.detector.init();
+        }
+        self.detector.absorb(state, at, value, &reading, decision.learn);
+        let onset = if reading.is_anomalous() { self.detector.onset(state) } else { None };
+        RowReading { row: row as u32, value, reading, relearned: decision.relearn, onset }
+    }
+
+    fn silent_row(&mut self, row: usize, at: Timestamp, missing: u32) -> Option<RowReading> {
+        if !D::JUDGES_SILENCE || missing == 0 {
+            return None;
+        }
+        let reading: Reading = self.detector.gap(&mut self.states[row], at, missing);
+        let onset = self.detector.onset(&self.states[row]);
+        Some(RowReading { row: row as u32, value: f64::NAN, reading, relearned: false, onset })
+    }
+}
+
+impl<D: Detector> Bank for Column<D> {
+    fn grow(&mut self, rows: usize) {
+        let detector = &self.detector;
+        self.states.resize_with(rows, || detector.init());
+        self.guards.resize(rows, Guard::default());
+        self.last.resize(rows, f32::NAN);
+    }
+
+    fn rows(&self) -> usize {
+        self.states.len()
+    }
+
+    fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings) {
+        for (row, value) in bin.values.iter().enumerate() {
+            let verdict = if value.is_nan() {
+                let missing = bin.missing.get(row).copied().unwrap_or(0);
+                self.silent_row(row, bin.at, missing)
+            } else {
+                Some(self.judge_row(row, bin.at, *value))
+            };
+            self.last[row] = verdict.map_or(f32::NAN, |v| v.reading.score as f32);
+            if let Some(verdict) = verdict {
+                out.push(verdict);
+            }
+        }
+    }
+
+    fn last_score(&self, row: u32) -> f32 {
+        self.last.get(row as usize).copied().unwrap_or(f32::NAN)
+    }
+
+    fn patience(&self) -> Option<u32> {
+        D::JUDGES_SILENCE.then(|| self.detector.patience())
+    }
+
+    fn save(&self, rows: &[u32], out: &mut Vec<u8>) {
+        for row in rows {
+            self.guards[*row as usize].encode(out);
+            self.states[*row as usize].encode(out);
+        }
+    }
+
+    fn load(&mut self, version: u16, rows: usize, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.states.clear();
+        self.guards.clear();
+        self.last = vec![f32::NAN; rows];
+        for _ in 0..rows {
+            self.guards.push(Guard::decode(reader)?);
+            self.states.push(if version == D::STATE_VERSION {
+                D::State::decode(reader)?
+            } else {
+                self.detector.migrate(version, reader)?
+            });
+        }
+        Ok(())
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.states.capacity() * size_of::<D::State>() + self.guards.capacity() * 8 + self.last.capacity() * 4
+    }
+}
+
+struct Source<D: Detector> {
+    detector: Arc<D>,
+    policy: Policy,
+}
+
+impl<D: Detector> BankSource for Source<D> {
+    fn bank(&self) -> Box<dyn Bank> {
+        let warm_up = if self.policy.warm_up > 0 { self.policy.warm_up } else { D::WARM_UP };
+        Box::new(Column {
+            detector: Arc::clone(&self.detector),
+            policy: self.policy.clone(),
+            warm_up,
+            states: Vec::new(),
+            guards: Vec::new(),
+            last: Vec::new(),
+        })
+    }
+}
+
+/// Makes a source of [`Column`] banks: what a [`Detector`]'s registry entry calls.
+pub fn source_of<D: Detector>(
+    config: &serde_json::Value,
+    policy: &Policy,
+    signal: &SignalInfo,
+) -> Result<Arc<dyn BankSource>, ConfigError> {
+    let config: D::Config =
+        serde_json::from_value(config.clone()).map_err(|e| ConfigError::at("", e.to_string()))?;
+    let detector = Arc::new(D::new(config, signal)?);
+    Ok(Arc::new(Source { detector, policy: policy.clone() }))
+}

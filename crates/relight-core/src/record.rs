@@ -1,0 +1,246 @@
+//! What decoders hand to the engine: points, events and control records, a record at a time.
+//!
+//! A [`Record`] is a reusable buffer, so that a steady stream decodes without allocating.
+
+use crate::series::Labels;
+use crate::time::Timestamp;
+
+/// How a point's value is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The value now; also every sum that may fall.
+    Gauge = 0,
+    /// A monotonic sum since its start.
+    Cumulative = 1,
+    /// An increase since the point before.
+    Delta = 2,
+    /// Bucket counts since their start.
+    CumulativeHistogram = 3,
+    /// Bucket counts since the point before.
+    DeltaHistogram = 4,
+}
+
+impl Kind {
+    /// All kinds, in the order of their codes.
+    pub const ALL: [Self; 5] =
+        [Self::Gauge, Self::Cumulative, Self::Delta, Self::CumulativeHistogram, Self::DeltaHistogram];
+
+    /// Whether points of this kind carry a [`Histogram`].
+    pub const fn is_histogram(self) -> bool {
+        matches!(self, Self::CumulativeHistogram | Self::DeltaHistogram)
+    }
+
+    /// Whether the value counts up from a start, so that only differences mean something.
+    pub const fn is_cumulative(self) -> bool {
+        matches!(self, Self::Cumulative | Self::CumulativeHistogram)
+    }
+}
+
+/// Bucket counts with explicit upper bounds. `counts` has one entry more than `bounds`: the last
+/// bucket is open to infinity.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Histogram {
+    /// Upper bounds, strictly ascending and finite.
+    pub bounds: Vec<f64>,
+    /// Observations in each bucket (not running totals).
+    pub counts: Vec<u64>,
+}
+
+impl Histogram {
+    /// Whether bounds ascend, are finite, and match the counts.
+    pub fn is_valid(&self) -> bool {
+        self.counts.len() == self.bounds.len() + 1
+            && self.bounds.iter().all(|b| b.is_finite())
+            && self.bounds.windows(2).all(|w| w[0] < w[1])
+    }
+
+    /// All observations.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+}
+
+/// One sample of one series. Its key lies in the record's arena.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Where the series' canonical bytes start in [`Record::keys`].
+    pub key_start: u32,
+    /// How long they are.
+    pub key_len: u32,
+    /// Event time.
+    pub at: Timestamp,
+    /// When the sum started, or [`Timestamp::MIN`] if the sender did not say.
+    pub start: Timestamp,
+    /// How the value is meant.
+    pub kind: Kind,
+    /// The value; of a histogram, its index in [`Record::histograms`].
+    pub value: f64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Event time.
+    pub at: Timestamp,
+    /// What happened: `deploy`, `flag`, `log`, ...
+    pub kind: String,
+    /// Where it happened.
+    pub labels: Labels,
+    /// The text, for people.
+    pub body: String,
+}
+
+/// What a capture says beside points and events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlRecord {
+    /// The partition is idle: its watermark moves to `to`.
+    Advance {
+        /// The new watermark.
+        to: Timestamp,
+    },
+    /// How an action of the live run ended; replay answers with it instead of simulating.
+    Outcome {
+        /// When it was known.
+        at: Timestamp,
+        /// The action's id.
+        action: String,
+        /// Whether it was carried out.
+        ok: bool,
+        /// What the responder said.
+        detail: String,
+    },
+    /// What a human asked for: `ack`, `learn`, ... on an incident.
+    Command {
+        /// When.
+        at: Timestamp,
+        /// Verb.
+        verb: String,
+        /// The incident or action it is about.
+        target: String,
+    },
+}
+
+/// Why a decoder or intake refused something. Each has a counter of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The line or message could not be read.
+    Malformed,
+    /// NaN or infinite.
+    NonFinite,
+    /// Over 10 minutes ahead of `received`, or an unconfirmed jump.
+    Future,
+    /// Older than its partition's watermark as it stood before its record.
+    Late,
+    /// Same series, time and value as a point already there.
+    Duplicate,
+    /// Same series and time, another value: the first was kept.
+    DuplicateConflict,
+    /// Bounds or counts of a histogram make no sense.
+    BadHistogram,
+    /// Too many labels, or one too long.
+    LabelLimit,
+    /// The series table is full.
+    SeriesLimit,
+    /// More than 4,096 points of one series in one bin: folded in arrival order.
+    FoldedEarly,
+    /// A marker that a series ended (staleness), not a value.
+    NoRecordedValue,
+}
+
+impl Reason {
+    /// All reasons, in the order of their counters.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::NonFinite,
+        Self::Future,
+        Self::Late,
+        Self::Duplicate,
+        Self::DuplicateConflict,
+        Self::BadHistogram,
+        Self::LabelLimit,
+        Self::SeriesLimit,
+        Self::FoldedEarly,
+        Self::NoRecordedValue,
+    ];
+
+    /// The name in counters and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NonFinite => "non_finite",
+            Self::Future => "too_far_future",
+            Self::Late => "late",
+            Self::Duplicate => "duplicate",
+            Self::DuplicateConflict => "dup_conflict",
+            Self::BadHistogram => "bad_histogram",
+            Self::LabelLimit => "label_limit",
+            Self::SeriesLimit => "series_limit",
+            Self::FoldedEarly => "folded_early",
+            Self::NoRecordedValue => "no_recorded_value",
+        }
+    }
+}
+
+/// One entry of a partition: an offset, a request, a line.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Record {
+    /// Position in its partition; strictly ascending, gaps allowed.
+    pub offset: u64,
+    /// When it arrived, where that is known.
+    pub received: Option<Timestamp>,
+    /// Its points.
+    pub points: Vec<Point>,
+    /// Canonical series keys, back to back.
+    pub keys: Vec<u8>,
+    /// Histograms that points refer to.
+    pub histograms: Vec<Histogram>,
+    /// Its events.
+    pub events: Vec<Event>,
+    /// Its control records.
+    pub controls: Vec<ControlRecord>,
+    /// What the decoder refused, by reason.
+    pub refused: Vec<(Reason, u32)>,
+}
+
+impl Record {
+    /// Empties the record for the next entry and keeps its memory.
+    pub fn clear(&mut self, offset: u64, received: Option<Timestamp>) {
+        self.offset = offset;
+        self.received = received;
+        self.points.clear();
+        self.keys.clear();
+        self.histograms.clear();
+        self.events.clear();
+        self.controls.clear();
+        self.refused.clear();
+    }
+
+    /// Canonical bytes of a point's series.
+    pub fn key(&self, point: &Point) -> &[u8] {
+        let start = point.key_start as usize;
+        self.keys.get(start..start + point.key_len as usize).unwrap_or_default()
+    }
+
+    /// Adds a scalar point; `key` is canonical ([`crate::series::encode_key`]).
+    pub fn push_point(&mut self, key: &[u8], at: Timestamp, start: Timestamp, kind: Kind, value: f64) {
+        let key_start = self.keys.len() as u32;
+        self.keys.extend_from_slice(key);
+        self.points.push(Point { key_start, key_len: key.len() as u32, at, start, kind, value });
+    }
+
+    /// Adds a histogram point.
+    pub fn push_histogram(&mut self, key: &[u8], at: Timestamp, start: Timestamp, kind: Kind, h: Histogram) {
+        let value = self.histograms.len() as f64;
+        self.histograms.push(h);
+        self.push_point(key, at, start, kind, value);
+    }
+
+    /// Counts something that the decoder refused.
+    pub fn refuse(&mut self, reason: Reason) {
+        match self.refused.iter_mut().find(|(r, _)| *r == reason) {
+            Some((_, n)) => *n += 1,
+            None => self.refused.push((reason, 1)),
+        }
+    }
+}

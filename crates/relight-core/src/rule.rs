@@ -1,0 +1,277 @@
+//! Rules as the engine sees them: resolved, with conditions behind a trait.
+//!
+//! The expression language is not known here; the config implements [`Condition`] over it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::detector::BankSource;
+use crate::series::{KeyView, Labels};
+use crate::signal::{Binning, SignalSpec};
+use crate::time::{Span, Timestamp};
+
+/// What one detector says about one group of a rule, at this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct DetectorView {
+    /// Largest score of the group's rows.
+    pub score: f64,
+    /// How many rows the group has.
+    pub rows: u32,
+    /// How many of them score above 1.
+    pub anomalous: u32,
+    /// How many had data in this turn.
+    pub with_data: u32,
+    /// No row has had data for two intervals of its cadence.
+    pub stale: bool,
+}
+
+impl DetectorView {
+    /// Whether the group has data in this turn and none of it is anomalous.
+    pub const fn in_band(&self) -> bool {
+        self.with_data > 0 && self.anomalous == 0
+    }
+
+    /// Both views as one, for rows that live in different row groups.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            score: self.score.max(other.score),
+            rows: self.rows + other.rows,
+            anomalous: self.anomalous + other.anomalous,
+            with_data: self.with_data + other.with_data,
+            stale: match (self.rows, other.rows) {
+                (0, _) => other.stale,
+                (_, 0) => self.stale,
+                _ => self.stale && other.stale,
+            },
+        }
+    }
+}
+
+/// What a condition may look at.
+pub struct RuleView<'a> {
+    /// The rule's detectors, in the order of [`RuleSpec::detectors`].
+    pub detectors: &'a [DetectorView],
+    /// The group's labels.
+    pub group: &'a Labels,
+    /// Whether an event of a kind, agreeing with the group on the labels they share, happened in
+    /// `[now - window, now)`.
+    pub changed: &'a dyn Fn(&str, Span) -> bool,
+}
+
+/// A condition that could not be evaluated. Counts as false, is counted and shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConditionError(pub String);
+
+/// A yes-or-no question about one group at one turn.
+pub trait Condition: Send + Sync {
+    /// Evaluates it.
+    fn holds(&self, view: &RuleView<'_>) -> Result<bool, ConditionError>;
+    /// The expression as the user wrote it.
+    fn text(&self) -> &str;
+}
+
+/// How far a rule, a responder or the whole of relight may go; the lowest of the three wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Not evaluated.
+    Off,
+    /// Incidents are opened; nothing is sent.
+    Observe,
+    /// Notifies; what would mutate is only suggested.
+    Suggest,
+    /// What mutates waits for a human's approval.
+    Approve,
+    /// Acts by itself.
+    Auto,
+}
+
+/// How findings fall into incidents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupBy {
+    /// By these labels.
+    Labels(Vec<String>),
+    /// By the first of these labels that a row has, else by its metric's name under `metric`.
+    FirstOf(Vec<String>),
+}
+
+impl GroupBy {
+    /// The group that a row falls into.
+    pub fn group(&self, row: KeyView<'_>) -> Labels {
+        match self {
+            Self::Labels(keys) => {
+                Labels::new(row.labels().filter(|(k, _)| keys.iter().any(|key| key == k)).map(own))
+            }
+            Self::FirstOf(keys) => {
+                let found = keys.iter().find_map(|key| row.get(key).map(|value| (key.as_str(), value)));
+                Labels::new([own(found.unwrap_or(("metric", row.name())))])
+            }
+        }
+    }
+}
+
+fn own((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// One configured detector on one signal.
+#[derive(Clone)]
+pub struct DetectorUse {
+    /// Its name in config.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// Version of its state's bytes.
+    pub state_version: u16,
+    /// The parameters that shape its state, as one text: a change makes rows start cold.
+    pub state_shape: String,
+    /// Index of its signal in [`Settings::signals`].
+    pub signal: usize,
+    /// Makes its banks.
+    pub source: Arc<dyn BankSource>,
+}
+
+/// What to do when a verification cannot tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInconclusive {
+    /// Hand on to the next step of the ladder.
+    #[default]
+    Escalate,
+    /// Go on waiting until `within` is over once more.
+    Wait,
+}
+
+/// When a step of the ladder counts as having helped.
+#[derive(Clone)]
+pub struct Verify {
+    /// Samples younger than this after the action's end are not looked at. Event time.
+    pub settle: Span,
+    /// The time it has to help, from the action's end. Control time.
+    pub within: Span,
+    /// What must hold.
+    pub require: Arc<dyn Condition>,
+    /// For how long it must hold. Event time.
+    pub hold: Span,
+    /// What to do when data is missing.
+    pub on_inconclusive: OnInconclusive,
+}
+
+/// Bounds of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// From the end of an action on this target until the next may start. Control time.
+    pub cooldown: Span,
+    /// At most this many in 24 h; `None` is without a bound.
+    pub max_per_day: Option<u32>,
+    /// The target's lock: one action at a time on it. Empty means the rule and its group.
+    pub lock: String,
+}
+
+/// One step of the response ladder.
+#[derive(Clone)]
+pub struct Step {
+    /// The verb: `notify`, `rollback`, `page`, ...
+    pub action: String,
+    /// The responder's name.
+    pub with: String,
+    /// Whether that responder changes the world (as its capabilities say).
+    pub mutates: bool,
+    /// The lowest mode among global, rule and responder.
+    pub mode: Mode,
+    /// Arguments, as written.
+    pub args: serde_json::Value,
+    /// Bounds.
+    pub limits: Limits,
+    /// How to tell whether it helped; without it the step hands on once sent.
+    pub verify: Option<Verify>,
+}
+
+/// A rule, resolved.
+#[derive(Clone)]
+pub struct RuleSpec {
+    /// Its name: the `rule` of its incidents.
+    pub name: String,
+    /// Indices into [`Settings::detectors`]; the order of [`RuleView::detectors`].
+    pub detectors: Vec<usize>,
+    /// When an incident begins.
+    pub when: Arc<dyn Condition>,
+    /// How long `when` must hold. Event time, counted over turns with data.
+    pub hold: Span,
+    /// In how many turns with data it must hold, at the least.
+    pub hold_turns: u32,
+    /// How long `when` must be false before an incident resolves. Event time, turns with data.
+    pub keep_firing: Span,
+    /// Within this after its resolution, the same incident is reopened. Event time.
+    pub reopen_within: Span,
+    /// More reopenings than this escalate.
+    pub max_flaps: u32,
+    /// How findings fall into incidents.
+    pub group_by: GroupBy,
+    /// The ladder.
+    pub respond: Vec<Step>,
+    /// After this many actions in a row that did not help, mutating steps are blocked until a human
+    /// resets it.
+    pub breaker_after: u32,
+}
+
+impl fmt::Debug for RuleSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RuleSpec({}: {})", self.name, self.when.text())
+    }
+}
+
+/// Everything the engine has to know, resolved from the config.
+#[derive(Clone)]
+pub struct Settings {
+    /// How points are put into bins.
+    pub binning: Binning,
+    /// How far behind its partition's newest a point may be. Event time.
+    pub allowed_lateness: Span,
+    /// How far one partition may run ahead of the slowest, and how long a stalled one is waited for.
+    pub max_skew: Span,
+    /// At most this many series.
+    pub max_series: usize,
+    /// Signals.
+    pub signals: Vec<SignalSpec>,
+    /// Detectors.
+    pub detectors: Vec<DetectorUse>,
+    /// Rules.
+    pub rules: Vec<RuleSpec>,
+    /// Bytes that name this configuration: what state depends on. Hashed into manifests.
+    pub fingerprint: Vec<u8>,
+}
+
+impl Settings {
+    /// Nominal length of a bin.
+    pub const fn interval(&self) -> Span {
+        match self.binning {
+            Binning::Interval(interval) => interval,
+            Binning::Sample => Span::from_secs(1),
+        }
+    }
+}
+
+/// A finding: a row whose score is above 1.0, with its band and its detector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Start of the bin.
+    pub at: Timestamp,
+    /// Index of the detector in [`Settings::detectors`].
+    pub detector: usize,
+    /// Canonical bytes of the row: signal and labels.
+    pub row: Vec<u8>,
+    /// The value; NaN if its absence is the finding.
+    pub value: f64,
+    /// Score and band.
+    pub reading: crate::detector::Reading,
+    /// The row gave up on its old normal.
+    pub relearned: bool,
+    /// Where the anomaly began, if the detector can tell.
+    pub onset: Option<Timestamp>,
+}
