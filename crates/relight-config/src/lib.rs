@@ -1,1 +1,94 @@
-//! relight-config.
+//! YAML to validated settings: every error at once, each with file, line, column and key.
+//!
+//! A file is read in three steps: a tree of what is written, held against the schema that `relight schema`
+//! publishes; the types that read it; the settings with all names resolved. Nothing is started here, no
+//! thread and no connection, and nothing is read but the text and the files that `secrets` names.
+//! Detectors and responders are handed in as registries: this crate knows none of them.
+#![warn(missing_docs)]
+
+mod builtin;
+mod check;
+mod condition;
+mod errors;
+mod names;
+mod raw;
+mod report;
+mod resolve;
+mod rules;
+mod schema;
+mod selector;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use relight_core::detector::DetectorSpec;
+use relight_core::responder::{AnyResponder, ResponderSpec};
+use relight_core::rule::{Mode, Settings};
+
+pub use errors::{Errors, Problem};
+pub use schema::schema;
+
+/// The plug-ins that a config may name.
+#[derive(Clone, Copy)]
+pub struct Registry {
+    /// Types of detectors; `adaptive` must be among them.
+    pub detectors: &'static [DetectorSpec],
+    /// Types of responders.
+    pub responders: &'static [ResponderSpec],
+}
+
+/// A config, validated: nothing in it can fail any more.
+#[derive(Clone)]
+pub struct Config {
+    /// What the engine has to know.
+    pub settings: Settings,
+    /// Responders by name.
+    pub responders: BTreeMap<String, Arc<dyn AnyResponder>>,
+    /// How far relight may go. Each step's own mode has this in it already.
+    pub mode: Mode,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Responders hold secrets: their names are all that is shown.
+        f.debug_struct("Config")
+            .field("mode", &self.mode)
+            .field("signals", &self.settings.signals)
+            .field("rules", &self.settings.rules)
+            .field("responders", &self.responders.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a config. `env` looks up the variables that `${VAR}` names.
+pub fn parse(
+    file_name: &str,
+    text: &str,
+    registry: &Registry,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Errors> {
+    let mut report = report::Report::new(file_name);
+    let mut root = match tree::Node::read(text) {
+        Ok(root) => root,
+        Err(problem) => {
+            report.error_at((problem.line, problem.column), &problem.path, problem.message);
+            return report.finish(None);
+        }
+    };
+    if root.kind == tree::Kind::Null {
+        // An empty file is a config with every default.
+        root.kind = tree::Kind::Map(Vec::new());
+    }
+    report.survey(&mut root, env);
+    let schema = schema::schema(registry);
+    let cleaned = check::check(&schema, &root, &mut report);
+    let config = cleaned.and_then(|file| resolve::resolve(file, registry, &mut report));
+    report.finish(config)
+}
+
+/// No config at all: every series is a signal, `adaptive` judges it, and one rule makes incidents of it.
+pub fn defaults(registry: &Registry) -> Config {
+    parse("defaults", "", registry, &|_| None)
+        .expect("an empty config is valid with `adaptive` in the registry")
+}

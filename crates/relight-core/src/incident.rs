@@ -62,6 +62,7 @@ pub struct Evidence {
     #[serde(with = "bits")]
     pub value: f64,
     /// Its score.
+    #[serde(with = "bits")]
     pub score: f64,
     /// What was expected; NaN for nothing in particular.
     #[serde(with = "bits")]
@@ -136,6 +137,7 @@ pub struct Incident {
     /// Of them, rows that re-learned.
     pub relearned: u64,
     /// The largest score.
+    #[serde(with = "bits")]
     pub worst_score: f64,
     /// The rows that spoke first, at most [`MAX_EVIDENCE`].
     pub evidence: Vec<Evidence>,

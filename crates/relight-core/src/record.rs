@@ -2,6 +2,7 @@
 //!
 //! A [`Record`] is a reusable buffer, so that a steady stream decodes without allocating.
 
+use crate::codec::{Codec, Corrupt, Reader, encode_bytes};
 use crate::series::Labels;
 use crate::time::Timestamp;
 
@@ -243,4 +244,27 @@ impl Record {
             None => self.refused.push((reason, 1)),
         }
     }
+}
+
+/// Appends an event: time, kind, labels, body.
+pub fn encode_event(event: &Event, out: &mut Vec<u8>) {
+    event.at.encode(out);
+    event.kind.encode(out);
+    (event.labels.len() as u32).encode(out);
+    for (key, value) in event.labels.iter() {
+        encode_bytes(key.as_bytes(), out);
+        encode_bytes(value.as_bytes(), out);
+    }
+    event.body.encode(out);
+}
+
+/// Reads what [`encode_event`] wrote.
+pub fn decode_event(reader: &mut Reader<'_>) -> Result<Event, Corrupt> {
+    let at = Timestamp::decode(reader)?;
+    let kind = String::decode(reader)?;
+    let mut labels = Vec::new();
+    for _ in 0..reader.len(8, "labels")? {
+        labels.push((String::decode(reader)?, String::decode(reader)?));
+    }
+    Ok(Event { at, kind, labels: Labels::new(labels), body: String::decode(reader)? })
 }

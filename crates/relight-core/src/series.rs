@@ -16,7 +16,7 @@ pub struct KeyGroup(u8);
 impl KeyGroup {
     /// The key group of canonical bytes: xxh3_64 with seed 0, modulo [`KEY_GROUPS`].
     pub fn of(canonical: &[u8]) -> Self {
-        Self((xxhash_rust::xxh3::xxh3_64(canonical) % KEY_GROUPS as u64) as u8)
+        Self((hash(canonical) % KEY_GROUPS as u64) as u8)
     }
 
     /// The `n`th key group; `n` is taken modulo [`KEY_GROUPS`].
@@ -28,6 +28,11 @@ impl KeyGroup {
     pub const fn ix(self) -> usize {
         self.0 as usize
     }
+}
+
+/// xxh3_64 with seed 0: the hash of key groups and of digests. Not for hostile keys in a table.
+pub fn hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
 /// Sorted, unique labels.

@@ -1,1 +1,20 @@
-//! relight-runtime.
+//! Threads, channels and drivers around the engine.
+//!
+//! [`Pipeline`] moves records through Intake, Fold, Detect and Control, in any number of threads, and
+//! cuts snapshots between turns; [`replay`] drives it from captures on a virtual clock. Knows no
+//! config syntax, no detector and no responder by name, and decides nothing: what a record means is
+//! the engine's business.
+#![warn(missing_docs)]
+
+mod error;
+mod image;
+mod pipeline;
+mod replay;
+mod report;
+mod shards;
+
+pub use error::RuntimeError;
+pub use pipeline::{Commit, Pipeline, Responders, Stores, Turn, Watch};
+pub use relight_engine::control::summary::RuleSummary;
+pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay};
+pub use report::{Report, ScoredRow, Totals};

@@ -1,1 +1,24 @@
-//! relight-testkit.
+//! Worlds, faults and harnesses for relight's tests. Nothing that ships depends on it.
+//!
+//! A [`World`] is a log of records per partition, made from a seed; [`Sim`] runs the real engine on
+//! it, as calmly or as stormily as asked for. Whatever the storm, the outcome must be the same.
+
+pub mod faulty;
+pub mod rng;
+pub mod rules;
+pub mod sim;
+pub mod world;
+
+pub use sim::{Outcome, Sim};
+pub use world::World;
+
+/// The seeds of the simulation tests: `RELIGHT_SEEDS=from..to` chooses others, for a longer night.
+#[expect(clippy::disallowed_methods, reason = "the one knob of the tests, read once")]
+pub fn seeds() -> std::ops::Range<u64> {
+    let range = std::env::var("RELIGHT_SEEDS").ok();
+    let range = range.and_then(|text| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    });
+    range.unwrap_or(0..12)
+}

@@ -1,0 +1,320 @@
+//! The file as it is written, before names are resolved. These types are the file's schema, and
+//! their comments are what the schema says of each key.
+//!
+//! Signals, detectors, rules and responders are read entry by entry, so that a faulty one hides no other.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use relight_core::Span;
+use relight_core::rule::{Mode, OnInconclusive};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// relight's configuration. Every key may be left out; `config/default.yaml` shows all of them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    /// Length of a bin of event time, such as `10s`; or `sample`, where each sample is a bin of its own:
+    /// for a single series.
+    pub(crate) interval: String,
+    /// How far behind the newest of its partition a point may be and still count.
+    pub(crate) allowed_lateness: Span,
+    /// How far one partition may run ahead of the slowest, and how long a stalled one is waited for.
+    pub(crate) max_skew: Span,
+    /// Series beyond this number are refused and counted.
+    #[schemars(range(min = 1))]
+    pub(crate) max_series: usize,
+    /// How far relight may go; the lowest of this, the rule's and the responder's wins.
+    pub(crate) mode: Mode,
+    /// Secrets by name. A name that ends in `_file` gives the file that holds the secret.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(crate) secrets: BTreeMap<String, Value>,
+    /// What is watched, by name. Left out: every series by itself, under the name `every_series`.
+    #[schemars(with = "Option<BTreeMap<String, Signal>>")]
+    pub(crate) signals: Option<BTreeMap<String, Value>>,
+    /// What judges the signals, by name. Left out: `adaptive` on each signal.
+    pub(crate) detectors: Option<BTreeMap<String, Value>>,
+    /// What is made of it. Left out: one incident per service, when at least 3 findings last 3 bins; nothing is done.
+    #[schemars(with = "Option<Vec<Rule>>")]
+    pub(crate) rules: Option<Vec<Value>>,
+    /// What carries actions out, by name.
+    pub(crate) responders: BTreeMap<String, Value>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            interval: "10s".to_owned(),
+            allowed_lateness: Span::from_secs(10),
+            max_skew: Span::from_secs(120),
+            max_series: 1_000_000,
+            mode: Mode::Suggest,
+            secrets: BTreeMap::new(),
+            signals: None,
+            detectors: None,
+            rules: None,
+            responders: BTreeMap::new(),
+        }
+    }
+}
+
+/// A signal: exactly one of `value`, `rate`, `ratio`, `quantile`, `events` and `every_series`.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Signal {
+    /// Mean of each gauge in the bin, aggregated over the series of a row.
+    pub(crate) value: Option<OrText<Gauge>>,
+    /// Increase per second, summed over the series of a row.
+    pub(crate) rate: Option<OrText<Series>>,
+    /// Increase of `of` divided by the increase of `to`.
+    pub(crate) ratio: Option<Ratio>,
+    /// A quantile of histograms, merged over the series of a row.
+    pub(crate) quantile: Option<Quantile>,
+    /// Number of events in the bin. The event's kind is the selector's name: `deploy{service="shop"}`.
+    pub(crate) events: Option<OrText<Series>>,
+    /// Every series by itself: a gauge its mean, a counter its rate, a histogram its p99 and its rate.
+    pub(crate) every_series: Option<bool>,
+    /// The labels that tell rows apart. Left out: all labels of the series.
+    pub(crate) by: Option<Vec<String>>,
+    /// Of a `ratio`: below this increase of `to` in a bin there is no data.
+    #[schemars(range(min = 0.0))]
+    pub(crate) min_denominator: Option<f64>,
+}
+
+/// A map with `of`, or the selector alone.
+pub(crate) struct OrText<T>(pub(crate) T);
+
+impl<'de, T: DeserializeOwned + From<String>> Deserialize<'de> for OrText<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text.into())),
+            other => serde_json::from_value(other).map(Self).map_err(D::Error::custom),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OrText<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrText", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let map = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "type": "string", "description": "a PromQL selector" }, map] })
+    }
+}
+
+/// Series.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Series {
+    /// A PromQL selector.
+    pub(crate) of: String,
+}
+
+impl From<String> for Series {
+    fn from(of: String) -> Self {
+        Self { of }
+    }
+}
+
+/// Gauges.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gauge {
+    /// A PromQL selector.
+    pub(crate) of: String,
+    /// How several series become one row.
+    #[serde(default)]
+    pub(crate) aggregate: Aggregate,
+}
+
+impl From<String> for Gauge {
+    fn from(of: String) -> Self {
+        Self {
+            of,
+            aggregate: Aggregate::default(),
+        }
+    }
+}
+
+/// How several series become one row.
+#[derive(Deserialize, JsonSchema, Clone, Copy, Default)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Aggregate {
+    /// Arithmetic mean.
+    #[default]
+    Mean,
+    /// Sum.
+    Sum,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+}
+
+/// A part of a whole.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ratio {
+    /// A PromQL selector: the part.
+    pub(crate) of: String,
+    /// A PromQL selector: the whole.
+    pub(crate) to: String,
+}
+
+/// A quantile of histograms.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Quantile {
+    /// A PromQL selector.
+    pub(crate) of: String,
+    /// Which quantile, such as 0.99.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub(crate) q: f64,
+}
+
+/// What the responders of every type have in common.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct ResponderHead {
+    /// How far this responder may go.
+    #[serde(default = "no_limit")]
+    pub(crate) mode: Mode,
+}
+
+/// A rule: when an incident begins, how long it lasts, and what is done about it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    /// Its name: the `rule` of its incidents.
+    pub(crate) name: String,
+    /// A CEL expression over `DETECTOR.score`, `.rows`, `.anomalous`, `.in_band` and `.stale`, `group.LABEL` and
+    /// `changed("KIND", "WINDOW")`.
+    pub(crate) when: String,
+    /// How long `when` must hold before the incident opens.
+    #[serde(default)]
+    pub(crate) r#for: Span,
+    /// How long `when` must be false before the incident is over.
+    #[serde(default = "three_minutes")]
+    pub(crate) keep_firing_for: Span,
+    /// Within this after its end, the same incident is opened again.
+    #[serde(default = "half_an_hour")]
+    pub(crate) reopen_within: Span,
+    /// More reopenings than this call a human.
+    #[serde(default = "three")]
+    pub(crate) max_flaps: u32,
+    /// The labels that findings of one incident share. Left out: those that all of the rule's detectors have.
+    pub(crate) group_by: Option<Vec<String>>,
+    /// How far this rule may go.
+    #[serde(default = "no_limit")]
+    pub(crate) mode: Mode,
+    /// A ladder: the next step starts when the one before is not verified.
+    #[serde(default)]
+    pub(crate) respond: Vec<Step>,
+    /// Stops what keeps failing.
+    #[serde(default)]
+    pub(crate) circuit_breaker: CircuitBreaker,
+}
+
+/// A step of the ladder.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Step {
+    /// The verb: `notify`, `rollback`, `page`.
+    pub(crate) r#do: String,
+    /// Name of a responder.
+    pub(crate) with: String,
+    /// What the responder is told.
+    #[serde(default = "nothing")]
+    #[schemars(with = "BTreeMap<String, Value>")]
+    pub(crate) args: Value,
+    /// Bounds.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    /// How to tell whether it helped. Left out: the step hands on once sent.
+    pub(crate) verify: Option<Verify>,
+}
+
+/// Bounds of a step.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// From the end of an action until the next on the same target. Left out: 10 minutes for what changes the
+    /// world, nothing for what only tells somebody.
+    pub(crate) cooldown: Option<Span>,
+    /// At most this many in 24 hours.
+    #[schemars(range(min = 1))]
+    pub(crate) max_per_day: Option<u32>,
+    /// The target's lock: one action at a time. Left out: the rule and its group.
+    pub(crate) lock: String,
+}
+
+/// How to tell whether a step helped.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Verify {
+    /// Samples from before this after the action's end are not looked at.
+    #[serde(default)]
+    pub(crate) settle: Span,
+    /// The time it has to help.
+    pub(crate) within: Span,
+    /// A CEL expression, as in `when`.
+    pub(crate) require: String,
+    /// For how long that must hold.
+    #[serde(default)]
+    pub(crate) r#for: Span,
+    /// What to do when data is missing.
+    #[serde(default)]
+    pub(crate) on_inconclusive: OnInconclusive,
+}
+
+/// Stops what keeps failing.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CircuitBreaker {
+    /// After this many actions in a row that did not help, steps that change the world are blocked.
+    #[schemars(range(min = 1))]
+    pub(crate) open_after: u32,
+    /// Who closes it again: a human.
+    pub(crate) reset: Reset,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            open_after: 2,
+            reset: Reset::Manual,
+        }
+    }
+}
+
+/// Who closes a circuit breaker.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reset {
+    /// A human, by `relight resume`.
+    Manual,
+}
+
+fn no_limit() -> Mode {
+    Mode::Auto
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn three_minutes() -> Span {
+    Span::from_secs(180)
+}
+
+fn half_an_hour() -> Span {
+    Span::from_secs(1800)
+}
+
+fn nothing() -> Value {
+    Value::Object(serde_json::Map::new())
+}

@@ -1,0 +1,393 @@
+//! What is written becomes what runs: names are resolved, plug-ins are made.
+//!
+//! Goes on after an error: a faulty entry is left out, but its name stays known, so that nothing is
+//! reported twice.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use relight_core::Span;
+use relight_core::detector::{ConfigError, Policy};
+use relight_core::responder::{AnyResponder, Reach, Secret, Secrets};
+use relight_core::rule::{DetectorUse, Mode, Settings};
+use relight_core::signal::{Aggregate, Binning, By, Selector, SignalInfo, SignalKind, SignalSpec};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::errors::no_such;
+use crate::raw;
+use crate::report::Report;
+use crate::rules::{self, Surroundings};
+use crate::schema::policy_keys;
+use crate::selector::selector;
+use crate::{Config, Registry, builtin};
+
+/// The signal of a config that names none.
+const EVERY_SERIES: &str = "every_series";
+/// The detector of a config that names none.
+const ADAPTIVE: &str = "adaptive";
+
+/// A responder as rules see it.
+pub(crate) struct Ready {
+    pub(crate) mode: Mode,
+    pub(crate) responder: Arc<dyn AnyResponder>,
+}
+
+impl Ready {
+    pub(crate) fn mutates(&self) -> bool {
+        self.responder.capabilities().reach == Reach::Mutate
+    }
+}
+
+/// Resolves a file that was held against its schema.
+pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> Option<Config> {
+    let mut file: raw::File = read(file, "", report)?;
+    let binning = binning(&file.interval, report);
+    let signals = signals(file.signals.take(), report);
+    let detectors = detectors(file.detectors.take(), &signals, binning, registry, report);
+    let secrets = secrets(&file.secrets, report);
+    let responders = responders(&file.responders, &secrets, registry, report);
+    let written = file.rules.take();
+    let around = Surroundings {
+        signals: &signals,
+        detectors: &detectors,
+        responders: &responders,
+        mode: file.mode,
+    };
+    let rules = written.map(|written| rules::rules(written, &around, report));
+
+    let signals: Vec<SignalSpec> = signals.into_values().collect::<Option<_>>()?;
+    let detectors: Vec<DetectorUse> = detectors.into_values().collect::<Option<_>>()?;
+    let names: Vec<&str> = detectors.iter().map(|detector| detector.name.as_str()).collect();
+    let rules = rules.unwrap_or_else(|| vec![builtin::rule(&names)]);
+    let settings = Settings {
+        binning,
+        allowed_lateness: file.allowed_lateness,
+        max_skew: file.max_skew,
+        max_series: file.max_series,
+        fingerprint: fingerprint(binning, &signals, &detectors),
+        signals,
+        detectors,
+        rules,
+    };
+    let ready = responders
+        .into_iter()
+        .filter_map(|(name, ready)| Some((name, ready?.responder)));
+    Some(Config {
+        settings,
+        responders: ready.collect(),
+        mode: file.mode,
+    })
+}
+
+/// Reads an entry. What the schema could not tell is reported here; what it told already is not.
+pub(crate) fn read<T: DeserializeOwned>(value: Value, path: &str, report: &mut Report) -> Option<T> {
+    match serde_json::from_value(value) {
+        Ok(entry) => Some(entry),
+        Err(_) if report.spoils(path) => None,
+        Err(error) => {
+            report.error(path, error.to_string());
+            None
+        }
+    }
+}
+
+fn binning(text: &str, report: &mut Report) -> Binning {
+    if text == "sample" {
+        return Binning::Sample;
+    }
+    match text.parse::<Span>() {
+        Ok(interval) if interval > Span::ZERO => return Binning::Interval(interval),
+        Ok(_) => report.error("interval", "must be longer than nothing"),
+        Err(error) => report.error("interval", format!("{error}, or `sample`")),
+    }
+    Binning::Interval(Span::from_secs(10))
+}
+
+type Named<T> = BTreeMap<String, Option<T>>;
+
+fn signals(written: Option<BTreeMap<String, Value>>, report: &mut Report) -> Named<SignalSpec> {
+    let Some(written) = written else {
+        let every = SignalSpec {
+            name: EVERY_SERIES.to_owned(),
+            kind: SignalKind::EverySeries,
+            by: By::All,
+        };
+        return BTreeMap::from([(EVERY_SERIES.to_owned(), Some(every))]);
+    };
+    let each = written.into_iter().map(|(name, entry)| {
+        let path = format!("signals.{name}");
+        let raw: Option<raw::Signal> = read(entry, &path, report);
+        let signal = raw.and_then(|raw| signal(&name, raw, &path, report));
+        (name, signal)
+    });
+    each.collect()
+}
+
+fn signal(name: &str, raw: raw::Signal, path: &str, report: &mut Report) -> Option<SignalSpec> {
+    if raw.min_denominator.is_some() && raw.ratio.is_none() {
+        report.error(
+            &format!("{path}.min_denominator"),
+            "only a `ratio` has a denominator",
+        );
+    }
+    let every = raw.every_series == Some(true);
+    if every && raw.by.is_some() {
+        report.error(
+            &format!("{path}.by"),
+            "`every_series` has every label of its series",
+        );
+    }
+    let mut select = |key: &str, text: &str| -> Option<Selector> {
+        selector(text)
+            .map_err(|message| report.error(&format!("{path}.{key}"), message))
+            .ok()
+    };
+    let least = raw.min_denominator.unwrap_or(0.0);
+    let kinds = [
+        raw.value.map(|raw::OrText(g)| {
+            select("value", &g.of).map(|of| SignalKind::Value {
+                of,
+                aggregate: aggregate(g.aggregate),
+            })
+        }),
+        raw.rate
+            .map(|raw::OrText(s)| select("rate", &s.of).map(|of| SignalKind::Rate { of })),
+        raw.ratio.map(|ratio| {
+            let (of, to) = (select("ratio.of", &ratio.of), select("ratio.to", &ratio.to));
+            Some(SignalKind::Ratio {
+                of: of?,
+                to: to?,
+                min_denominator: least,
+            })
+        }),
+        raw.quantile
+            .map(|part| select("quantile.of", &part.of).map(|of| SignalKind::Quantile { of, q: part.q })),
+        raw.events
+            .map(|raw::OrText(s)| select("events", &s.of).map(|of| SignalKind::EventCount { of })),
+        every.then_some(Some(SignalKind::EverySeries)),
+    ];
+    let mut given = kinds.into_iter().flatten();
+    let (first, more) = (given.next(), given.next().is_some());
+    if more || first.is_none() && !report.spoils(path) {
+        let message = "needs exactly one of value, rate, ratio, quantile, events, every_series";
+        report.error(path, message);
+    }
+    let by = raw.by.map_or(By::All, By::Labels);
+    Some(SignalSpec {
+        name: name.to_owned(),
+        kind: first??,
+        by,
+    })
+}
+
+const fn aggregate(raw: raw::Aggregate) -> Aggregate {
+    match raw {
+        raw::Aggregate::Mean => Aggregate::Mean,
+        raw::Aggregate::Sum => Aggregate::Sum,
+        raw::Aggregate::Min => Aggregate::Min,
+        raw::Aggregate::Max => Aggregate::Max,
+    }
+}
+
+fn detectors(
+    written: Option<BTreeMap<String, Value>>,
+    signals: &Named<SignalSpec>,
+    binning: Binning,
+    registry: &Registry,
+    report: &mut Report,
+) -> Named<DetectorUse> {
+    let written = written.unwrap_or_else(|| {
+        let each = signals.keys().map(|signal| {
+            let entry = Value::Object(Map::from_iter([
+                ("type".to_owned(), ADAPTIVE.into()),
+                ("signal".to_owned(), signal.as_str().into()),
+            ]));
+            // A lone `adaptive` has its own name; several are told apart by their signals.
+            (
+                if signal == EVERY_SERIES { ADAPTIVE } else { signal }.to_owned(),
+                entry,
+            )
+        });
+        each.collect()
+    });
+    let interval = match binning {
+        Binning::Interval(interval) => interval,
+        Binning::Sample => Span::from_secs(1),
+    };
+    let each = written.into_iter().map(|(name, entry)| {
+        let path = format!("detectors.{name}");
+        if !is_identifier(&name) {
+            report.error(
+                &path,
+                "rules call it by this name: letters, digits and `_`, not beginning with a digit",
+            );
+        }
+        let detector = detector(&name, entry, signals, interval, registry, &path, report);
+        (name, detector)
+    });
+    each.collect()
+}
+
+fn detector(
+    name: &str,
+    entry: Value,
+    signals: &Named<SignalSpec>,
+    interval: Span,
+    registry: &Registry,
+    path: &str,
+    report: &mut Report,
+) -> Option<DetectorUse> {
+    let Value::Object(mut own) = entry else {
+        return None;
+    };
+    let kind = own.remove("type")?;
+    let spec = registry.detectors.iter().find(|spec| kind == spec.name)?;
+    let signal_name = own.remove("signal")?.as_str()?.to_owned();
+    let Some(signal) = signals.keys().position(|known| *known == signal_name) else {
+        let have = signals.keys().map(String::as_str);
+        report.error(&format!("{path}.signal"), no_such("signal", &signal_name, have));
+        return None;
+    };
+    let shared = policy_keys()
+        .into_iter()
+        .filter_map(|key| own.remove_entry(&key))
+        .collect();
+    let policy: Policy = read(Value::Object(shared), path, report)?;
+    let mut parameters = (spec.defaults)();
+    for (key, value) in own {
+        parameters[key] = value;
+    }
+    let info = SignalInfo {
+        name: signal_name,
+        interval,
+    };
+    let source = (spec.build)(&parameters, &policy, &info);
+    Some(DetectorUse {
+        name: name.to_owned(),
+        kind: spec.name,
+        state_version: spec.state_version,
+        state_shape: (spec.state_shape)(&parameters),
+        signal,
+        source: source.map_err(|error| refuse(&error, path, report)).ok()?,
+    })
+}
+
+fn responders(
+    written: &BTreeMap<String, Value>,
+    secrets: &Secrets,
+    registry: &Registry,
+    report: &mut Report,
+) -> Named<Ready> {
+    let mut each = BTreeMap::new();
+    for (name, entry) in written {
+        let path = format!("responders.{name}");
+        each.insert(name.clone(), responder(entry, secrets, registry, &path, report));
+    }
+    each
+}
+
+fn responder(
+    entry: &Value,
+    secrets: &Secrets,
+    registry: &Registry,
+    path: &str,
+    report: &mut Report,
+) -> Option<Ready> {
+    let mut own = entry.as_object()?.clone();
+    let kind = own.remove("type")?;
+    let spec = registry.responders.iter().find(|spec| kind == spec.name)?;
+    let head = Value::Object(own.remove_entry("mode").into_iter().collect());
+    let head: raw::ResponderHead = read(head, path, report)?;
+    match (spec.build)(&Value::Object(own), secrets) {
+        Ok(responder) => Some(Ready {
+            mode: head.mode,
+            responder,
+        }),
+        Err(error) => {
+            refuse(&error, path, report);
+            None
+        }
+    }
+}
+
+/// A plug-in does not like its section. If the schema did not either, that has been said already.
+fn refuse(error: &ConfigError, path: &str, report: &mut Report) {
+    let path = if error.path.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}.{}", error.path)
+    };
+    if !report.spoils(&path) {
+        report.error(&path, error.message.clone());
+    }
+}
+
+/// Secrets as they are given, or from the files that hold them.
+fn secrets(written: &BTreeMap<String, Value>, report: &mut Report) -> Secrets {
+    let each = written.iter().filter_map(|(name, value)| {
+        let value = value.as_str()?;
+        let Some(short) = name.strip_suffix("_file") else {
+            return Some((name.clone(), Secret::new(value)));
+        };
+        match std::fs::read_to_string(value) {
+            Ok(text) => Some((short.to_owned(), Secret::new(text.trim_end_matches(['\r', '\n'])))),
+            Err(error) => {
+                report.error(&format!("secrets.{name}"), format!("cannot be read: {error}"));
+                None
+            }
+        }
+    });
+    Secrets::new(each.collect::<Vec<_>>())
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    // CEL's own words, and the two of ours.
+    let taken = ["true", "false", "null", "in", "group", "changed"].contains(&name);
+    first && !taken && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// What state depends on, as text: one line each, in the order of names.
+fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUse]) -> Vec<u8> {
+    let mut text = match binning {
+        Binning::Interval(interval) => format!("interval {interval}\n"),
+        Binning::Sample => "interval sample\n".to_owned(),
+    };
+    for signal in signals {
+        let kind = match &signal.kind {
+            SignalKind::EverySeries => "every_series".to_owned(),
+            SignalKind::Value { of, aggregate } => format!("value {aggregate:?} {:?}", of.text()),
+            SignalKind::Rate { of } => format!("rate {:?}", of.text()),
+            SignalKind::Ratio {
+                of,
+                to,
+                min_denominator,
+            } => {
+                format!("ratio {:?} {:?} {min_denominator:?}", of.text(), to.text())
+            }
+            SignalKind::Quantile { of, q } => format!("quantile {q:?} {:?}", of.text()),
+            SignalKind::EventCount { of } => format!("events {:?}", of.text()),
+        };
+        writeln!(text, "signal {:?} {kind} {:?}", signal.name, signal.by).expect("a String takes any text");
+    }
+    for detector in detectors {
+        let DetectorUse {
+            name,
+            kind,
+            state_version,
+            state_shape,
+            signal,
+            ..
+        } = detector;
+        writeln!(
+            text,
+            "detector {name} {kind} {state_version} {:?} {state_shape:?}",
+            signals[*signal].name
+        )
+        .expect("a String takes any text");
+    }
+    text.into_bytes()
+}

@@ -1,0 +1,227 @@
+//! Rules: conditions compiled, groups checked, ladders resolved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use relight_core::Span;
+use relight_core::rule::{Condition, DetectorUse, GroupBy, Limits, Mode, RuleSpec, Step, Verify};
+use relight_core::signal::{By, SignalKind, SignalSpec};
+use serde_json::Value;
+
+use crate::builtin;
+use crate::condition::Cel;
+use crate::errors::no_such;
+use crate::names::Scope;
+use crate::raw;
+use crate::report::Report;
+use crate::resolve::{Ready, read};
+
+/// Between two actions that change the world on one target, unless the step says otherwise.
+const MUTATING_COOLDOWN: Span = Span::from_secs(600);
+
+/// What rules may refer to; an entry that is faulty itself is known, but empty.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) signals: &'a BTreeMap<String, Option<SignalSpec>>,
+    pub(crate) detectors: &'a BTreeMap<String, Option<DetectorUse>>,
+    pub(crate) responders: &'a BTreeMap<String, Option<Ready>>,
+    pub(crate) mode: Mode,
+}
+
+/// Resolves all rules; the faulty ones are left out.
+pub(crate) fn rules(written: Vec<Value>, around: &Surroundings<'_>, report: &mut Report) -> Vec<RuleSpec> {
+    let mut names = BTreeSet::new();
+    let mut rules = Vec::new();
+    for (i, entry) in written.into_iter().enumerate() {
+        let path = format!("rules[{i}]");
+        let Some(raw) = read::<raw::Rule>(entry, &path, report) else {
+            continue;
+        };
+        if raw.name.is_empty() || !names.insert(raw.name.clone()) {
+            report.error(&format!("{path}.name"), "each rule needs a name of its own");
+        }
+        rules.extend(rule(raw, around, &path, report));
+    }
+    rules
+}
+
+fn rule(raw: raw::Rule, around: &Surroundings<'_>, path: &str, report: &mut Report) -> Option<RuleSpec> {
+    let names: Vec<String> = around.detectors.keys().cloned().collect();
+    let scope = Scope {
+        detectors: &names,
+        group: raw.group_by.as_deref(),
+    };
+    let mut compile = |text: &str, path: &str| match Cel::compile(text, &scope) {
+        Ok(condition) => Some(condition),
+        Err(messages) => {
+            for message in messages {
+                report.error(path, message);
+            }
+            None
+        }
+    };
+    let when = compile(&raw.when, &format!("{path}.when"));
+    let requirements: Vec<Option<Cel>> = raw
+        .respond
+        .iter()
+        .enumerate()
+        .map(|(i, step)| {
+            let verify = step.verify.as_ref()?;
+            compile(&verify.require, &format!("{path}.respond[{i}].verify.require"))
+        })
+        .collect();
+
+    let mut used: BTreeSet<usize> = when.iter().flat_map(Cel::detectors).collect();
+    check_when(when.as_ref(), &format!("{path}.when"), report);
+    used.extend(requirements.iter().flatten().flat_map(Cel::detectors));
+    let group_by = group_by(raw.group_by, &used, around, path, report);
+    let detectors: Vec<usize> = used.into_iter().collect();
+    let steps = raw
+        .respond
+        .into_iter()
+        .zip(requirements)
+        .enumerate()
+        .map(|(i, (step, require))| {
+            let require = require.map(|cel| Arc::new(cel.bind(&detectors)) as Arc<dyn Condition>);
+            self::step(
+                step,
+                require,
+                raw.mode.min(around.mode),
+                around,
+                &format!("{path}.respond[{i}]"),
+                report,
+            )
+        });
+    let respond: Vec<Option<Step>> = steps.collect();
+    Some(RuleSpec {
+        name: raw.name,
+        when: Arc::new(when?.bind(&detectors)),
+        detectors,
+        hold: raw.r#for,
+        hold_turns: 1,
+        keep_firing: raw.keep_firing_for,
+        reopen_within: raw.reopen_within,
+        max_flaps: raw.max_flaps,
+        group_by,
+        respond: respond.into_iter().collect::<Option<_>>()?,
+        breaker_after: raw.circuit_breaker.open_after,
+    })
+}
+
+fn check_when(when: Option<&Cel>, path: &str, report: &mut Report) {
+    let Some(when) = when else { return };
+    if when.detectors().is_empty() {
+        report.error(path, "names no detector: nothing would ever evaluate it");
+    } else if when.holds_when_calm() {
+        report.error(path, "can be true with every score 0: it would not end");
+    }
+}
+
+/// The labels of the rule's groups; every detector's rows must have them.
+fn group_by(
+    written: Option<Vec<String>>,
+    used: &BTreeSet<usize>,
+    around: &Surroundings<'_>,
+    path: &str,
+    report: &mut Report,
+) -> GroupBy {
+    let detectors: Vec<(&String, &Option<DetectorUse>)> = around.detectors.iter().collect();
+    let signals: Vec<&Option<SignalSpec>> = around.signals.values().collect();
+    let rows = used.iter().filter_map(|ix| {
+        let (name, detector) = detectors[*ix];
+        match signals[detector.as_ref()?.signal].as_ref()? {
+            SignalSpec {
+                kind: SignalKind::EverySeries,
+                ..
+            }
+            | SignalSpec { by: By::All, .. } => None,
+            SignalSpec {
+                by: By::Labels(by),
+                name: signal,
+                ..
+            } => Some((name, signal, by)),
+        }
+    });
+    let rows: Vec<(&String, &String, &Vec<String>)> = rows.collect();
+    let Some(labels) = written else {
+        let Some((_, _, first)) = rows.first() else {
+            return builtin::per_service();
+        };
+        let common = first
+            .iter()
+            .filter(|label| rows.iter().all(|(_, _, by)| by.contains(label)));
+        return GroupBy::Labels(common.cloned().collect());
+    };
+    for (detector, signal, by) in rows {
+        for label in labels.iter().filter(|label| !by.contains(label)) {
+            let have = by.join(", ");
+            report.error(
+                &format!("{path}.group_by"),
+                format!("`{detector}` cannot be grouped by `{label}`: its signal `{signal}` is by [{have}]"),
+            );
+        }
+    }
+    GroupBy::Labels(labels)
+}
+
+fn step(
+    raw: raw::Step,
+    require: Option<Arc<dyn Condition>>,
+    mode: Mode,
+    around: &Surroundings<'_>,
+    path: &str,
+    report: &mut Report,
+) -> Option<Step> {
+    let Some(ready) = around.responders.get(&raw.with) else {
+        let have = around.responders.keys().map(String::as_str);
+        report.error(&format!("{path}.with"), no_such("responder", &raw.with, have));
+        return None;
+    };
+    let verify = match raw.verify {
+        Some(verify) => Some(self::verify(&verify, require, path, report)?),
+        None => None,
+    };
+    let ready = ready.as_ref()?;
+    let mutates = ready.mutates();
+    let cooldown = raw
+        .limits
+        .cooldown
+        .unwrap_or(if mutates { MUTATING_COOLDOWN } else { Span::ZERO });
+    Some(Step {
+        action: raw.r#do,
+        with: raw.with,
+        mutates,
+        mode: mode.min(ready.mode),
+        args: raw.args,
+        limits: Limits {
+            cooldown,
+            max_per_day: raw.limits.max_per_day,
+            lock: raw.limits.lock,
+        },
+        verify,
+    })
+}
+
+fn verify(
+    raw: &raw::Verify,
+    require: Option<Arc<dyn Condition>>,
+    path: &str,
+    report: &mut Report,
+) -> Option<Verify> {
+    let least = Span::from_ns(raw.settle.ns().saturating_add(raw.r#for.ns()));
+    if raw.within <= least {
+        report.error(
+            &format!("{path}.verify.within"),
+            format!(
+                "{} is over before anything can be verified: `settle` and `for` take {least}",
+                raw.within
+            ),
+        );
+    }
+    Some(Verify {
+        settle: raw.settle,
+        within: raw.within,
+        require: require?,
+        hold: raw.r#for,
+        on_inconclusive: raw.on_inconclusive,
+    })
+}

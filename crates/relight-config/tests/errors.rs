@@ -1,0 +1,269 @@
+//! What is wrong with a config, and how it is said.
+
+mod fake;
+
+use std::fmt::Write as _;
+
+use relight_config::parse;
+
+fn errors(text: &str) -> String {
+    match parse("c.yaml", text, &fake::REGISTRY, &|_| None) {
+        Ok(_) => panic!("this was taken for valid:\n{text}"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// Checks the lines of the report; the last one, with their number, is added here.
+fn check(text: &str, expected: &[&str]) {
+    let mut report = String::new();
+    for line in expected {
+        writeln!(report, "c.yaml:{line}").expect("a String takes any text");
+    }
+    let count = expected.len();
+    write!(
+        report,
+        "{count} error{}; nothing was started",
+        if count == 1 { "" } else { "s" }
+    )
+    .expect("a String takes any text");
+    assert_eq!(errors(text), report);
+}
+
+const HEAD: &str = "\
+signals:
+  errs: {rate: errors_total, by: [service]}
+detectors:
+  d: {type: ewma, signal: errs}
+responders:
+  pager: {type: post, to: x}
+rules:
+";
+
+/// Scenario: a file with a fault of every kind.
+/// Guarantee: one run reports them all, in the order of their lines, and none twice.
+#[test]
+fn everything_at_once() {
+    let text = "\
+intervall: 10s
+mode: automatic
+max_series: 0
+allowed_lateness: 10
+allowed_lateness: 1m
+max_skew: ${NOT_SET}
+signals:
+  errs: {rate: 'errors_total{', by: service}
+  both: {rate: a, value: b}
+detectors:
+  d: {type: ewma, signal: errs, half_lfe: 10m, threshold: high}
+  e: {type: emwa, signal: errs}
+  f: {signal: errs}
+  g: {type: ewma, signal: nowhere}
+  h: {type: ewma, signal: errs, half_life: 1s}
+  i-j: {type: ewma, signal: errs}
+responders:
+  pager: {type: post, to: ''}
+  chat: {type: post}
+rules:
+  - name: a
+    when: d.score > 1 && e.rows > 0 && f.rows > 0
+    respond:
+      - do: page
+        with: pagr
+  - {when: d.score > 1}
+";
+    check(
+        text,
+        &[
+            "1:1: intervall: unknown key; did you mean `interval`?",
+            "2:1: mode: `automatic`: unknown word (have: off, observe, suggest, approve, auto)",
+            "3:1: max_series: 0 is below 1",
+            "4:1: allowed_lateness: expected a duration such as `10s`, `1m30s` or `250ms`, found the number 10",
+            "5:1: allowed_lateness: duplicate key; its first value stands above",
+            "6:1: max_skew: `${NOT_SET}` is no duration (write it as `10s`, `1m30s`, `250ms`, `7d`)",
+            "6:1: max_skew: the environment has no variable `NOT_SET`",
+            "8:10: signals.errs.rate: `errors_total{` is no PromQL selector: unexpected end of input inside braces",
+            "8:33: signals.errs.by: expected a list, found the text `service`",
+            "9:3: signals.both: needs exactly one of value, rate, ratio, quantile, events, every_series",
+            "11:33: detectors.d.half_lfe: unknown key; did you mean `half_life`?",
+            "11:48: detectors.d.threshold: expected a number, found the text `high`",
+            "12:7: detectors.e.type: `emwa`: unknown type; did you mean `ewma`?",
+            "13:3: detectors.f: `type` is missing (have: adaptive, ewma, threshold)",
+            "14:19: detectors.g.signal: no signal named `nowhere` (have: both, errs)",
+            "15:33: detectors.h.half_life: shorter than the interval",
+            "16:3: detectors.i-j: rules call it by this name: letters, digits and `_`, not beginning with a digit",
+            "18:23: responders.pager.to: is empty",
+            "19:3: responders.chat: `to` is missing",
+            "25:9: rules[0].respond[0].with: no responder named `pagr` (have: chat, pager)",
+            "26:5: rules[1]: `name` is missing",
+        ],
+    );
+}
+
+#[test]
+fn what_is_no_yaml_is_said_with_its_place() {
+    for (text, place) in [
+        ("a: [", "1:"),
+        ("interval: 10s\n  mode: auto", "2:"),
+        ("a: \"open", "1:"),
+        ("- 1\n- 2", "1:1: expected a map, found a list"),
+        ("just text", "1:1: expected a map, found the text `just text`"),
+        ("\u{0}", "1:"),
+        ("a: *nowhere", "1:4"),
+    ] {
+        let report = errors(text);
+        assert!(report.starts_with(&format!("c.yaml:{place}")), "{report}");
+        assert!(report.ends_with("; nothing was started"), "{report}");
+        assert!(report.lines().count() == 2, "{report}");
+    }
+}
+
+/// Guarantee: what would blow up a reader is an ordinary error.
+#[test]
+fn bombs_are_refused() {
+    let mut aliases = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n".to_owned();
+    for i in 1..10 {
+        let before = format!("*a{}", i - 1);
+        let list = vec![before; 10].join(",");
+        writeln!(aliases, "a{i}: &a{i} [{list}]").expect("a String takes any text");
+    }
+    let nested = |open: &str, n: usize| format!("a: {}", open.repeat(n));
+    let cel = format!("{HEAD}  - {{name: r, when: '{}d.score > 1'}}", "(".repeat(2000));
+    let list = format!("{HEAD}  - {{name: r, when: '{}d.stale'}}", "[".repeat(2000));
+    let promql = format!("signals: {{s: {{rate: '{}'}}}}", "(".repeat(4000));
+    let large = "#".repeat(2 << 20);
+    let all = [
+        aliases,
+        nested("[", 100_000),
+        nested("{a: ", 100_000),
+        nested("- ", 5000),
+        cel,
+        list,
+        promql,
+        large,
+    ];
+    for text in all {
+        assert!(errors(&text).ends_with("nothing was started"));
+    }
+}
+
+fn rule(rule: &str, expected: &[&str]) {
+    let expected: Vec<String> = expected.iter().map(|line| format!("8:{line}")).collect();
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    check(&format!("{HEAD}  - {{name: r, {rule}}}"), &expected);
+}
+
+#[test]
+fn conditions_are_checked_before_they_run() {
+    rule(
+        "when: d.scor > 1",
+        &["15: rules[0].when: d.scor: unknown field; did you mean `score`?"],
+    );
+    rule(
+        "when: e.score > 1",
+        &["15: rules[0].when: no detector named `e` (have: d)"],
+    );
+    rule(
+        "when: d > 1",
+        &["15: rules[0].when: `d` is a detector: ask for its score, `d.score`"],
+    );
+    rule(
+        "when: d.score",
+        &["15: rules[0].when: must be true or false, but a part of it is of type float"],
+    );
+    rule(
+        "when: d.score >",
+        &["15: rules[0].when: not valid CEL at 1:10: Syntax error: mismatched input '<EOF>'"],
+    );
+    rule(
+        "when: 1 > 0",
+        &["15: rules[0].when: names no detector: nothing would ever evaluate it"],
+    );
+    rule(
+        "when: 'd.score > 1 && changed(\"deploy\")'",
+        &[
+            "15: rules[0].when: `changed` takes a kind of event and a window, both quoted: changed(\"deploy\", \"30m\")",
+        ],
+    );
+    rule(
+        "when: 'd.score > 1 && nofunc(d.rows)'",
+        &["15: rules[0].when: no function named `nofunc`"],
+    );
+    rule(
+        "when: '[1, 2].exists(x, d.rows == x)'",
+        &["15: rules[0].when: only comparisons, arithmetic, lists and functions are allowed here"],
+    );
+}
+
+/// Scenario: a fault behind an `&&` that is false in calm times.
+/// Guarantee: it is found all the same.
+#[test]
+fn a_fault_cannot_hide_behind_a_short_circuit() {
+    let line = "15: rules[0].when: found no matching overload for '_>_' applied to '(string, int)'";
+    rule(
+        "when: 'd.score > 1 && (group.service == \"x\" && \"a\" > 1)'",
+        &[line],
+    );
+}
+
+#[test]
+fn a_rule_must_be_able_to_end() {
+    let line = "15: rules[0].when: can be true with every score 0: it would not end";
+    for when in [
+        "d.score >= 0",
+        "d.in_band",
+        "d.rows > 2 && !d.stale",
+        "d.score > 1 || changed(\"deploy\", \"1h\")",
+        "d.score > 1 || group.service == \"shop\"",
+        "d.score > 1 || group.service != \"shop\"",
+    ] {
+        rule(&format!("when: '{when}'"), &[line]);
+    }
+}
+
+#[test]
+fn a_rules_groups_must_exist_in_its_signals() {
+    rule(
+        "when: d.score > 1, group_by: [cluster, service]",
+        &["34: rules[0].group_by: `d` cannot be grouped by `cluster`: its signal `errs` is by [service]"],
+    );
+    rule(
+        "when: 'd.score > 1 && group.cluster == \"a\"', group_by: [service]",
+        &["15: rules[0].when: group.cluster: no label of `group_by` named `cluster` (have: service)"],
+    );
+}
+
+#[test]
+fn a_verification_must_fit_into_its_time() {
+    rule(
+        "when: d.score > 1, respond: [{do: x, with: pager, verify: {settle: 1m, within: 90s, for: 30s, require: d.in_band}}]",
+        &[
+            "86: rules[0].respond[0].verify.within: 1m30s is over before anything can be verified: `settle` and `for` take 1m30s",
+        ],
+    );
+}
+
+#[test]
+fn secrets_come_from_files_that_exist() {
+    check(
+        "secrets: {a_file: /no/such/file}\nresponders: {p: {type: post, to: x, secret: a}}",
+        &[
+            "1:11: secrets.a_file: cannot be read: No such file or directory (os error 2)",
+            "2:37: responders.p.secret: no secret `a`",
+        ],
+    );
+}
+
+/// Guarantee: a secret from the environment that ends up where it is wrong is not printed.
+#[test]
+fn what_came_from_the_environment_is_not_shown() {
+    let env = |_: &str| Some("hunter2secret".to_owned());
+    let text = "mode: ${PW}\nmax_skew: ${PW}\nmax_series: ${PW}\nsignals: {s: {rate: '${PW}{'}}\nsecrets: {a_file: '${PW}'}";
+    let report = parse("c.yaml", text, &fake::REGISTRY, &env)
+        .expect_err("five faults")
+        .to_string();
+    assert!(
+        !report.contains("hunter2") && report.contains("`${PW}`: unknown word"),
+        "{report}"
+    );
+    assert!(report.ends_with("5 errors; nothing was started"), "{report}");
+}

@@ -1,0 +1,392 @@
+//! Incidents, rules, the response ladder and its deadlines: what findings set off.
+//!
+//! Knows no clock, no detector, no store and no responder. Time comes in with every input, what is to
+//! be remembered goes out as [`LedgerWrite`]s, what is to be done as [`Effect`]s. Control never feeds
+//! Detect. All that it remembers is made of [`LedgerState`]: a Control restored after any turn goes on
+//! exactly as the one that was not interrupted.
+//!
+//! Stable words of the audit: `incident_opened`, `incident_reopened`, `incident_resolved`,
+//! `incident_escalated`, `incident_acknowledged`, `action_planned`, `action_blocked`,
+//! `action_awaiting`, `action_started`, `action_ended`, `breaker_reset`, `command_ignored`.
+
+mod changes;
+mod findings;
+mod gates;
+mod incident;
+mod ladder;
+mod memory;
+pub mod summary;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use relight_core::incident::{
+    Action, ActionState, Applied, Incident, IncidentState, LedgerState, LedgerWrite, Resolution,
+};
+use relight_core::record::Event;
+use relight_core::rule::{DetectorView, Finding, RuleSpec, Settings};
+use relight_core::series::KeyView;
+use relight_core::{Labels, Span, Timestamp};
+
+use changes::Changes;
+use incident::GroupTurn;
+use memory::Out;
+
+/// What Control needs to know of one group in a turn. The driver asks Detect for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupQuery {
+    /// Index of the rule in [`Settings::rules`].
+    pub rule: usize,
+    /// The group.
+    pub group: Labels,
+}
+
+/// All that one bin's end sets off.
+#[derive(Debug, Clone, Copy)]
+pub struct BinTurn<'a> {
+    /// Start of the bin.
+    pub start: Timestamp,
+    /// Its end: the turn's time, T.
+    pub end: Timestamp,
+    /// Events before T that no turn before has seen, by (time, partition, offset).
+    pub events: &'a [Event],
+    /// The bin's findings, by (signal, labels), then detector.
+    pub findings: &'a [Finding],
+    /// The answers to [`Control::queries`], in its order; views in the order of the rule's detectors.
+    pub views: &'a [(GroupQuery, Vec<DetectorView>)],
+}
+
+/// What sets off a control turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlInput {
+    /// An action has ended.
+    Outcome {
+        /// When. Control time.
+        at: Timestamp,
+        /// Action's id.
+        action: String,
+        /// Whether it was carried out.
+        ok: bool,
+        /// What the responder said.
+        detail: String,
+    },
+    /// A human asked for something: `ack` an incident, `approve` or `reject` an action, `reset` the
+    /// breaker of a rule.
+    Command {
+        /// When. Control time.
+        at: Timestamp,
+        /// Verb.
+        verb: String,
+        /// Id of the incident or action, or the rule's name.
+        target: String,
+    },
+    /// [`Control::poll_timeout`] is due.
+    Timeout,
+}
+
+/// What is to happen outside, once the ledger has the writes of the same turn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// An action is to be carried out.
+    Start {
+        /// The action, in state [`ActionState::Pending`].
+        action: Action,
+        /// Its incident, for the text of a page.
+        incident: Incident,
+    },
+}
+
+/// What went wrong without stopping anything; since this Control was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// The last applied turn came again with other findings.
+    pub digest_mismatches: u64,
+    /// Conditions that could not be evaluated.
+    pub condition_errors: u64,
+    /// Outcomes of actions that are not under way, and commands that mean nothing here or came before.
+    pub stray_inputs: u64,
+}
+
+/// The state of all incidents and actions, and the rules by which they move.
+pub struct Control {
+    settings: Arc<Settings>,
+    /// Per detector, the rules that look at it.
+    rules_of: Vec<Vec<usize>>,
+    applied: Applied,
+    /// Live ones, those that may still be reopened, and those with an action under way; by id.
+    incidents: BTreeMap<String, Incident>,
+    /// The latest incident of each group.
+    groups: BTreeMap<GroupQuery, String>,
+    /// Those of the incidents above, and what was started within a day; by id.
+    actions: BTreeMap<String, Action>,
+    cooldowns: BTreeMap<String, Timestamp>,
+    changes: Changes,
+    breakers: BTreeMap<String, u32>,
+    counters: Counters,
+}
+
+/// The budget's window.
+const DAY: Span = Span::from_secs(24 * 3600);
+
+impl Control {
+    /// Goes on from what the ledger holds. What can no longer matter stays in the ledger only.
+    pub fn new(settings: Arc<Settings>, state: LedgerState) -> Self {
+        let mut rules_of = vec![Vec::new(); settings.detectors.len()];
+        for (rule, spec) in settings.rules.iter().enumerate() {
+            for detector in &spec.detectors {
+                rules_of[*detector].push(rule);
+            }
+        }
+        let nothing = Applied {
+            turn: Timestamp::MIN,
+            count: 0,
+            digest: 0,
+            control: Timestamp::MIN,
+        };
+        let mut control = Self {
+            rules_of,
+            applied: state.applied_through.unwrap_or(nothing),
+            incidents: state.incidents.into_iter().map(|i| (i.id.clone(), i)).collect(),
+            groups: BTreeMap::new(),
+            actions: state.actions.into_iter().map(|a| (a.id.clone(), a)).collect(),
+            cooldowns: state.cooldowns.into_iter().collect(),
+            changes: Changes::new(&state.changes),
+            breakers: state.breakers.into_iter().collect(),
+            counters: Counters::default(),
+            settings,
+        };
+        control.index_groups();
+        control.forget_closed();
+        control
+    }
+
+    /// How far Control has come; `None` before the first turn.
+    pub fn applied_through(&self) -> Option<Applied> {
+        (self.applied.control != Timestamp::MIN).then_some(self.applied)
+    }
+
+    /// The earliest deadline, in control time, and what it is: `verification` or `approval`.
+    pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
+        let (at, id) = self.next_deadline()?;
+        let reason = match self.actions.get(id)?.state {
+            ActionState::AwaitingApproval => "approval",
+            _ => "verification",
+        };
+        Some((at, reason))
+    }
+
+    /// The groups that the turn with these findings is about: those with a finding and those with a
+    /// live incident. Sorted.
+    pub fn queries(&self, findings: &[Finding]) -> Vec<GroupQuery> {
+        let mut queries: BTreeSet<GroupQuery> = self.group_findings(findings).into_keys().collect();
+        let watched = self
+            .groups
+            .iter()
+            .filter(|(_, id)| self.incidents.get(*id).is_some_and(is_watched));
+        queries.extend(watched.map(|(query, _)| query.clone()));
+        queries.into_iter().collect()
+    }
+
+    /// Whether an incident is live. While one is, every bin should make a turn, empty ones too, so that
+    /// its staleness is seen when it begins.
+    pub fn has_live(&self) -> bool {
+        self.incidents.values().any(is_watched)
+    }
+
+    /// Applies the end of a bin. A turn at or before [`Control::applied_through`] is ignored.
+    ///
+    /// The last write is [`LedgerWrite::Applied`]; alone it may wait for the next commit.
+    pub fn bin_turn(&mut self, turn: &BinTurn<'_>, writes: &mut Vec<LedgerWrite>, effects: &mut Vec<Effect>) {
+        let digest = self.digest(turn.findings);
+        if turn.end <= self.applied.turn {
+            let differs = turn.end == self.applied.turn && digest != self.applied.digest;
+            self.counters.digest_mismatches += u64::from(differs);
+            return;
+        }
+        self.applied = Applied {
+            turn: turn.end,
+            count: self.applied.count + 1,
+            digest,
+            ..self.applied
+        };
+        let mut out = Out::new(effects);
+        self.run_deadlines(turn.end.minus(Span::from_ns(1)), &mut out);
+        self.move_control(turn.end);
+        for event in turn.events {
+            self.changes.remember(event, turn.end, &mut out.log);
+        }
+        self.changes.forget(turn.end, &mut out.log);
+        self.retire_orphans(&mut out);
+        self.group_turns(turn, &mut out);
+        self.run_deadlines(turn.end, &mut out);
+        self.commit(out, writes);
+    }
+
+    /// Applies an outcome, a command or a deadline. `now` is control time; it never runs backwards.
+    pub fn control_turn(
+        &mut self,
+        input: ControlInput,
+        now: Timestamp,
+        writes: &mut Vec<LedgerWrite>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut out = Out::new(effects);
+        self.run_deadlines(now.minus(Span::from_ns(1)), &mut out);
+        self.move_control(now);
+        match input {
+            ControlInput::Outcome {
+                at,
+                action,
+                ok,
+                detail,
+            } => {
+                self.outcome(&action, at, ok, detail, &mut out);
+            }
+            ControlInput::Command { at, verb, target } => self.command(at, &verb, &target, &mut out),
+            ControlInput::Timeout => {}
+        }
+        self.run_deadlines(now, &mut out);
+        self.commit(out, writes);
+    }
+
+    /// Incidents that are live, may be reopened, or have an action under way; by id. Older ones are in
+    /// the ledger.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
+    /// Actions of those incidents, and all that started within a day; by id.
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.actions.values()
+    }
+
+    /// Actions whose intent is in the ledger and whose outcome is not known: after a start the driver
+    /// finds out what became of them. By id.
+    pub fn unfinished(&self) -> impl Iterator<Item = (&Action, &Incident)> {
+        self.actions
+            .values()
+            .filter(|action| is_sent(action.state))
+            .filter_map(|action| Some((action, self.incidents.get(&action.incident)?)))
+    }
+
+    /// What went wrong so far.
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    const fn now(&self) -> Timestamp {
+        self.applied.control
+    }
+
+    fn move_control(&mut self, to: Timestamp) {
+        self.applied.control = self.applied.control.max(to);
+    }
+
+    fn rule_ix(&self, name: &str) -> Option<usize> {
+        self.settings.rules.iter().position(|rule| rule.name == name)
+    }
+
+    fn group_findings<'a>(&self, findings: &'a [Finding]) -> BTreeMap<GroupQuery, Vec<&'a Finding>> {
+        let mut groups: BTreeMap<GroupQuery, Vec<&Finding>> = BTreeMap::new();
+        for finding in findings {
+            for rule in self.rules_of.get(finding.detector).into_iter().flatten() {
+                let group = self.settings.rules[*rule]
+                    .group_by
+                    .group(KeyView::new(&finding.row));
+                groups
+                    .entry(GroupQuery { rule: *rule, group })
+                    .or_default()
+                    .push(finding);
+            }
+        }
+        groups
+    }
+
+    fn group_turns(&mut self, turn: &BinTurn<'_>, out: &mut Out<'_>) {
+        let settings = Arc::clone(&self.settings);
+        let groups = self.group_findings(turn.findings);
+        for (query, views) in turn.views {
+            let Some(rule) = settings.rules.get(query.rule) else {
+                continue;
+            };
+            let findings = groups.get(query).map_or(&[][..], Vec::as_slice);
+            let group = GroupTurn {
+                rule,
+                query,
+                start: turn.start,
+                end: turn.end,
+                views,
+                findings,
+            };
+            self.group_turn(&group, out);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<(Timestamp, &str)> {
+        let waits = |action: &&Action| {
+            matches!(
+                action.state,
+                ActionState::Verifying | ActionState::AwaitingApproval
+            )
+        };
+        let waiting = self.actions.values().filter(waits);
+        waiting
+            .filter_map(|action| Some((action.verify_until?, action.id.as_str())))
+            .min()
+    }
+
+    /// Deadlines up to and with `until`, each at its own time, until none is due.
+    fn run_deadlines(&mut self, until: Timestamp, out: &mut Out<'_>) {
+        while let Some((at, id)) = self.next_deadline().filter(|(at, _)| *at <= until) {
+            let id = id.to_owned();
+            self.move_control(at);
+            self.deadline(&id, out);
+        }
+    }
+
+    /// Live incidents whose rule is gone.
+    fn retire_orphans(&mut self, out: &mut Out<'_>) {
+        let known: BTreeSet<&str> = self
+            .settings
+            .rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        let gone = |incident: &&Incident| incident.is_live() && !known.contains(incident.rule.as_str());
+        let orphans: Vec<String> = self
+            .incidents
+            .values()
+            .filter(gone)
+            .map(|i| i.id.clone())
+            .collect();
+        for id in orphans {
+            let Some(mut incident) = self.incidents.remove(&id) else {
+                continue;
+            };
+            self.resolve(&mut incident, self.now(), Resolution::RuleRemoved, out);
+            self.put(incident, out);
+        }
+    }
+}
+
+/// Whether an incident is looked at in every turn: it is live, or seems to come back.
+const fn is_watched(incident: &Incident) -> bool {
+    incident.is_live() || incident.held_turns > 0
+}
+
+/// Whether trouble that begins at `start` belongs to a closed incident.
+fn reopens(incident: &Incident, rule: Option<&RuleSpec>, start: Timestamp) -> bool {
+    let (Some(resolved), Some(rule)) = (incident.resolved, rule) else {
+        return false;
+    };
+    incident.state == IncidentState::Resolved && start <= resolved.plus(rule.reopen_within)
+}
+
+/// Whether an action is, or may be, on its way.
+const fn is_sent(state: ActionState) -> bool {
+    matches!(state, ActionState::Pending | ActionState::Running)
+}

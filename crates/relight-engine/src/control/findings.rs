@@ -1,0 +1,132 @@
+//! How findings become an incident's evidence, and how its onset is told.
+//!
+//! Knows nothing of states: what an incident is made of, not what becomes of it.
+
+use relight_core::detector::Band;
+use relight_core::incident::{Evidence, Incident, IncidentState, MAX_EVIDENCE, incident_id};
+use relight_core::rule::Finding;
+use relight_core::series::KeyView;
+use relight_core::{Span, Timestamp};
+
+use super::Control;
+use super::incident::GroupTurn;
+
+/// An onset further back than this from the first finding is not believed.
+const MAX_ONSET: Span = Span::from_secs(3600);
+
+impl Control {
+    /// Takes the turn's findings into the incident.
+    pub(super) fn collect(&self, incident: &mut Incident, turn: &GroupTurn<'_>) {
+        for finding in turn.findings {
+            incident.findings += 1;
+            incident.worst_score = incident.worst_score.max(finding.reading.score);
+            if finding.relearned {
+                if incident.relearned == 0 {
+                    incident.note(
+                        turn.end,
+                        "relearned",
+                        "a row took what it sees for its new normal",
+                    );
+                }
+                incident.relearned += 1;
+            }
+            if incident.evidence.len() < MAX_EVIDENCE {
+                let evidence = self.evidence(finding);
+                let is_known = incident.evidence.iter().any(|known| {
+                    (&known.detector, &known.signal, &known.labels)
+                        == (&evidence.detector, &evidence.signal, &evidence.labels)
+                });
+                if !is_known {
+                    incident.evidence.push(evidence);
+                }
+            }
+        }
+    }
+
+    fn evidence(&self, finding: &Finding) -> Evidence {
+        let row = KeyView::new(&finding.row);
+        let Band {
+            expected,
+            lower,
+            upper,
+        } = finding.reading.band;
+        Evidence {
+            detector: self.settings.detectors[finding.detector].name.clone(),
+            signal: row.name().to_owned(),
+            labels: row.to_labels(),
+            at: finding.at,
+            value: finding.value,
+            score: finding.reading.score,
+            expected,
+            lower,
+            upper,
+        }
+    }
+}
+
+/// A group's first finding: not yet an incident that anybody is told of.
+pub(super) fn new_incident(turn: &GroupTurn<'_>) -> Incident {
+    Incident {
+        id: incident_id(&turn.rule.name, &turn.query.group, turn.start),
+        rule: turn.rule.name.clone(),
+        group: turn.query.group.clone(),
+        state: IncidentState::Pending,
+        episode: 1,
+        stale: false,
+        first_finding: turn.start,
+        onset: turn.start,
+        detected: None,
+        acted: None,
+        mitigated: None,
+        recovered: None,
+        resolved: None,
+        resolution: None,
+        held_for: Span::ZERO,
+        held_turns: 0,
+        calm_for: Span::ZERO,
+        last_data: turn.start,
+        findings: 0,
+        relearned: 0,
+        worst_score: 0.0,
+        evidence: Vec::new(),
+        next_step: 0,
+        timeline: Vec::new(),
+    }
+}
+
+/// The earliest believable onset that anybody named up to now.
+pub(super) fn onset(incident: &Incident, turn: &GroupTurn<'_>, not_before: Timestamp) -> Timestamp {
+    let first = incident.first_finding;
+    let earliest = first.minus(MAX_ONSET).max(not_before.min(first));
+    let named = turn.findings.iter().filter_map(|finding| finding.onset);
+    let believable = named.filter(|at| (earliest..=first).contains(at));
+    believable
+        .min()
+        .map_or(incident.onset, |at| at.min(incident.onset))
+}
+
+/// The row that spoke first, for people.
+pub(super) fn describe(evidence: &Evidence) -> String {
+    let Evidence {
+        detector,
+        signal,
+        labels,
+        value,
+        score,
+        lower,
+        upper,
+        ..
+    } = evidence;
+    let (value, score) = (short(*value), short(*score));
+    format!(
+        "{signal}{labels} = {value}, outside {}..{} ({detector}, score {score})",
+        short(*lower),
+        short(*upper)
+    )
+}
+
+/// Four significant digits: enough for a person.
+fn short(value: f64) -> String {
+    let decimals = (3.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    format!("{value:.decimals$}")
+}

@@ -1,0 +1,225 @@
+//! Proof that a step helped, its deadline, and what humans say.
+//!
+//! A verification reads only bins from after the action. It compares with what was normal before the
+//! onset: the guard holds a row's baseline while it is out of band, and a row that re-learned
+//! can no longer prove anything.
+
+use std::sync::Arc;
+
+use relight_core::incident::{Action, ActionState, Incident, IncidentState, Resolution};
+use relight_core::rule::{OnInconclusive, RuleSpec, Step, Verify};
+use relight_core::{Span, Timestamp};
+
+use super::gates::Gate;
+use super::incident::{GroupTurn, add};
+use super::ladder::{name_of, needs_action};
+use super::{Control, Out};
+
+impl Control {
+    /// Looks at a turn with data on behalf of the action that waits for proof.
+    pub(super) fn verify_turn(&mut self, incident: &mut Incident, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
+        let current = self
+            .current_action(incident)
+            .filter(|a| a.state == ActionState::Verifying);
+        let Some(mut action) = current.cloned() else {
+            return;
+        };
+        let step = turn.rule.respond.get(action.step as usize);
+        let Some(verify) = step.and_then(|step| step.verify.as_ref()) else {
+            return;
+        };
+        let is_after = action
+            .ended
+            .is_some_and(|ended| turn.start >= ended.plus(verify.settle));
+        if !is_after || !self.speakers_have_data(incident, turn) {
+            return;
+        }
+        action.sampled = true;
+        if self.requirement(incident, verify, turn, out) {
+            let begins = action.verified_for == Span::ZERO;
+            let span = if begins {
+                turn.own()
+            } else {
+                turn.covered(incident, self.settings.interval())
+            };
+            action.verified_for = add(action.verified_for, span);
+        } else {
+            action.verified_for = Span::ZERO;
+        }
+        if action.verified_for < verify.hold || action.verified_for == Span::ZERO {
+            return self.put_action(action, out);
+        }
+        incident.mitigated = Some(turn.end);
+        if incident.state != IncidentState::Escalated {
+            incident.state = IncidentState::Mitigated;
+        }
+        let proof = format!("{} for {}", verify.require.text(), action.verified_for);
+        self.finish(incident, action, ActionState::Succeeded, &proof, out);
+    }
+
+    fn requirement(
+        &mut self,
+        incident: &mut Incident,
+        verify: &Verify,
+        turn: &GroupTurn<'_>,
+        out: &mut Out<'_>,
+    ) -> bool {
+        let verdict = self.ask(verify.require.as_ref(), turn);
+        if let Err(error) = &verdict {
+            self.condition_error(Some(incident), error, out);
+        }
+        verdict.unwrap_or(false) && incident.relearned == 0
+    }
+
+    /// A verification or an approval has run out of time.
+    pub(super) fn deadline(&mut self, id: &str, out: &mut Out<'_>) {
+        let Some(mut action) = self.actions.get(id).cloned() else {
+            return;
+        };
+        let due = action.verify_until.take();
+        let Some(mut incident) = self.incidents.remove(&action.incident) else {
+            return self.put_action(action, out);
+        };
+        let settings = Arc::clone(&self.settings);
+        let verify = self
+            .step_of(&settings.rules, &action)
+            .and_then(|(_, step)| step.verify.as_ref());
+        if action.state == ActionState::AwaitingApproval {
+            self.block(&mut incident, action, "approval: nobody gave it in time", out);
+        } else {
+            action.verify_until = due;
+            self.verification_over(&mut incident, action, verify, out);
+        }
+        self.advance(&mut incident, out);
+        self.put(incident, out);
+    }
+
+    fn verification_over(
+        &mut self,
+        incident: &mut Incident,
+        mut action: Action,
+        verify: Option<&Verify>,
+        out: &mut Out<'_>,
+    ) {
+        // In band at present, but not yet for long enough: that is not "did not help".
+        let cannot_tell = !action.sampled || action.verified_for > Span::ZERO;
+        if !cannot_tell {
+            return self.finish(
+                incident,
+                action,
+                ActionState::Ineffective,
+                "still out of band",
+                out,
+            );
+        }
+        let waits = verify.filter(|verify| verify.on_inconclusive == OnInconclusive::Wait);
+        if let (Some(verify), Some(ended)) = (waits, action.ended) {
+            let (once, twice) = (ended.plus(verify.within), ended.plus(verify.within.times(2)));
+            if action.verify_until <= Some(once) && once < twice {
+                action.verify_until = Some(twice);
+                incident.note(
+                    self.now(),
+                    "waiting",
+                    format!("{} until {twice}", name_of(&action)),
+                );
+                return self.put_action(action, out);
+            }
+        }
+        let why = if action.sampled {
+            "not in band for long enough"
+        } else {
+            "no data since it ended"
+        };
+        self.finish(incident, action, ActionState::Inconclusive, why, out);
+    }
+
+    /// A human asked for something. A command from before the last bin turn was applied then, and
+    /// comes again because the stream was rewound.
+    pub(super) fn command(&mut self, at: Timestamp, verb: &str, target: &str, out: &mut Out<'_>) {
+        if at < self.applied.turn {
+            self.counters.stray_inputs += 1;
+            return;
+        }
+        let done = match verb {
+            "ack" => self.acknowledge(at, target, out),
+            "approve" => self.answer(target, true, out),
+            "reject" => self.answer(target, false, out),
+            "reset" => self.reset(target, out),
+            _ => false,
+        };
+        if !done {
+            self.counters.stray_inputs += 1;
+            out.audit(self.now(), "command_ignored", target, verb);
+        }
+    }
+
+    fn acknowledge(&mut self, at: Timestamp, id: &str, out: &mut Out<'_>) -> bool {
+        let Some(mut incident) = self.incidents.remove(id) else {
+            return false;
+        };
+        let known = incident
+            .timeline
+            .iter()
+            .any(|moment| moment.what == "acknowledged" && moment.at == at);
+        self.counters.stray_inputs += u64::from(known);
+        if known || !incident.is_live() {
+            self.incidents.insert(incident.id.clone(), incident);
+            return known;
+        }
+        incident.note(at, "acknowledged", "");
+        out.audit(self.now(), "incident_acknowledged", id, "");
+        if incident.state == IncidentState::Escalated {
+            if incident.calm_for > Span::ZERO {
+                self.resolve(&mut incident, self.now(), Resolution::Human, out);
+            } else {
+                incident.state = IncidentState::Responding;
+            }
+        }
+        self.put(incident, out);
+        true
+    }
+
+    /// Answers an action that waits for approval. The gates are asked again: time has passed.
+    fn answer(&mut self, id: &str, yes: bool, out: &mut Out<'_>) -> bool {
+        let waiting = self
+            .actions
+            .get(id)
+            .filter(|a| a.state == ActionState::AwaitingApproval);
+        let Some(action) = waiting.cloned() else {
+            return false;
+        };
+        let settings = Arc::clone(&self.settings);
+        let Some((rule, step)) = self.step_of(&settings.rules, &action) else {
+            return false;
+        };
+        let Some(mut incident) = self.incidents.remove(&action.incident) else {
+            return false;
+        };
+        match self.answer_gate(&incident, rule, step, yes) {
+            Gate::Blocked(detail) => self.block(&mut incident, action, &detail, out),
+            Gate::Pass | Gate::Approval => self.start(&mut incident, action, out),
+        }
+        self.advance(&mut incident, out);
+        self.put(incident, out);
+        true
+    }
+
+    fn answer_gate(&self, incident: &Incident, rule: &RuleSpec, step: &Step, yes: bool) -> Gate {
+        if !yes {
+            Gate::Blocked("rejected".to_owned())
+        } else if !needs_action(incident, rule) {
+            Gate::Blocked("recovered".to_owned())
+        } else {
+            self.gate(incident, rule, step, true)
+        }
+    }
+
+    fn reset(&mut self, rule: &str, out: &mut Out<'_>) -> bool {
+        if !self.breakers.contains_key(rule) {
+            return false;
+        }
+        self.set_breaker(rule, 0, out);
+        out.audit(self.now(), "breaker_reset", rule, "");
+        true
+    }
+}

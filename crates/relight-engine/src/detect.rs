@@ -1,0 +1,196 @@
+//! Turns contributions into rows, rows into scores: frames, banks and findings.
+//!
+//! Knows no names, no incidents and no deadlines but those of silence. Nothing that Control decides
+//! comes back here: a row learns or holds by its own scores alone.
+
+mod frame;
+mod group;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use relight_core::codec::{Corrupt, Reader};
+use relight_core::detector::{BankSource, RowReading};
+use relight_core::record::Histogram;
+use relight_core::rule::{DetectorView, Settings};
+use relight_core::series::KEY_GROUPS;
+use relight_core::signal::{Binning, SignalKind};
+use relight_core::{KeyGroup, Span, Timestamp};
+
+use crate::directory::{Channel, NewRow, RowAddr};
+use crate::fold::{Buckets, Partial};
+
+use group::RowGroup;
+
+/// A row whose score is above 1 or that re-learned, by address.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowFinding {
+    /// Index of the detector in the settings.
+    pub detector: usize,
+    /// The row.
+    pub row: RowAddr,
+    /// The verdict.
+    pub reading: RowReading,
+}
+
+/// What one bin's step gives.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// Findings.
+    pub findings: Vec<RowFinding>,
+    /// Every verdict, if asked for.
+    pub all: Option<Vec<RowFinding>>,
+}
+
+/// One configured detector, as its row groups share it.
+struct Use {
+    index: usize,
+    name: String,
+    version: u16,
+    shape: String,
+    source: Arc<dyn BankSource>,
+}
+
+/// What all row groups of a signal share.
+struct Signal {
+    kind: SignalKind,
+    uses: Vec<Use>,
+    interval: Span,
+    samples: bool,
+}
+
+/// The third of the four parts, for some of the row key groups.
+pub struct Detect {
+    signals: Vec<Signal>,
+    /// `groups[signal][group]`.
+    groups: Vec<Vec<RowGroup>>,
+    /// Rows of each rule group that has any here.
+    members: BTreeMap<u32, Vec<RowAddr>>,
+    /// Detectors of each rule, for views: (index in the settings, signal, bank within the signal).
+    rules: Vec<Vec<(usize, usize)>>,
+    scratch: frame::Scratch,
+}
+
+impl Detect {
+    /// A detect that has seen nothing.
+    pub fn new(settings: &Settings) -> Self {
+        let signals: Vec<Signal> = (0..settings.signals.len()).map(|ix| signal(settings, ix)).collect();
+        let place = |index: &usize| {
+            let signal = settings.detectors[*index].signal;
+            let bank = signals[signal].uses.iter().position(|u| u.index == *index);
+            (signal, bank.expect("every detector is a use of its signal"))
+        };
+        let rules = settings.rules.iter().map(|rule| rule.detectors.iter().map(place).collect()).collect();
+        Self {
+            groups: signals.iter().map(|_| (0..KEY_GROUPS).map(|_| RowGroup::default()).collect()).collect(),
+            signals,
+            members: BTreeMap::new(),
+            rules,
+            scratch: frame::Scratch::default(),
+        }
+    }
+
+    /// A row that intake met for the first time.
+    pub fn add_row(&mut self, row: &NewRow) {
+        let signal = &self.signals[row.at.signal as usize];
+        self.groups[row.at.signal as usize][row.at.group.ix()].add(row, signal);
+        for group in &row.groups {
+            self.members.entry(*group).or_default().push(row.at);
+        }
+    }
+
+    /// Contributions of the bin that is to be stepped next. Their order does not matter.
+    pub fn take(&mut self, scalars: &[Partial], buckets: &[Buckets]) {
+        for p in scalars {
+            self.groups[p.row.signal as usize][p.row.group.ix()].take(p.row.row, p.channel, p.value);
+        }
+        for b in buckets {
+            self.take_buckets(b.row, &b.counts);
+        }
+    }
+
+    /// Events that rows count.
+    pub fn take_events(&mut self, rows: &[RowAddr]) {
+        for row in rows {
+            self.groups[row.signal as usize][row.group.ix()].take(row.row, Channel::Event, 1.0);
+        }
+    }
+
+    fn take_buckets(&mut self, row: RowAddr, counts: &Histogram) {
+        self.groups[row.signal as usize][row.group.ix()].take_buckets(row.row, counts.clone());
+    }
+
+    /// Judges and learns one bin of all row groups here. `at` is the time of its values.
+    pub fn step(&mut self, at: Timestamp, out: &mut Verdicts) {
+        for signal in 0..self.signals.len() {
+            for group in 0..KEY_GROUPS {
+                let address = RowAddr { signal: signal as u16, group: KeyGroup::nth(group), row: 0 };
+                let rows = &mut self.groups[signal][group];
+                rows.step(&self.signals[signal], at, address, &mut self.scratch, out);
+            }
+        }
+    }
+
+    /// The end of the first bin in which silence alone would score.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.groups.iter().flatten().filter_map(|group| group.silence_due).min()
+    }
+
+    /// What a rule's detectors say about one of its groups, as of the step at `at`.
+    pub fn views(&self, rule: usize, rule_group: u32, at: Timestamp) -> Vec<DetectorView> {
+        let rows = self.members.get(&rule_group).map_or(&[][..], Vec::as_slice);
+        let detectors = self.rules[rule].iter();
+        detectors
+            .map(|(signal, bank)| {
+                let mut view = DetectorView { stale: true, ..DetectorView::default() };
+                for row in rows.iter().filter(|row| row.signal as usize == *signal) {
+                    let group = &self.groups[*signal][row.group.ix()];
+                    if let Some(one) = group.view(&self.signals[*signal], row.row, *bank, at) {
+                        view = view.merge(one);
+                    }
+                }
+                view
+            })
+            .collect()
+    }
+
+    /// Appends the image of one signal's rows in one key group, in `order`; the caller has written
+    /// their names.
+    pub fn save(&mut self, signal: usize, group: KeyGroup, order: &[u32], out: &mut Vec<u8>) {
+        self.groups[signal][group.ix()].save(&self.signals[signal], order, out);
+    }
+
+    /// Reads what [`Detect::save`] wrote. The rows were added before, in the order they were saved in.
+    pub fn load(&mut self, signal: usize, group: KeyGroup, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.groups[signal][group.ix()].load(&self.signals[signal], reader)
+    }
+
+    /// Seeds a row's detectors with its history, oldest first, effective from the bin at `at`.
+    pub fn seed(&mut self, row: RowAddr, at: Timestamp, history: &[(Timestamp, f64)]) {
+        self.groups[row.signal as usize][row.group.ix()].seed(row.row, at, history);
+    }
+
+    /// Bytes of memory held.
+    pub fn state_bytes(&self) -> usize {
+        let members: usize = self.members.values().map(|m| m.capacity() * size_of::<RowAddr>()).sum();
+        self.groups.iter().flatten().map(RowGroup::state_bytes).sum::<usize>() + members
+    }
+}
+
+fn signal(settings: &Settings, ix: usize) -> Signal {
+    let uses = settings.detectors.iter().enumerate().filter(|(_, d)| d.signal == ix);
+    Signal {
+        kind: settings.signals[ix].kind.clone(),
+        uses: uses
+            .map(|(index, d)| Use {
+                index,
+                name: d.name.clone(),
+                version: d.state_version,
+                shape: d.state_shape.clone(),
+                source: Arc::clone(&d.source),
+            })
+            .collect(),
+        interval: settings.interval(),
+        samples: settings.binning == Binning::Sample,
+    }
+}

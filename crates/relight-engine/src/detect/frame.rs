@@ -1,0 +1,134 @@
+//! One closed bin of one row group: contributions become a column of values, NaN = no data.
+//!
+//! A row adds up its contributions in ascending order of value. That needs no name of a series, and
+//! floating-point sums then do not depend on who came first or on how series are spread over threads.
+
+use relight_core::detector::Readings;
+use relight_core::record::Histogram;
+use relight_core::signal::{Aggregate, SignalKind};
+
+use crate::directory::Channel;
+
+/// One contribution, within its row group.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Part {
+    pub(super) row: u32,
+    pub(super) channel: Channel,
+    pub(super) value: f64,
+}
+
+/// Buffers that all row groups share.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) values: Vec<f64>,
+    pub(super) missing: Vec<u32>,
+    pub(super) readings: Readings,
+}
+
+/// Writes the rows' values into `values`, which is NaN throughout.
+pub(super) fn assemble(kind: &SignalKind, parts: &mut [Part], values: &mut [f64]) {
+    if parts.windows(2).all(|w| w[0].row < w[1].row) && !matches!(kind, SignalKind::Ratio { .. }) {
+        for part in parts {
+            values[part.row as usize] = part.value;
+        }
+        return;
+    }
+    parts.sort_unstable_by(|a, b| {
+        (a.row, a.channel).cmp(&(b.row, b.channel)).then(a.value.total_cmp(&b.value))
+    });
+    for of_row in parts.chunk_by(|a, b| a.row == b.row) {
+        values[of_row[0].row as usize] = combine(kind, of_row);
+    }
+}
+
+fn combine(kind: &SignalKind, parts: &[Part]) -> f64 {
+    let sum = |channel| parts.iter().filter(|p| p.channel == channel).fold(0.0, |sum, p| sum + p.value);
+    match kind {
+        SignalKind::Value { aggregate, .. } => aggregated(*aggregate, parts),
+        SignalKind::Ratio { min_denominator, .. } => {
+            let to = sum(Channel::To);
+            // Too few to tell: no data, which is neither healthy nor broken.
+            if to < *min_denominator || to <= 0.0 { f64::NAN } else { sum(Channel::Of) / to }
+        }
+        _ => sum(parts[0].channel),
+    }
+}
+
+fn aggregated(aggregate: Aggregate, parts: &[Part]) -> f64 {
+    let (first, last) = (parts[0].value, parts[parts.len() - 1].value);
+    let sum = parts.iter().fold(0.0, |sum, p| sum + p.value);
+    match aggregate {
+        Aggregate::Sum => sum,
+        Aggregate::Mean => sum / parts.len() as f64,
+        Aggregate::Min => first,
+        Aggregate::Max => last,
+    }
+}
+
+/// Adds bucket counts to those of a row. Buckets with other bounds cannot be added; the finer set of
+/// the first series stays.
+pub(super) fn merge(sum: &mut Histogram, more: &Histogram) {
+    if sum.bounds == more.bounds {
+        for (a, b) in sum.counts.iter_mut().zip(&more.counts) {
+            *a = a.saturating_add(*b);
+        }
+    }
+}
+
+/// The `q` quantile of bucket counts, linear within a bucket, as Prometheus' `histogram_quantile` has
+/// it: the lowest bucket begins at 0 if its bound is positive, and the open one gives its lower bound.
+pub(super) fn quantile(histogram: &Histogram, q: f64) -> f64 {
+    let total = histogram.total();
+    let Some(last_bound) = histogram.bounds.last() else { return f64::NAN };
+    if total == 0 {
+        return f64::NAN;
+    }
+    let rank = q * total as f64;
+    let mut below = 0.0;
+    for (i, count) in histogram.counts.iter().enumerate() {
+        let count = *count as f64;
+        if below + count >= rank && count > 0.0 {
+            let Some(upper) = histogram.bounds.get(i) else { return *last_bound };
+            let lower = if i > 0 { histogram.bounds[i - 1] } else { upper.min(0.0) };
+            return lower + (upper - lower) * ((rank - below) / count);
+        }
+        below += count;
+    }
+    *last_bound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram(bounds: &[f64], counts: &[u64]) -> Histogram {
+        Histogram { bounds: bounds.to_vec(), counts: counts.to_vec() }
+    }
+
+    #[test]
+    fn quantiles_interpolate_within_their_bucket() {
+        let h = histogram(&[1.0, 2.0, 4.0], &[10, 10, 0, 0]);
+        assert_eq!(quantile(&h, 0.5), 1.0);
+        assert_eq!(quantile(&h, 0.75), 1.5);
+        assert_eq!(quantile(&histogram(&[1.0, 2.0], &[0, 0, 5]), 0.99), 2.0);
+        assert!(quantile(&histogram(&[1.0], &[0, 0]), 0.5).is_nan());
+        assert!(quantile(&histogram(&[], &[3]), 0.5).is_nan());
+    }
+
+    /// Guarantee: a row's sum is the same whatever order its contributions come in, to the last bit.
+    #[test]
+    fn sums_do_not_depend_on_arrival() {
+        let part = |value| Part { row: 0, channel: Channel::Rate, value };
+        let numbers = [0.1, 1e16, -1e16, 0.7, 3.3e-9, 1.0 / 3.0];
+        let sum = |order: &[usize]| {
+            let mut parts: Vec<Part> = order.iter().map(|i| part(numbers[*i])).collect();
+            let mut values = [f64::NAN];
+            assemble(&SignalKind::EverySeries, &mut parts, &mut values);
+            values[0].to_bits()
+        };
+        let expected = sum(&[0, 1, 2, 3, 4, 5]);
+        for order in [[5, 4, 3, 2, 1, 0], [1, 0, 2, 5, 4, 3], [3, 1, 4, 0, 5, 2]] {
+            assert_eq!(sum(&order), expected, "{order:?}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One row group of one signal: its rows' cadences and the banks of its detectors.
+
+use relight_core::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
+use relight_core::detector::{Bank, BinColumn, Reading, RowReading};
+use relight_core::record::Histogram;
+use relight_core::rule::DetectorView;
+use relight_core::signal::SignalKind;
+use relight_core::{Span, Timestamp};
+
+use super::frame::{Part, Scratch, assemble, merge, quantile};
+use super::{RowFinding, Signal, Verdicts};
+use crate::directory::{Channel, NewRow, RowAddr, Stat};
+
+/// How fast a row's learned cadence follows: 5 % a sample towards the median of its gaps, so that one
+/// outage does not make the row look slow.
+const CADENCE_STEP: f32 = 0.05;
+/// After this many missing samples silence sets no more deadlines: the row is gone, not late.
+const MAX_MISSING: u32 = 1_000;
+
+#[derive(Default)]
+pub(super) struct RowGroup {
+    /// Time of the last value; [`Timestamp::MIN`] for a row that has had none: it does not count yet,
+    /// since when a name is first met depends on how partitions interleave.
+    last: Vec<Timestamp>,
+    /// Seconds between values, learned; 0 until there were two.
+    cadence: Vec<f32>,
+    stats: Vec<Stat>,
+    banks: Vec<Box<dyn Bank>>,
+    parts: Vec<Part>,
+    buckets: Vec<(u32, Histogram)>,
+    stepped: Option<Timestamp>,
+    pub(super) silence_due: Option<Timestamp>,
+}
+
+impl RowGroup {
+    pub(super) fn add(&mut self, row: &NewRow, signal: &Signal) {
+        if self.banks.is_empty() {
+            self.banks = signal.uses.iter().map(|u| u.source.bank()).collect();
+        }
+        self.last.push(Timestamp::MIN);
+        self.cadence.push(0.0);
+        if matches!(signal.kind, SignalKind::EverySeries) {
+            self.stats.push(row.stat);
+        }
+    }
+
+    pub(super) fn take(&mut self, row: u32, channel: Channel, value: f64) {
+        self.parts.push(Part { row, channel, value });
+    }
+
+    pub(super) fn take_buckets(&mut self, row: u32, counts: Histogram) {
+        self.buckets.push((row, counts));
+    }
+
+    fn is_patient(&self) -> bool {
+        self.banks.iter().any(|bank| bank.patience().is_some())
+    }
+
+    pub(super) fn step(
+        &mut self,
+        signal: &Signal,
+        at: Timestamp,
+        address: RowAddr,
+        scratch: &mut Scratch,
+        out: &mut Verdicts,
+    ) {
+        let counts_events = matches!(signal.kind, SignalKind::EventCount { .. });
+        let idle = self.parts.is_empty() && self.buckets.is_empty();
+        if self.last.is_empty() || (idle && !counts_events && !self.is_patient()) {
+            return;
+        }
+        self.stepped = Some(at);
+        self.fill(signal, counts_events, scratch);
+        self.count_missing(at, &mut scratch.missing, &scratch.values);
+        let column = BinColumn { at, values: &scratch.values, missing: &scratch.missing };
+        for (bank, of) in self.banks.iter_mut().zip(&signal.uses) {
+            bank.grow(self.last.len());
+            scratch.readings.findings.clear();
+            scratch.readings.all = out.all.is_some().then(Vec::new);
+            bank.step(column, &mut scratch.readings);
+            let found =
+                |r: &RowReading| RowFinding { detector: of.index, row: RowAddr { row: r.row, ..address }, reading: *r };
+            out.findings.extend(scratch.readings.findings.iter().map(found));
+            if let (Some(all), Some(mine)) = (&mut out.all, &scratch.readings.all) {
+                all.extend(mine.iter().map(found));
+            }
+        }
+        self.learn_cadence(at, &scratch.values);
+        self.silence_due = if self.is_patient() { self.next_silence(signal, at) } else { None };
+    }
+
+    fn fill(&mut self, signal: &Signal, counts_events: bool, scratch: &mut Scratch) {
+        let values = &mut scratch.values;
+        values.clear();
+        values.resize(self.last.len(), f64::NAN);
+        assemble(&signal.kind, &mut self.parts, values);
+        self.parts.clear();
+        self.buckets.sort_by_key(|(row, _)| *row);
+        for of_row in self.buckets.chunk_by(|a, b| a.0 == b.0) {
+            let mut sum = of_row[0].1.clone();
+            of_row[1..].iter().for_each(|(_, more)| merge(&mut sum, more));
+            let q = if let SignalKind::Quantile { q, .. } = signal.kind { q } else { 0.99 };
+            values[of_row[0].0 as usize] = quantile(&sum, q);
+        }
+        self.buckets.clear();
+        if counts_events {
+            for (value, last) in values.iter_mut().zip(&self.last) {
+                if value.is_nan() && last.is_known() {
+                    *value = 0.0;
+                }
+            }
+        }
+    }
+
+    fn count_missing(&self, at: Timestamp, missing: &mut Vec<u32>, values: &[f64]) {
+        missing.clear();
+        if self.is_patient() {
+            missing.extend((0..values.len()).map(|row| if values[row].is_nan() { self.missing(row, at) } else { 0 }));
+        }
+    }
+
+    /// Expected samples that have not come. Half a cadence late is not missing.
+    fn missing(&self, row: usize, at: Timestamp) -> u32 {
+        if !self.last[row].is_known() || self.cadence[row] <= 0.0 {
+            return 0;
+        }
+        let elapsed = at.since(self.last[row]).secs_f64();
+        (elapsed / f64::from(self.cadence[row]) - 0.5).floor().clamp(0.0, f64::from(u32::MAX)) as u32
+    }
+
+    fn learn_cadence(&mut self, at: Timestamp, values: &[f64]) {
+        for (row, value) in values.iter().enumerate() {
+            if value.is_nan() {
+                continue;
+            }
+            let cadence = &mut self.cadence[row];
+            if self.last[row].is_known() {
+                let gap = at.since(self.last[row]).secs_f64() as f32;
+                if gap > 0.0 {
+                    *cadence = if *cadence <= 0.0 {
+                        gap
+                    } else {
+                        gap.clamp(*cadence * (1.0 - CADENCE_STEP), *cadence * (1.0 + CADENCE_STEP))
+                    };
+                }
+            }
+            self.last[row] = at;
+        }
+    }
+
+    fn next_silence(&self, signal: &Signal, at: Timestamp) -> Option<Timestamp> {
+        let patience = self.banks.iter().filter_map(|bank| bank.patience()).min()?;
+        let due = |row: usize| {
+            let cadence = f64::from(self.cadence[row]);
+            let next = patience.max(self.missing(row, at).saturating_add(1));
+            if cadence <= 0.0 || next > MAX_MISSING {
+                return None;
+            }
+            let silence = Span::from_ns(((f64::from(next) + 0.5) * cadence * 1e9).ceil() as i64);
+            let end = self.last[row].plus(silence);
+            Some(if signal.samples { end } else { end.plus(signal.interval) })
+        };
+        (0..self.last.len()).filter_map(due).min()
+    }
+
+    /// What one detector says of one row, as of the step at `at`; `None` for a row without history.
+    pub(super) fn view(&self, signal: &Signal, row: u32, bank: usize, at: Timestamp) -> Option<DetectorView> {
+        let last = *self.last.get(row as usize)?;
+        if !last.is_known() {
+            return None;
+        }
+        let score =
+            if self.stepped == Some(at) { self.banks[bank].last_score(row) } else { f32::NAN };
+        let cadence = f64::from(self.cadence[row as usize]).max(signal.interval.secs_f64());
+        let has_data = !score.is_nan();
+        let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);
+        Some(DetectorView {
+            score: reading.score,
+            rows: 1,
+            anomalous: u32::from(reading.is_anomalous()),
+            with_data: u32::from(has_data),
+            stale: !has_data && at.since(last).secs_f64() > 2.0 * cadence,
+        })
+    }
+
+    pub(super) fn save(&mut self, signal: &Signal, order: &[u32], out: &mut Vec<u8>) {
+        for row in order {
+            self.last[*row as usize].encode(out);
+            self.cadence[*row as usize].encode(out);
+        }
+        (self.banks.len() as u32).encode(out);
+        for (bank, of) in self.banks.iter_mut().zip(&signal.uses) {
+            of.name.encode(out);
+            of.version.encode(out);
+            of.shape.encode(out);
+            let mut states = Vec::new();
+            // Rows that were named since the last step have no state yet.
+            bank.grow(self.last.len());
+            bank.save(order, &mut states);
+            encode_bytes(&states, out);
+        }
+    }
+
+    pub(super) fn load(&mut self, signal: &Signal, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        for row in 0..self.last.len() {
+            self.last[row] = Timestamp::decode(reader)?;
+            self.cadence[row] = f32::decode(reader)?;
+        }
+        for _ in 0..reader.len(14, "banks")? {
+            let name = String::decode(reader)?;
+            let version = u16::decode(reader)?;
+            let shape = String::decode(reader)?;
+            let states = decode_bytes(reader, "states")?;
+            let found = signal.uses.iter().position(|u| u.name == name && u.shape == shape);
+            if let Some(ix) = found {
+                self.load_bank(ix, version, states)?;
+            }
+        }
+        let newest = self.last.iter().copied().max().unwrap_or(Timestamp::MIN);
+        self.silence_due = if self.is_patient() { self.next_silence(signal, newest) } else { None };
+        Ok(())
+    }
+
+    fn load_bank(&mut self, ix: usize, version: u16, states: &[u8]) -> Result<(), Corrupt> {
+        let mut reader = Reader::new(states);
+        self.banks[ix].load(version, self.last.len(), &mut reader)?;
+        reader.finish()
+    }
+
+    pub(super) fn seed(&mut self, row: u32, at: Timestamp, history: &[(Timestamp, f64)]) {
+        for bank in &mut self.banks {
+            bank.grow(self.last.len());
+            bank.seed(row, at, history);
+        }
+    }
+
+    pub(super) fn state_bytes(&self) -> usize {
+        let banks: usize = self.banks.iter().map(|bank| bank.state_bytes()).sum();
+        self.last.capacity() * 8
+            + self.cadence.capacity() * 4
+            + self.stats.capacity()
+            + self.parts.capacity() * size_of::<Part>()
+            + banks
+    }
+}

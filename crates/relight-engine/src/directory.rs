@@ -1,0 +1,263 @@
+//! Names: which series and rows there are, where each lives, and which series feeds which row.
+//!
+//! Everything else works on dense addresses that are never persisted, hashed or shown; this is the
+//! one place that knows what they stand for. Holds no values and no state of detectors.
+
+mod arena;
+mod rows;
+
+use relight_core::record::Kind;
+use relight_core::rule::Settings;
+use relight_core::series::{KEY_GROUPS, KeyGroup, KeyView, encode_key};
+use relight_core::signal::{By, SignalKind};
+
+pub use arena::SeriesAddr;
+pub use rows::{NewRow, RowAddr, Stat};
+
+use arena::Arena;
+use rows::Rows;
+
+/// What a series contributes to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Channel {
+    /// A gauge its mean, a sum its rate: the row of a series by itself.
+    Every = 0,
+    /// Mean in the bin.
+    Value = 1,
+    /// Increase per second.
+    Rate = 2,
+    /// Increase, as a ratio's numerator.
+    Of = 3,
+    /// Increase, as a ratio's denominator.
+    To = 4,
+    /// Bucket counts.
+    Buckets = 5,
+    /// One event.
+    Event = 6,
+}
+
+/// A row that a series feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feed {
+    /// The row.
+    pub row: RowAddr,
+    /// What is contributed.
+    pub channel: Channel,
+}
+
+/// A series that was met for the first time: what Fold has to know of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSeries {
+    /// Where it lives.
+    pub at: SeriesAddr,
+    /// What it feeds.
+    pub feeds: Vec<Feed>,
+}
+
+/// Series and rows by name.
+pub struct Directory {
+    signals: Vec<(SignalKind, By, String)>,
+    arena: Arena,
+    rows: Rows,
+    max_series: usize,
+}
+
+impl Directory {
+    /// An empty directory for these settings.
+    pub fn new(settings: &Settings) -> Self {
+        let signals = settings.signals.iter().map(|s| (s.kind.clone(), s.by.clone(), s.name.clone()));
+        Self {
+            signals: signals.collect(),
+            arena: Arena::new(),
+            rows: Rows::new(settings),
+            max_series: settings.max_series,
+        }
+    }
+
+    /// Series known.
+    pub fn series_len(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Rows known.
+    pub fn rows_len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Finds a series that is known already. `hint` is the caller's guess of its index and is moved to
+    /// the guess for the next call.
+    pub fn find(&mut self, key: &[u8], hint: &mut u32) -> Option<SeriesAddr> {
+        self.arena.find(key, hint)
+    }
+
+    /// Adds a series, with the rows it feeds, or `None` if the table is full. What is new is appended
+    /// to `series` and `rows`.
+    pub fn add(
+        &mut self,
+        key: &[u8],
+        kind: Kind,
+        series: &mut Vec<NewSeries>,
+        rows: &mut Vec<NewRow>,
+    ) -> Option<SeriesAddr> {
+        if self.arena.len() >= self.max_series || !self.arena.has_room(key) {
+            return None;
+        }
+        let (ix, at) = self.arena.add(key, kind);
+        let mut feeds = Vec::new();
+        for signal in 0..self.signals.len() {
+            self.feed(signal, key, ix, kind, &mut feeds, rows);
+        }
+        series.push(NewSeries { at, feeds });
+        Some(at)
+    }
+
+    fn feed(
+        &mut self,
+        signal: usize,
+        key: &[u8],
+        ix: u32,
+        kind: Kind,
+        feeds: &mut Vec<Feed>,
+        rows: &mut Vec<NewRow>,
+    ) {
+        let view = KeyView::new(key);
+        let (spec, by, name) = &self.signals[signal];
+        if matches!(spec, SignalKind::EverySeries) {
+            let stats: &[Stat] = match kind {
+                Kind::Gauge => &[Stat::Plain],
+                Kind::Cumulative | Kind::Delta => &[Stat::Rate],
+                Kind::CumulativeHistogram | Kind::DeltaHistogram => &[Stat::P99, Stat::Rate],
+            };
+            for stat in stats {
+                let row = self.rows.add_series_row(signal, KeyGroup::of(key), ix, *stat, view, rows);
+                let channel = if *stat == Stat::P99 { Channel::Buckets } else { Channel::Every };
+                feeds.push(Feed { row, channel });
+            }
+            return;
+        }
+        let channels = channels(spec, view);
+        if channels.iter().all(Option::is_none) {
+            return;
+        }
+        let key = row_key(name, by, view);
+        let row = self.rows.intern(signal, &key, rows);
+        feeds.extend(channels.into_iter().flatten().map(|channel| Feed { row, channel }));
+    }
+
+    /// Rows that one event feeds, made where they are new.
+    pub fn event_rows(&mut self, event: KeyView<'_>, out: &mut Vec<RowAddr>, rows: &mut Vec<NewRow>) {
+        for signal in 0..self.signals.len() {
+            let (spec, by, name) = &self.signals[signal];
+            let SignalKind::EventCount { of } = spec else { continue };
+            if of.selects(event) {
+                let key = row_key(name, by, event);
+                out.push(self.rows.intern(signal, &key, rows));
+            }
+        }
+    }
+
+    /// Canonical bytes of a row: its signal's name (of a series by itself: its metric's, with the
+    /// statistic around it) and its labels.
+    pub fn row_key(&self, row: RowAddr) -> Vec<u8> {
+        self.rows.display_key(row, &self.arena)
+    }
+
+    /// The group that a rule puts a set of labels into, as Detect numbers it; `None` if no row ever fell into it.
+    pub fn rule_group(&self, rule: usize, group: &relight_core::Labels) -> Option<u32> {
+        self.rows.rule_group(rule, group)
+    }
+
+    /// The series of a key group in key order, as slots.
+    pub fn series_order(&self, group: KeyGroup) -> Vec<u32> {
+        self.arena.order(group)
+    }
+
+    /// A series' key.
+    pub fn series_key(&self, at: SeriesAddr) -> &[u8] {
+        self.arena.key_at(at)
+    }
+
+    /// The rows of a signal in one row group, in the order of their identity.
+    pub fn row_order(&self, signal: usize, group: KeyGroup) -> Vec<u32> {
+        self.rows.order(signal, group, &self.arena)
+    }
+
+    /// What tells a row apart within its signal: canonical bytes and the statistic.
+    pub fn row_identity(&self, row: RowAddr) -> (&[u8], Stat) {
+        self.rows.identity(row, &self.arena)
+    }
+
+    /// A series' kind when it was first met.
+    pub fn series_kind(&self, at: SeriesAddr) -> Kind {
+        self.arena.kind_at(at)
+    }
+
+    /// Makes the series of an image known, without rows: those are restored next, so that they keep
+    /// the numbers they have in their own images. Then comes [`Directory::link`].
+    pub fn restore_series(&mut self, key: &[u8], kind: Kind) {
+        self.arena.add(key, kind);
+    }
+
+    /// Makes the row of an image known; `None` if its series or signal is gone.
+    pub fn restore_row(
+        &mut self,
+        signal: usize,
+        key: &[u8],
+        stat: Stat,
+        rows: &mut Vec<NewRow>,
+    ) -> Option<RowAddr> {
+        if matches!(self.signals.get(signal)?.0, SignalKind::EverySeries) {
+            let ix = self.arena.index_of(key)?;
+            let group = KeyGroup::of(key);
+            return Some(self.rows.restore_series_row(signal, group, ix, stat, KeyView::new(key), rows));
+        }
+        Some(self.rows.intern(signal, key, rows))
+    }
+
+    /// Links every restored series to its rows. Rows that the images did not hold are appended to `rows`.
+    pub fn link(&mut self, series: &mut Vec<NewSeries>, rows: &mut Vec<NewRow>) {
+        for ix in 0..self.arena.len() as u32 {
+            let (key, kind) = (self.arena.key(ix).to_vec(), self.arena.kind(ix));
+            let mut feeds = Vec::new();
+            for signal in 0..self.signals.len() {
+                self.feed(signal, &key, ix, kind, &mut feeds, rows);
+            }
+            series.push(NewSeries { at: self.arena.addr(ix), feeds });
+        }
+        self.rows.finish_restore();
+    }
+
+    /// Bytes of memory held by names and look-up tables.
+    pub fn state_bytes(&self) -> usize {
+        self.arena.state_bytes() + self.rows.state_bytes()
+    }
+}
+
+/// What a series contributes to a signal; two channels only where a ratio counts it on both sides.
+fn channels(spec: &SignalKind, series: KeyView<'_>) -> [Option<Channel>; 2] {
+    let one = |chosen: bool, channel| chosen.then_some(channel);
+    match spec {
+        SignalKind::EverySeries | SignalKind::EventCount { .. } => [None, None],
+        SignalKind::Value { of, .. } => [one(of.selects(series), Channel::Value), None],
+        SignalKind::Rate { of } => [one(of.selects(series), Channel::Rate), None],
+        SignalKind::Quantile { of, .. } => [one(of.selects(series), Channel::Buckets), None],
+        SignalKind::Ratio { of, to, .. } => {
+            [one(of.selects(series), Channel::Of), one(to.selects(series), Channel::To)]
+        }
+    }
+}
+
+fn row_key(name: &str, by: &By, view: KeyView<'_>) -> Vec<u8> {
+    let mut key = Vec::new();
+    match by {
+        By::All => encode_key(name, view.labels(), &mut key),
+        By::Labels(by) => encode_key(name, view.labels().filter(|(k, _)| by.iter().any(|b| b == k)), &mut key),
+    }
+    key
+}
+
+/// All key groups.
+pub fn key_groups() -> impl Iterator<Item = KeyGroup> {
+    (0..KEY_GROUPS).map(KeyGroup::nth)
+}

@@ -1,0 +1,116 @@
+//! Folds a bin's points into what each series contributes to its rows.
+//!
+//! Points wait, unjudged, until their bin closes; only then are they sorted, deduplicated and turned
+//! from running totals into increases. Nothing that arrives later can change what a closed bin said,
+//! and nothing here depends on the order of arrival.
+
+mod group;
+mod log;
+mod series;
+
+use relight_core::codec::{Corrupt, Reader};
+use relight_core::record::Histogram;
+use relight_core::series::KEY_GROUPS;
+use relight_core::{KeyGroup, Span, Timestamp};
+
+use crate::counters::Counters;
+use crate::directory::{Channel, NewSeries, RowAddr};
+use crate::intake::RoutedPoint;
+
+pub use log::MAX_POINTS_PER_BIN;
+
+use group::SeriesGroup;
+
+/// What one series contributes to one row in one bin.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Partial {
+    /// The row.
+    pub row: RowAddr,
+    /// What the value is.
+    pub channel: Channel,
+    /// The value.
+    pub value: f64,
+}
+
+/// Bucket counts that one series contributes to one row in one bin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Buckets {
+    /// The row.
+    pub row: RowAddr,
+    /// Observations in the bin.
+    pub counts: Histogram,
+}
+
+/// All contributions of a bin.
+#[derive(Debug, Default)]
+pub struct Partials {
+    /// Single values.
+    pub scalars: Vec<Partial>,
+    /// Bucket counts.
+    pub buckets: Vec<Buckets>,
+}
+
+/// What closing a bin needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Closing<'a> {
+    /// Key of the bin.
+    pub bin: Timestamp,
+    /// Nominal length of a bin: the time that a first delta without a start is taken to cover.
+    pub interval: Span,
+    /// Place of each partition in the order of names.
+    pub ranks: &'a [u16],
+}
+
+/// The second of the four parts, for some of the series key groups.
+pub struct Fold {
+    groups: Vec<SeriesGroup>,
+}
+
+impl Default for Fold {
+    fn default() -> Self {
+        Self { groups: (0..KEY_GROUPS).map(|_| SeriesGroup::default()).collect() }
+    }
+}
+
+impl Fold {
+    /// A series that intake met for the first time.
+    pub fn add_series(&mut self, series: &NewSeries) {
+        self.groups[series.at.group.ix()].add(series);
+    }
+
+    /// A point of an open bin. `histograms` is where the point's histogram lies, if it has one.
+    pub fn push(&mut self, point: &RoutedPoint, histograms: &[Histogram]) {
+        let histogram = point.kind.is_histogram().then(|| histograms.get(point.value as usize)).flatten();
+        self.groups[point.series.group.ix()].push(point, histogram);
+    }
+
+    /// Folds a bin of one key group; contributions are appended to `out`.
+    pub fn close(&mut self, group: KeyGroup, closing: &Closing<'_>, out: &mut Partials) {
+        self.groups[group.ix()].close(closing, out);
+    }
+
+    /// What was refused here.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for group in &self.groups {
+            sum.add(&group.counters);
+        }
+        sum
+    }
+
+    /// Appends the image of a key group: its series in `order`, whose keys the caller has written.
+    pub fn save(&self, group: KeyGroup, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
+        self.groups[group.ix()].save(order, ranks, out);
+    }
+
+    /// Reads what [`Fold::save`] wrote. The group's series were added before, in the order they were
+    /// saved in.
+    pub fn load(&mut self, group: KeyGroup, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.groups[group.ix()].load(reader)
+    }
+
+    /// Bytes of memory held.
+    pub fn state_bytes(&self) -> usize {
+        self.groups.iter().map(SeriesGroup::state_bytes).sum()
+    }
+}

@@ -1,0 +1,198 @@
+//! One series key group: the last point and the feeds of each series, and the logs of open bins.
+
+use std::collections::BTreeMap;
+
+use relight_core::codec::{Codec, Corrupt, Reader};
+use relight_core::record::{Histogram, Kind, Reason};
+use relight_core::{Span, Timestamp};
+
+use super::log::{Log, Waiting};
+use super::series::{Fate, Last, Tally};
+use super::{Buckets, Closing, Partial, Partials};
+use crate::counters::Counters;
+use crate::directory::{Channel, Feed, NewSeries};
+use crate::intake::RoutedPoint;
+
+#[derive(Default)]
+pub(super) struct SeriesGroup {
+    last: Vec<Last>,
+    /// `feeds[ends[i - 1]..ends[i]]` are those of series i.
+    ends: Vec<u32>,
+    feeds: Vec<Feed>,
+    /// Running totals of histogram series.
+    totals: BTreeMap<u32, Histogram>,
+    open: BTreeMap<Timestamp, Log>,
+    /// Series folded early, in bins that are still open.
+    early: BTreeMap<(Timestamp, u32), Tally>,
+    spare: Log,
+    pub(super) counters: Counters,
+}
+
+impl SeriesGroup {
+    pub(super) fn add(&mut self, series: &NewSeries) {
+        self.last.push(Last::NEVER);
+        self.feeds.extend_from_slice(&series.feeds);
+        self.ends.push(self.feeds.len() as u32);
+    }
+
+    pub(super) fn push(&mut self, point: &RoutedPoint, histogram: Option<&Histogram>) {
+        let log = self.open.entry(point.bin).or_insert_with(|| std::mem::take(&mut self.spare));
+        log.push(point, histogram);
+        if log.may_overflow() {
+            self.fold_early(point.bin);
+        }
+    }
+
+    // The one exception to determinism, and counted as such: without it one series could fill memory.
+    fn fold_early(&mut self, bin: Timestamp) {
+        let slots = self.last.len();
+        let over = self.open.get_mut(&bin).expect("the caller has just filled it").overflow(slots);
+        self.counters.refuse(Reason::FoldedEarly, over.len() as u64);
+        over.for_each_as_it_came(|point| {
+            let slot = point.entry.slot();
+            let tally = self.early.entry((bin, slot)).or_default();
+            take(&mut self.last, &mut self.totals, &mut self.counters, tally, point, Span::from_secs(1));
+        });
+    }
+
+    pub(super) fn close(&mut self, closing: &Closing<'_>, out: &mut Partials) {
+        let Some(mut log) = self.open.remove(&closing.bin) else { return };
+        let mut current: Option<(u32, Tally)> = None;
+        let mut early = std::mem::take(&mut self.early);
+        let Self { last, totals, counters, feeds, ends, .. } = self;
+        log.for_each_sorted(closing.ranks, |point| {
+            let slot = point.entry.slot();
+            if current.as_ref().is_none_or(|(open, _)| *open != slot) {
+                if let Some((done, tally)) = current.take() {
+                    emit(feeds_of(feeds, ends, done), last[done as usize].kind, &tally, closing.interval, out);
+                }
+                current = Some((slot, early.remove(&(closing.bin, slot)).unwrap_or_default()));
+            }
+            let (_, tally) = current.as_mut().expect("set just above");
+            take(last, totals, counters, tally, point, closing.interval);
+        });
+        if let Some((done, tally)) = current.take() {
+            emit(feeds_of(feeds, ends, done), last[done as usize].kind, &tally, closing.interval, out);
+        }
+        let later = early.split_off(&(closing.bin.plus(Span::from_ns(1)), 0));
+        for ((_, slot), tally) in early {
+            emit(feeds_of(feeds, ends, slot), last[slot as usize].kind, &tally, closing.interval, out);
+        }
+        self.early = later;
+        log.clear();
+        self.spare = log;
+    }
+
+    pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
+        self.counters.encode(out);
+        let mut rank_of_slot = vec![0; order.len()];
+        for (rank, slot) in order.iter().enumerate() {
+            rank_of_slot[*slot as usize] = rank as u32;
+            let last = &self.last[*slot as usize];
+            (last.kind as u8).encode(out);
+            last.at.encode(out);
+            last.total.encode(out);
+            self.totals.get(slot).is_some().encode(out);
+            if let Some(h) = self.totals.get(slot) {
+                h.bounds.encode(out);
+                h.counts.encode(out);
+            }
+        }
+        (self.open.len() as u32).encode(out);
+        for (bin, log) in &self.open {
+            bin.encode(out);
+            log.save(&rank_of_slot, ranks, out);
+        }
+        let mut early: Vec<_> = self.early.iter().map(|((bin, slot), t)| (*bin, rank_of_slot[*slot as usize], t)).collect();
+        early.sort_by_key(|(bin, slot, _)| (*bin, *slot));
+        (early.len() as u32).encode(out);
+        for (bin, slot, tally) in early {
+            bin.encode(out);
+            slot.encode(out);
+            tally.encode(out);
+        }
+    }
+
+    pub(super) fn load(&mut self, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        self.counters = Counters::decode(reader)?;
+        for slot in 0..self.last.len() {
+            let kind = *Kind::ALL.get(u8::decode(reader)? as usize).ok_or(Corrupt::Value("kind"))?;
+            self.last[slot] = Last { kind, at: Codec::decode(reader)?, total: Codec::decode(reader)? };
+            if bool::decode(reader)? {
+                let h = Histogram { bounds: Codec::decode(reader)?, counts: Codec::decode(reader)? };
+                self.totals.insert(slot as u32, h);
+            }
+        }
+        for _ in 0..reader.len(12, "open bins")? {
+            let bin = Timestamp::decode(reader)?;
+            self.open.insert(bin, Log::load(self.last.len(), reader)?);
+        }
+        for _ in 0..reader.len(12, "early series")? {
+            let (bin, slot) = (Timestamp::decode(reader)?, u32::decode(reader)?);
+            if slot as usize >= self.last.len() {
+                return Err(Corrupt::Value("early series"));
+            }
+            self.early.insert((bin, slot), Tally::decode(reader)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn state_bytes(&self) -> usize {
+        let logs: usize = self.open.values().chain([&self.spare]).map(Log::state_bytes).sum();
+        self.last.capacity() * size_of::<Last>()
+            + self.ends.capacity() * 4
+            + self.feeds.capacity() * size_of::<Feed>()
+            + logs
+    }
+}
+
+fn feeds_of<'a>(feeds: &'a [Feed], ends: &[u32], slot: u32) -> &'a [Feed] {
+    let start = if slot == 0 { 0 } else { ends[slot as usize - 1] };
+    &feeds[start as usize..ends[slot as usize] as usize]
+}
+
+fn take(
+    last: &mut [Last],
+    totals: &mut BTreeMap<u32, Histogram>,
+    counters: &mut Counters,
+    tally: &mut Tally,
+    point: Waiting<'_>,
+    interval: Span,
+) {
+    let slot = point.entry.slot();
+    let last = &mut last[slot as usize];
+    let fate = if point.entry.kind().is_histogram() {
+        let mut total = totals.remove(&slot);
+        let fate = tally.take(last, &mut total, point, interval);
+        if let Some(total) = total {
+            totals.insert(slot, total);
+        }
+        fate
+    } else {
+        tally.take(last, &mut None, point, interval)
+    };
+    match fate {
+        Fate::Taken => {}
+        Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
+        Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
+    }
+}
+
+fn emit(feeds: &[Feed], kind: Kind, tally: &Tally, interval: Span, out: &mut Partials) {
+    for feed in feeds {
+        let value = match feed.channel {
+            Channel::Every if kind == Kind::Gauge => tally.mean(),
+            Channel::Every | Channel::Rate => tally.rate(interval),
+            Channel::Value => tally.mean(),
+            Channel::Of | Channel::To => tally.increase(),
+            Channel::Buckets => {
+                out.buckets.extend(tally.buckets.clone().map(|counts| Buckets { row: feed.row, counts }));
+                None
+            }
+            Channel::Event => None,
+        };
+        if let Some(value) = value {
+            out.scalars.push(Partial { row: feed.row, channel: feed.channel, value });
+        }
+    }
+}

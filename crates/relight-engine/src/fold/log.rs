@@ -1,0 +1,207 @@
+//! The points of one open bin of one key group, as they came.
+//!
+//! An appended log instead of a list per series: a scrape is one sequential write, and a bin whose
+//! series came once each and in order is folded without sorting.
+
+use relight_core::codec::{Codec, Corrupt, Reader};
+use relight_core::record::{Histogram, Kind};
+use relight_core::{Timestamp, codec_struct};
+
+use crate::intake::RoutedPoint;
+
+/// Points of one series in one bin that are kept; beyond them they are folded in arrival order.
+pub const MAX_POINTS_PER_BIN: usize = 4_096;
+
+/// One waiting point, 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Entry {
+    pub(super) at: Timestamp,
+    pub(super) value: f64,
+    pub(super) offset: u64,
+    slot_and_kind: u32,
+    index: u16,
+    partition: u16,
+}
+codec_struct!(Entry { at, value, offset, slot_and_kind, index, partition });
+
+const KIND_SHIFT: u32 = 29;
+
+impl Entry {
+    pub(super) const fn slot(&self) -> u32 {
+        self.slot_and_kind & ((1 << KIND_SHIFT) - 1)
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        Kind::ALL[(self.slot_and_kind >> KIND_SHIFT) as usize % Kind::ALL.len()]
+    }
+
+    fn order(&self, ranks: &[u16]) -> (u32, Timestamp, u16, u64, u16) {
+        let rank = ranks.get(self.partition as usize).copied().unwrap_or(self.partition);
+        (self.slot(), self.at, rank, self.offset, self.index)
+    }
+}
+
+/// A point together with what only some points have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting<'a> {
+    pub(super) entry: Entry,
+    pub(super) start: Timestamp,
+    pub(super) histogram: Option<&'a Histogram>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    entries: Vec<Entry>,
+    /// Starts of sums, parallel to `entries`; empty while nobody has told one.
+    starts: Vec<Timestamp>,
+    histograms: Vec<Histogram>,
+    /// The next length at which some series may have too many points.
+    check_at: usize,
+}
+
+impl Log {
+    pub(super) fn push(&mut self, point: &RoutedPoint, histogram: Option<&Histogram>) {
+        let mut value = point.value;
+        if let Some(histogram) = histogram {
+            value = self.histograms.len() as f64;
+            self.histograms.push(histogram.clone());
+        }
+        if point.start.is_known() && self.starts.is_empty() {
+            self.starts.resize(self.entries.len(), Timestamp::MIN);
+        }
+        if !self.starts.is_empty() || point.start.is_known() {
+            self.starts.push(point.start);
+        }
+        self.entries.push(Entry {
+            at: point.at,
+            value,
+            offset: point.offset,
+            slot_and_kind: point.series.slot | (point.kind as u32) << KIND_SHIFT,
+            index: u16::try_from(point.index).unwrap_or(u16::MAX),
+            partition: point.partition,
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether enough has come since the last look that a series may be over its limit.
+    pub(super) fn may_overflow(&self) -> bool {
+        self.entries.len() > self.check_at.max(2 * MAX_POINTS_PER_BIN)
+    }
+
+    /// Takes out all points of series that have more than [`MAX_POINTS_PER_BIN`], in arrival order.
+    pub(super) fn overflow(&mut self, slots: usize) -> Log {
+        let mut counts = vec![0_usize; slots];
+        for entry in &self.entries {
+            counts[entry.slot() as usize] += 1;
+        }
+        let mut kept = Log::default();
+        let mut over = Log::default();
+        for i in 0..self.entries.len() {
+            let waiting = self.waiting(i);
+            let full = counts[waiting.entry.slot() as usize] > MAX_POINTS_PER_BIN;
+            if full { over.push_waiting(waiting) } else { kept.push_waiting(waiting) }
+        }
+        kept.check_at = 2 * kept.entries.len();
+        *self = kept;
+        over
+    }
+
+    fn push_waiting(&mut self, w: Waiting<'_>) {
+        let mut entry = w.entry;
+        if let Some(histogram) = w.histogram {
+            entry.value = self.histograms.len() as f64;
+            self.histograms.push(histogram.clone());
+        }
+        if w.start.is_known() && self.starts.is_empty() {
+            self.starts.resize(self.entries.len(), Timestamp::MIN);
+        }
+        if !self.starts.is_empty() || w.start.is_known() {
+            self.starts.push(w.start);
+        }
+        self.entries.push(entry);
+    }
+
+    fn waiting(&self, i: usize) -> Waiting<'_> {
+        let entry = self.entries[i];
+        let histogram =
+            entry.kind().is_histogram().then(|| self.histograms.get(entry.value as usize)).flatten();
+        Waiting { entry, start: self.starts.get(i).copied().unwrap_or(Timestamp::MIN), histogram }
+    }
+
+    /// Calls `each` with every point: by series, and within one by (time, partition, offset).
+    pub(super) fn for_each_sorted(&self, ranks: &[u16], mut each: impl FnMut(Waiting<'_>)) {
+        if self.entries.windows(2).all(|w| w[0].slot() < w[1].slot()) {
+            (0..self.entries.len()).for_each(|i| each(self.waiting(i)));
+            return;
+        }
+        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
+        order.sort_by_key(|i| self.entries[*i as usize].order(ranks));
+        order.iter().for_each(|i| each(self.waiting(*i as usize)));
+    }
+
+    pub(super) fn for_each_as_it_came(&self, mut each: impl FnMut(Waiting<'_>)) {
+        (0..self.entries.len()).for_each(|i| each(self.waiting(i)));
+    }
+
+    /// Appends the log in canonical order, with slots and partitions renumbered.
+    pub(super) fn save(&self, rank_of_slot: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        let renumbered = |i: usize| {
+            let (slot, at, rank, offset, index) = self.entries[i].order(ranks);
+            (rank_of_slot[slot as usize], at, rank, offset, index)
+        };
+        order.sort_by_key(|i| renumbered(*i));
+        (order.len() as u32).encode(out);
+        let mut histograms = 0_u32;
+        for i in order {
+            let w = self.waiting(i);
+            let (slot, _, rank, ..) = renumbered(i);
+            let mut entry = w.entry;
+            entry.slot_and_kind = slot | (entry.kind() as u32) << KIND_SHIFT;
+            entry.partition = rank;
+            if w.histogram.is_some() {
+                entry.value = f64::from(histograms);
+                histograms += 1;
+            }
+            entry.encode(out);
+            w.start.encode(out);
+            w.histogram.is_some().encode(out);
+            if let Some(h) = w.histogram {
+                h.bounds.encode(out);
+                h.counts.encode(out);
+            }
+        }
+    }
+
+    pub(super) fn load(slots: usize, reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let mut log = Self::default();
+        for _ in 0..reader.len(41, "open points")? {
+            let entry = Entry::decode(reader)?;
+            let start = Timestamp::decode(reader)?;
+            let histogram = if bool::decode(reader)? {
+                Some(Histogram { bounds: Codec::decode(reader)?, counts: Codec::decode(reader)? })
+            } else {
+                None
+            };
+            if entry.slot() as usize >= slots || entry.slot_and_kind >> KIND_SHIFT >= Kind::ALL.len() as u32 {
+                return Err(Corrupt::Value("open point"));
+            }
+            log.push_waiting(Waiting { entry, start, histogram: histogram.as_ref() });
+        }
+        Ok(log)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.starts.clear();
+        self.histograms.clear();
+        self.check_at = 0;
+    }
+
+    pub(super) fn state_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.starts.capacity() * 8
+    }
+}

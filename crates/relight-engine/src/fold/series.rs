@@ -1,0 +1,200 @@
+//! Cumulative, delta and gauge semantics of one series.
+//!
+//! The first point of a cumulative series contributes nothing; a reset counts from zero; an increase
+//! belongs to the bin of its later point; a rate is increase over the time between the two points.
+
+use relight_core::codec::{Codec, Corrupt, Reader};
+use relight_core::record::{Histogram, Kind};
+use relight_core::{Span, Timestamp};
+
+use super::log::Waiting;
+
+/// The last point of a series: what the next one is a difference to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Last {
+    pub(super) kind: Kind,
+    /// [`Timestamp::MIN`] before the first point.
+    pub(super) at: Timestamp,
+    /// The running total; of histograms it lies elsewhere.
+    pub(super) total: f64,
+}
+
+impl Last {
+    pub(super) const NEVER: Self = Self { kind: Kind::Gauge, at: Timestamp::MIN, total: 0.0 };
+}
+
+/// What came of a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Taken,
+    Duplicate,
+    Conflict,
+}
+
+/// What one series did in one bin.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Tally {
+    /// Points taken, and their sum in order of time.
+    n: u32,
+    sum: f64,
+    /// Increase of a counter, or of all buckets; counted only if there was something to differ from.
+    increase: f64,
+    increments: u32,
+    /// Observations by bucket.
+    pub(super) buckets: Option<Histogram>,
+    /// The time that the increase covers.
+    from: Option<Timestamp>,
+    to: Timestamp,
+    /// The point taken last, to recognise its copies.
+    newest: Option<(Timestamp, f64)>,
+}
+
+impl Tally {
+    /// Mean of the points in the bin.
+    pub(super) fn mean(&self) -> Option<f64> {
+        (self.n > 0).then(|| self.sum / f64::from(self.n))
+    }
+
+    /// Increase in the bin.
+    pub(super) fn increase(&self) -> Option<f64> {
+        (self.increments > 0).then_some(self.increase)
+    }
+
+    /// Increase per second over the time between the point before the bin and the last one in it.
+    pub(super) fn rate(&self, interval: Span) -> Option<f64> {
+        let increase = self.increase()?;
+        let covered = self.to.since(self.from?).secs_f64();
+        Some(increase / if covered > 0.0 { covered } else { interval.secs_f64() })
+    }
+
+    /// Takes the next point of the series in order of time.
+    pub(super) fn take(
+        &mut self,
+        last: &mut Last,
+        totals: &mut Option<Histogram>,
+        point: Waiting<'_>,
+        interval: Span,
+    ) -> Fate {
+        let at = point.entry.at;
+        if let Some((newest, value)) = self.newest
+            && newest == at
+        {
+            let same = point.histogram.is_some() || value == point.entry.value;
+            return if same { Fate::Duplicate } else { Fate::Conflict };
+        }
+        self.newest = Some((at, point.entry.value));
+        let kind = point.entry.kind();
+        if last.kind != kind {
+            // Another kind is another stream: nothing before it can be subtracted from it.
+            *last = Last { kind, ..Last::NEVER };
+            *totals = None;
+        }
+        match (kind, point.histogram) {
+            (Kind::Gauge, _) => {}
+            (Kind::Cumulative, _) => self.cumulative(last, point),
+            (Kind::Delta, _) => self.count(last, point, point.entry.value, interval),
+            (_, Some(h)) => self.histogram(last, totals, point, h, interval),
+            (_, None) => {}
+        }
+        if point.histogram.is_none() {
+            self.n += 1;
+            self.sum += point.entry.value;
+        }
+        last.at = at;
+        last.total = point.entry.value;
+        Fate::Taken
+    }
+
+    fn cumulative(&mut self, last: &Last, point: Waiting<'_>) {
+        if last.at.is_known() {
+            let value = point.entry.value;
+            let increase = if is_reset(last, point, value < last.total) { value } else { value - last.total };
+            self.add(last.at, point.entry.at, increase);
+        }
+    }
+
+    fn count(&mut self, last: &Last, point: Waiting<'_>, increase: f64, interval: Span) {
+        let at = point.entry.at;
+        let from = if last.at.is_known() {
+            last.at
+        } else if point.start.is_known() {
+            point.start
+        } else {
+            at.minus(interval)
+        };
+        self.add(from, at, increase);
+    }
+
+    fn histogram(
+        &mut self,
+        last: &Last,
+        totals: &mut Option<Histogram>,
+        point: Waiting<'_>,
+        now: &Histogram,
+        interval: Span,
+    ) {
+        let observed = if point.entry.kind() == Kind::DeltaHistogram {
+            self.count(last, point, now.total() as f64, interval);
+            now.clone()
+        } else {
+            let before = totals.replace(now.clone());
+            let Some(before) = before else { return };
+            let shrunk = before.bounds != now.bounds || now.counts.iter().zip(&before.counts).any(|(a, b)| a < b);
+            let observed = if is_reset(last, point, shrunk) { now.clone() } else { minus(now, &before) };
+            self.add(last.at, point.entry.at, observed.total() as f64);
+            observed
+        };
+        match &mut self.buckets {
+            Some(sum) if sum.bounds == observed.bounds => plus(sum, &observed),
+            buckets => *buckets = Some(observed),
+        }
+    }
+
+    fn add(&mut self, from: Timestamp, to: Timestamp, increase: f64) {
+        self.increase += increase;
+        self.increments += 1;
+        self.from.get_or_insert(from);
+        self.to = to;
+    }
+}
+
+impl Codec for Tally {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.n.encode(out);
+        self.sum.encode(out);
+        self.increase.encode(out);
+        self.increments.encode(out);
+        self.buckets.as_ref().map(|h| h.bounds.clone()).encode(out);
+        self.buckets.as_ref().map(|h| h.counts.clone()).encode(out);
+        self.from.encode(out);
+        self.to.encode(out);
+        self.newest.map(|(at, _)| at).encode(out);
+        self.newest.map(|(_, value)| value).encode(out);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+        let (n, sum) = (u32::decode(reader)?, f64::decode(reader)?);
+        let (increase, increments) = (f64::decode(reader)?, u32::decode(reader)?);
+        let bounds: Option<Vec<f64>> = Codec::decode(reader)?;
+        let counts: Option<Vec<u64>> = Codec::decode(reader)?;
+        let buckets = bounds.zip(counts).map(|(bounds, counts)| Histogram { bounds, counts });
+        let (from, to) = (Codec::decode(reader)?, Codec::decode(reader)?);
+        let newest = Option::<Timestamp>::decode(reader)?.zip(Option::<f64>::decode(reader)?);
+        Ok(Self { n, sum, increase, increments, buckets, from, to, newest })
+    }
+}
+
+fn is_reset(last: &Last, point: Waiting<'_>, shrunk: bool) -> bool {
+    shrunk || (point.start.is_known() && point.start > last.at)
+}
+
+fn minus(now: &Histogram, before: &Histogram) -> Histogram {
+    let counts = now.counts.iter().zip(&before.counts).map(|(a, b)| a - b).collect();
+    Histogram { bounds: now.bounds.clone(), counts }
+}
+
+fn plus(sum: &mut Histogram, more: &Histogram) {
+    for (a, b) in sum.counts.iter_mut().zip(&more.counts) {
+        *a = a.saturating_add(*b);
+    }
+}

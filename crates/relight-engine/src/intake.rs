@@ -1,0 +1,413 @@
+//! Takes records in, one at a time and in the order of their partitions: is the offset known, what
+//! does the partition's watermark say, may the point come in, and where does it go?
+//!
+//! Holds no values: points go on to Fold at once. Events wait here for their bin. There is no clock:
+//! time moves by records and by recorded advances.
+
+mod partition;
+mod state;
+
+use std::collections::BTreeMap;
+
+use relight_core::record::{ControlRecord, Event, Histogram, Kind, Reason, Record};
+use relight_core::rule::Settings;
+use relight_core::series::encode_key;
+use relight_core::signal::Binning;
+use relight_core::{KeyView, Span, Timestamp};
+
+use crate::counters::Counters;
+use crate::directory::{Directory, NewRow, NewSeries, RowAddr, SeriesAddr};
+
+pub use partition::PartitionState;
+
+use partition::{Jump, Partition};
+
+/// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed.
+pub const MAX_AHEAD: Span = Span::from_secs(600);
+
+/// A point on its way to Fold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RoutedPoint {
+    /// Its series.
+    pub series: SeriesAddr,
+    /// Key of its bin.
+    pub bin: Timestamp,
+    /// Event time.
+    pub at: Timestamp,
+    /// Start of the sum, [`Timestamp::MIN`] if unknown.
+    pub start: Timestamp,
+    /// Value, or index of its histogram in [`Routed::histograms`].
+    pub value: f64,
+    /// Offset of its record.
+    pub offset: u64,
+    /// Place within its record.
+    pub index: u32,
+    /// Its partition.
+    pub partition: u16,
+    /// How the value is meant.
+    pub kind: Kind,
+}
+
+/// What intake hands on. New series and rows come before the points that need them.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// Points.
+    pub points: Vec<RoutedPoint>,
+    /// Histograms of points.
+    pub histograms: Vec<Histogram>,
+    /// Series met for the first time.
+    pub series: Vec<NewSeries>,
+    /// Rows met for the first time.
+    pub rows: Vec<NewRow>,
+    /// Outcomes and commands of a capture.
+    pub controls: Vec<ControlRecord>,
+}
+
+impl Routed {
+    /// Whether there is nothing to hand on.
+    pub fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.series.is_empty() && self.rows.is_empty() && self.controls.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct OpenEvent {
+    partition: u16,
+    offset: u64,
+    index: u32,
+    event: Event,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct OpenBin {
+    /// The time that detectors and people see: the bin's start, or the sample's own time.
+    at: Timestamp,
+    /// The record that made it, if bins are samples.
+    offset: u64,
+    events: Vec<OpenEvent>,
+}
+
+/// A bin whose turn has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadyBin {
+    /// Key of the bin.
+    pub bin: Timestamp,
+    /// The time of its values.
+    pub at: Timestamp,
+    /// Its end: the time of the turn.
+    pub end: Timestamp,
+    /// The record it stands for, if bins are samples.
+    pub offset: u64,
+    /// Its events, by (time, partition, offset).
+    pub events: Vec<Event>,
+    /// Rows that those events feed, one entry an event.
+    pub event_rows: Vec<RowAddr>,
+}
+
+/// The first of the four parts.
+pub struct Intake {
+    binning: Binning,
+    lateness: Span,
+    partitions: Vec<Partition>,
+    by_name: BTreeMap<String, u32>,
+    directory: Directory,
+    counters: Counters,
+    open: BTreeMap<Timestamp, OpenBin>,
+    /// End of the last bin that was closed.
+    closed_through: Timestamp,
+}
+
+impl Intake {
+    /// An intake that has seen nothing.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            binning: settings.binning,
+            lateness: settings.allowed_lateness,
+            partitions: Vec::new(),
+            by_name: BTreeMap::new(),
+            directory: Directory::new(settings),
+            counters: Counters::default(),
+            open: BTreeMap::new(),
+            closed_through: Timestamp::MIN,
+        }
+    }
+
+    /// The index of a partition, which joins if it is new. One that joins late, or comes back after it
+    /// had ended, starts at what is closed already: everything older would not find its bin.
+    pub fn partition(&mut self, name: &str) -> u32 {
+        if let Some(ix) = self.by_name.get(name) {
+            self.partitions[*ix as usize].rejoin(self.closed_through);
+            return *ix;
+        }
+        let ix = self.partitions.len() as u32;
+        self.partitions.push(Partition::new(name, self.closed_through));
+        self.by_name.insert(name.to_owned(), ix);
+        ix
+    }
+
+    /// The next offset that is not known yet.
+    pub fn next_offset(&self, name: &str) -> u64 {
+        self.by_name.get(name).map_or(0, |ix| self.partitions[*ix as usize].next_offset)
+    }
+
+    /// Names and look-up tables.
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Names and look-up tables, to link restored images to.
+    pub const fn directory_mut(&mut self) -> &mut Directory {
+        &mut self.directory
+    }
+
+    /// What came in so far.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes one record of a partition.
+    pub fn handle(&mut self, partition: u32, record: &Record, out: &mut Routed) {
+        let p = &mut self.partitions[partition as usize];
+        if record.offset < p.next_offset {
+            self.counters.repeated += 1;
+            return;
+        }
+        if self.binning == Binning::Sample {
+            p.next_offset = record.offset + 1;
+            self.take(partition, record, Timestamp::MAX, out);
+            return;
+        }
+        match p.jump(record) {
+            Jump::None => self.take(partition, record, Timestamp::MAX, out),
+            // The record itself is held, not its time alone: a lone wild clock must not leave a point
+            // in a bin that closes years later. Its offset stays unknown, so a snapshot re-reads it.
+            Jump::Unconfirmed => p.hold(record),
+            Jump::Waiting => {}
+            Jump::Confirmed(held) => {
+                self.take(partition, &held, Timestamp::MAX, out);
+                self.take(partition, record, Timestamp::MAX, out);
+            }
+            Jump::Refuted(held, limit) => {
+                self.take(partition, &held, limit, out);
+                // The record that refuted the held one may itself be a jump, from where things were.
+                self.handle(partition, record, out);
+            }
+        }
+    }
+
+    /// The partition is idle up to `to`; or has ended, with [`Timestamp::MAX`].
+    pub fn advance(&mut self, partition: u32, to: Timestamp, out: &mut Routed) {
+        let p = &mut self.partitions[partition as usize];
+        if let Some((held, limit)) = p.release(to) {
+            self.take(partition, &held, limit, out);
+        }
+        let p = &mut self.partitions[partition as usize];
+        p.watermark = p.watermark.max(to);
+    }
+
+    fn take(&mut self, partition: u32, record: &Record, limit: Timestamp, out: &mut Routed) {
+        self.partitions[partition as usize].next_offset = record.offset + 1;
+        self.counters.records += 1;
+        for (reason, n) in &record.refused {
+            self.counters.refuse(*reason, u64::from(*n));
+        }
+        let limit = record.received.map_or(limit, |received| limit.min(received.plus(MAX_AHEAD)));
+        // Lateness is judged by the partition's own watermark as it stood before this record, never by
+        // whether the bin happens to be open: that would depend on the other partitions' pace.
+        let stamp = self.partitions[partition as usize].watermark;
+        let mut highest = self.partitions[partition as usize].highest;
+        for index in 0..record.points.len() {
+            if let Some(at) = self.take_point(partition, record, index, (stamp, limit), out) {
+                highest = highest.max(at);
+            }
+        }
+        for (index, event) in record.events.iter().enumerate() {
+            if let Some(at) = self.take_event(partition, record.offset, index, event, (stamp, limit)) {
+                highest = highest.max(at);
+            }
+        }
+        for control in &record.controls {
+            match control {
+                ControlRecord::Advance { to } => self.advance(partition, *to, out),
+                other => out.controls.push(other.clone()),
+            }
+        }
+        self.partitions[partition as usize].move_to(highest, record.received, self.lateness);
+    }
+
+    fn take_point(
+        &mut self,
+        partition: u32,
+        record: &Record,
+        index: usize,
+        (stamp, limit): (Timestamp, Timestamp),
+        out: &mut Routed,
+    ) -> Option<Timestamp> {
+        let point = &record.points[index];
+        let refused = if point.kind.is_histogram() {
+            (!record.histograms.get(point.value as usize).is_some_and(Histogram::is_valid))
+                .then_some(Reason::BadHistogram)
+        } else {
+            (!point.value.is_finite()).then_some(Reason::NonFinite)
+        };
+        let sample = self.binning == Binning::Sample;
+        let refused = refused
+            .or_else(|| (point.at > limit).then_some(Reason::Future))
+            .or_else(|| (point.at < stamp && !sample).then_some(Reason::Late));
+        if let Some(reason) = refused {
+            self.counters.refuse(reason, 1);
+            // A late point says nothing about time that is not known already.
+            return None;
+        }
+        let key = record.key(point);
+        let hint = &mut self.partitions[partition as usize].hint;
+        // Refused points are never interned: names are memory.
+        let series = match self.directory.find(key, hint) {
+            Some(series) => series,
+            None => {
+                let Some(series) = self.directory.add(key, point.kind, &mut out.series, &mut out.rows) else {
+                    self.counters.refuse(Reason::SeriesLimit, 1);
+                    return Some(point.at);
+                };
+                series
+            }
+        };
+        let bin = self.open_bin(point.at, record.offset);
+        let mut value = point.value;
+        if point.kind.is_histogram() {
+            value = out.histograms.len() as f64;
+            out.histograms.push(record.histograms[point.value as usize].clone());
+        }
+        self.counters.points += 1;
+        out.points.push(RoutedPoint {
+            series,
+            bin,
+            at: point.at,
+            start: point.start,
+            value,
+            offset: record.offset,
+            index: index as u32,
+            partition: partition as u16,
+            kind: point.kind,
+        });
+        Some(point.at)
+    }
+
+    fn take_event(
+        &mut self,
+        partition: u32,
+        offset: u64,
+        index: usize,
+        event: &Event,
+        (stamp, limit): (Timestamp, Timestamp),
+    ) -> Option<Timestamp> {
+        if event.at > limit {
+            self.counters.refuse(Reason::Future, 1);
+            return None;
+        }
+        let late = event.at < stamp && self.binning != Binning::Sample;
+        self.counters.events += 1;
+        self.counters.late_events += u64::from(late);
+        // A late event still happened: it joins the bin that its partition has come to.
+        let bin = self.open_bin(if late { stamp } else { event.at }, offset);
+        let open = self.open.get_mut(&bin).expect("open_bin has just made it");
+        let (partition, index) = (partition as u16, index as u32);
+        open.events.push(OpenEvent { partition, offset, index, event: event.clone() });
+        (!late).then_some(event.at)
+    }
+
+    fn open_bin(&mut self, at: Timestamp, offset: u64) -> Timestamp {
+        let bin = match self.binning {
+            Binning::Interval(interval) => at.bin_start(interval),
+            Binning::Sample => {
+                // Samples keep their order even where their times do not ascend.
+                let last = self.open.last_key_value().map_or(self.closed_through, |(bin, _)| *bin);
+                match self.open.get(&last) {
+                    Some(open) if open.offset == offset => return last,
+                    _ => at.max(last.plus(Span::from_ns(1))),
+                }
+            }
+        };
+        let shown = if self.binning == Binning::Sample { at } else { bin };
+        self.open.entry(bin).or_insert_with(|| OpenBin { at: shown, offset, events: Vec::new() });
+        bin
+    }
+
+    /// The time up to which bins may close: the minimum over the partitions that have not ended, or,
+    /// when all have, the end of the newest bin.
+    pub fn watermark(&self) -> Timestamp {
+        let active = self.partitions.iter().filter(|p| !p.has_ended()).map(|p| p.watermark).min();
+        active.unwrap_or_else(|| {
+            self.open.last_key_value().map_or(self.closed_through, |(bin, _)| self.end_of(*bin))
+        })
+    }
+
+    /// A partition's watermark: which source to read next.
+    pub fn partition_watermark(&self, partition: u32) -> Timestamp {
+        self.partitions[partition as usize].watermark
+    }
+
+    /// The bin whose turn comes next, if the watermark allows it: the first with data or, if a deadline
+    /// `due` falls earlier, the one in which it falls.
+    pub fn next_bin(&self, due: Option<Timestamp>) -> Option<Timestamp> {
+        let data = self.open.first_key_value().map(|(bin, _)| *bin);
+        let due = due.map(|due| self.bin_ending_at_or_after(due));
+        let bin = match (data, due) {
+            (Some(data), Some(due)) => data.min(due),
+            (Some(bin), None) | (None, Some(bin)) => bin,
+            (None, None) => return None,
+        };
+        (self.end_of(bin) <= self.watermark()).then_some(bin)
+    }
+
+    /// Whether a bin holds points or events.
+    pub fn has_bin(&self, bin: Timestamp) -> bool {
+        self.open.contains_key(&bin)
+    }
+
+    fn bin_ending_at_or_after(&self, due: Timestamp) -> Timestamp {
+        match self.binning {
+            Binning::Interval(interval) => {
+                let bin = due.minus(Span::from_ns(1)).bin_start(interval);
+                if self.closed_through.is_known() { bin.max(self.closed_through) } else { bin }
+            }
+            Binning::Sample => due.max(self.closed_through.plus(Span::from_ns(1))),
+        }
+    }
+
+    fn end_of(&self, bin: Timestamp) -> Timestamp {
+        match self.binning {
+            Binning::Interval(interval) => bin.plus(interval),
+            Binning::Sample => bin,
+        }
+    }
+
+    /// Closes a bin that [`Intake::next_bin`] named and hands out its events. New rows of event counts
+    /// are appended to `rows`.
+    pub fn close(&mut self, bin: Timestamp, rows: &mut Vec<NewRow>) -> ReadyBin {
+        let end = self.end_of(bin);
+        let open = self.open.remove(&bin).unwrap_or(OpenBin { at: bin, offset: 0, events: Vec::new() });
+        let ranks = self.ranks();
+        let mut events = open.events;
+        events.sort_by_key(|e| (e.event.at, ranks[e.partition as usize], e.offset, e.index));
+        let mut event_rows = Vec::new();
+        let mut key = Vec::new();
+        for e in &events {
+            key.clear();
+            encode_key(&e.event.kind, e.event.labels.iter(), &mut key);
+            self.directory.event_rows(KeyView::new(&key), &mut event_rows, rows);
+        }
+        self.closed_through = self.closed_through.max(end);
+        let events = events.into_iter().map(|e| e.event).collect();
+        ReadyBin { bin, at: open.at, end, offset: open.offset, events, event_rows }
+    }
+
+    /// For each partition its place in the order of names: the durable part of (time, partition, offset).
+    pub fn ranks(&self) -> Vec<u16> {
+        let mut ranks = vec![0; self.partitions.len()];
+        for (rank, ix) in self.by_name.values().enumerate() {
+            ranks[*ix as usize] = rank as u16;
+        }
+        ranks
+    }
+}

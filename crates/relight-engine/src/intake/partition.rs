@@ -1,0 +1,136 @@
+//! One partition: what is known of its offsets and of its time.
+
+use relight_core::record::{ControlRecord, Record};
+use relight_core::{Span, Timestamp};
+
+use super::MAX_AHEAD;
+
+/// What a checkpoint keeps of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Its name.
+    pub name: String,
+    /// The first offset that is not in the state.
+    pub next_offset: u64,
+    /// The highest event time that counted.
+    pub highest: Timestamp,
+    /// Its watermark; [`Timestamp::MAX`] once it has ended.
+    pub watermark: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) name: String,
+    pub(super) next_offset: u64,
+    pub(super) highest: Timestamp,
+    pub(super) watermark: Timestamp,
+    /// A record whose time jumped ahead and that the next one must confirm.
+    held: Option<Box<Record>>,
+    /// The series met last: where to guess from.
+    pub(super) hint: u32,
+}
+
+/// What a record's time says about the one held before it.
+#[derive(Debug)]
+pub(super) enum Jump {
+    /// Nothing is held, and this is no jump.
+    None,
+    /// A jump that nothing confirms yet.
+    Unconfirmed,
+    /// The record had no time of its own and waits with the one held.
+    Waiting,
+    /// The held record was right.
+    Confirmed(Box<Record>),
+    /// The held record was wrong about everything later than this.
+    Refuted(Box<Record>, Timestamp),
+}
+
+impl Partition {
+    pub(super) fn new(name: &str, closed_through: Timestamp) -> Self {
+        Self {
+            name: name.to_owned(),
+            next_offset: 0,
+            highest: Timestamp::MIN,
+            watermark: closed_through,
+            held: None,
+            hint: u32::MAX,
+        }
+    }
+
+    pub(super) fn restore(state: PartitionState) -> Self {
+        let PartitionState { name, next_offset, highest, watermark } = state;
+        Self { name, next_offset, highest, watermark, held: None, hint: u32::MAX }
+    }
+
+    pub(super) fn state(&self) -> PartitionState {
+        PartitionState {
+            name: self.name.clone(),
+            next_offset: self.next_offset,
+            highest: self.highest,
+            watermark: self.watermark,
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.watermark == Timestamp::MAX
+    }
+
+    pub(super) fn rejoin(&mut self, closed_through: Timestamp) {
+        if self.has_ended() {
+            self.watermark = closed_through;
+        }
+    }
+
+    /// Whether a record without `received` is over 10 minutes ahead, and what that means for the one
+    /// held. "Ahead" is measured from the highest time that counted.
+    pub(super) fn jump(&mut self, record: &Record) -> Jump {
+        let limit = self.highest.plus(MAX_AHEAD);
+        let newest = newest(record);
+        let jumps = record.received.is_none() && self.highest.is_known() && newest > Some(limit);
+        let Some(held) = self.held.take() else {
+            return if jumps { Jump::Unconfirmed } else { Jump::None };
+        };
+        if newest.is_none() {
+            // A line that could not be read says nothing about time: it waits with the held record.
+            let mut held = held;
+            held.refused.extend_from_slice(&record.refused);
+            self.held = Some(held);
+            return Jump::Waiting;
+        }
+        let near = newest_of(&held).minus(MAX_AHEAD);
+        if newest >= Some(near) { Jump::Confirmed(held) } else { Jump::Refuted(held, limit) }
+    }
+
+    pub(super) fn hold(&mut self, record: &Record) {
+        self.held = Some(Box::new(record.clone()));
+    }
+
+    /// The held record and up to when it counts, once an advance to `to` says how time went on.
+    pub(super) fn release(&mut self, to: Timestamp) -> Option<(Box<Record>, Timestamp)> {
+        let limit = self.highest.plus(MAX_AHEAD);
+        let held = self.held.take()?;
+        let confirmed = to.is_known() && to >= newest_of(&held).minus(MAX_AHEAD);
+        Some((held, if confirmed { Timestamp::MAX } else { limit }))
+    }
+
+    pub(super) fn move_to(&mut self, highest: Timestamp, received: Option<Timestamp>, lateness: Span) {
+        self.highest = highest;
+        if highest.is_known() {
+            let newest = received.map_or(highest, |received| highest.min(received));
+            self.watermark = self.watermark.max(newest.minus(lateness));
+        }
+    }
+}
+
+fn newest(record: &Record) -> Option<Timestamp> {
+    let points = record.points.iter().map(|p| p.at);
+    let advances = record.controls.iter().filter_map(|c| match c {
+        ControlRecord::Advance { to } => Some(*to),
+        ControlRecord::Outcome { at, .. } | ControlRecord::Command { at, .. } => Some(*at),
+    });
+    points.chain(record.events.iter().map(|e| e.at)).chain(advances).max()
+}
+
+fn newest_of(held: &Record) -> Timestamp {
+    newest(held).expect("only a record with a time is held")
+}

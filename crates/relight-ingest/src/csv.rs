@@ -1,0 +1,302 @@
+//! `timestamp,value` tables: a single series of samples, one a row.
+//!
+//! The header is optional; where it names a `timestamp` and a `value` column those are taken, else
+//! the first two. Further columns are left alone. Times are epoch seconds, milliseconds, microseconds
+//! or nanoseconds, RFC 3339, or ISO 8601 without a zone, which is UTC. The series is named after the
+//! file. A quoted field must end on its line.
+
+use std::path::Path;
+
+use relight_core::Timestamp;
+use relight_core::record::{Kind, Reason};
+use relight_core::series::encode_key;
+
+use crate::error::IngestError;
+use crate::file;
+use crate::lines::{Line, Lines};
+use crate::scan::table_time;
+use crate::sniff;
+use crate::source::{Decoder, Sink};
+
+const BOM: &str = "\u{FEFF}";
+
+/// Where time and value stand in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    time: usize,
+    value: usize,
+    header: bool,
+}
+
+impl Layout {
+    /// Tells from the first line, and the second where the first is a header; `None` if this is no table.
+    pub(crate) fn of(first: &str, second: Option<&str>) -> Option<Self> {
+        let plain = Self {
+            time: 0,
+            value: 1,
+            header: false,
+        };
+        if Row::read(first, plain).is_some_and(|row| row.sample().is_ok()) {
+            return Some(plain);
+        }
+        let names = fields(first.strip_prefix(BOM).unwrap_or(first));
+        let find = |name: &str| names.iter().position(|n| n.trim().eq_ignore_ascii_case(name));
+        let (time, value) = match (find("timestamp"), find("value")) {
+            (Some(time), Some(value)) => (time, value),
+            _ => (0, 1),
+        };
+        let layout = Self {
+            time,
+            value,
+            header: true,
+        };
+        let is_table = match second {
+            Some(second) => {
+                Row::read(second, layout).is_some_and(|row| table_time(row.time.as_bytes()).is_some())
+            }
+            None => names.len() > 1 && find("timestamp").is_some(),
+        };
+        is_table.then_some(layout)
+    }
+
+    /// For a file that is a CSV by its name only: the rows will tell what is wrong with them.
+    pub(crate) const fn unknown() -> Self {
+        Self {
+            time: 0,
+            value: 1,
+            header: false,
+        }
+    }
+}
+
+/// The two fields of a row that matter, as they are written.
+struct Row {
+    time: String,
+    value: String,
+}
+
+impl Row {
+    fn read(line: &str, layout: Layout) -> Option<Self> {
+        let mut fields = fields(line.strip_prefix(BOM).unwrap_or(line));
+        let mut take = |ix: usize| fields.get_mut(ix).map(std::mem::take);
+        Some(Self {
+            time: take(layout.time)?,
+            value: take(layout.value)?,
+        })
+    }
+
+    fn sample(&self) -> Result<(Timestamp, f64), (Reason, &'static str)> {
+        let at = table_time(self.time.trim().as_bytes())
+            .ok_or((Reason::Malformed, "the time is neither epoch time nor ISO 8601"))?;
+        let value = self.value.trim();
+        if value.is_empty() {
+            return Err((Reason::NoRecordedValue, "there is no value"));
+        }
+        let value: f64 = value
+            .parse()
+            .map_err(|_| (Reason::Malformed, "the value is no number"))?;
+        if value.is_finite() {
+            Ok((at, value))
+        } else {
+            Err((Reason::NonFinite, "the value is not finite"))
+        }
+    }
+}
+
+fn fields(line: &str) -> Vec<String> {
+    if !line.contains('"') {
+        return line.split(',').map(str::to_owned).collect();
+    }
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(line.as_bytes());
+    let mut record = csv::StringRecord::new();
+    match reader.read_record(&mut record) {
+        Ok(true) => record.iter().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Decoder of a table.
+pub(crate) struct Csv {
+    layout: Layout,
+    header_due: bool,
+    key: Vec<u8>,
+}
+
+impl Csv {
+    pub(crate) fn new(layout: Layout, series: &str) -> Self {
+        let mut key = Vec::new();
+        encode_key(series, std::iter::empty(), &mut key);
+        Self {
+            layout,
+            header_due: layout.header,
+            key,
+        }
+    }
+
+    fn row(&self, line: &[u8]) -> Result<(Timestamp, f64), (Reason, &'static str)> {
+        let text = std::str::from_utf8(line).map_err(|_| (Reason::Malformed, "not UTF-8"))?;
+        Row::read(text, self.layout)
+            .ok_or((Reason::Malformed, "fewer columns than needed"))?
+            .sample()
+    }
+}
+
+impl Decoder for Csv {
+    fn decode(&mut self, line: &[u8], out: &mut Sink<'_>) -> Option<u32> {
+        if std::mem::take(&mut self.header_due) {
+            return None;
+        }
+        match self.row(line) {
+            Ok((at, value)) => out
+                .record
+                .push_point(&self.key, at, Timestamp::MIN, Kind::Gauge, value),
+            Err((reason @ Reason::Malformed, why)) => out.refuse(reason, why),
+            Err((reason, _)) => out.record.refuse(reason),
+        }
+        Some(0)
+    }
+
+    fn pass(&mut self, _line: &[u8]) {
+        self.header_due = false;
+    }
+
+    fn is_samples(&self) -> bool {
+        true
+    }
+}
+
+/// One row of a table, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleRow {
+    /// The offset of its record.
+    pub offset: u64,
+    /// Its time, exactly as in the file.
+    pub timestamp: String,
+    /// Its value, exactly as in the file.
+    pub value: String,
+    /// Whether its record has a point: the row could be read, and its value is finite.
+    pub accepted: bool,
+}
+
+/// The rows of a table, without its header: what `--scores` puts its column beside.
+pub struct SampleRows {
+    path: std::path::PathBuf,
+    lines: Lines,
+    layout: Layout,
+    header_due: bool,
+}
+
+/// Reads a table's rows as they are written. A row that cannot be read is among them.
+pub fn sample_rows(path: &Path) -> Result<SampleRows, IngestError> {
+    let opened = file::open(path)?;
+    let (layout, bytes) = sniff::layout(path, opened.bytes)?;
+    Ok(SampleRows {
+        path: path.to_owned(),
+        lines: Lines::new(bytes),
+        layout,
+        header_due: layout.header,
+    })
+}
+
+impl SampleRows {
+    /// The next row; `None` after the last.
+    pub fn next_row(&mut self) -> Result<Option<SampleRow>, IngestError> {
+        loop {
+            let line = self.lines.count();
+            let failed = |source| IngestError::Read {
+                path: self.path.clone(),
+                line,
+                source,
+            };
+            let (offset, line) = self.lines.read().map_err(failed)?;
+            let text = match line {
+                Line::End => return Ok(None),
+                Line::TooLong => std::borrow::Cow::Borrowed(""),
+                Line::Text(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
+                Line::Text(line) => String::from_utf8_lossy(line),
+            };
+            if std::mem::take(&mut self.header_due) {
+                continue;
+            }
+            let empty = || Row {
+                time: String::new(),
+                value: String::new(),
+            };
+            let row = Row::read(&text, self.layout).unwrap_or_else(empty);
+            let accepted = row.sample().is_ok();
+            return Ok(Some(SampleRow {
+                offset,
+                timestamp: row.time,
+                value: row.value,
+                accepted,
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::decode_lines;
+
+    fn check(text: &str, expected: &[&str]) {
+        let lines: Vec<&str> = text.lines().collect();
+        let layout = Layout::of(lines[0], lines.get(1).copied()).expect("a table");
+        let (records, complaints) = decode_lines(&mut Csv::new(layout, "cpu"), &lines);
+        let shown: Vec<String> = records
+            .iter()
+            .map(|(_, record)| match record.points.first() {
+                Some(point) => format!("{}: {} {}", record.offset, point.at, point.value),
+                None => format!("{}: {}", record.offset, record.refused[0].0.name()),
+            })
+            .collect();
+        assert_eq!(shown, expected, "{complaints:?}");
+    }
+
+    #[test]
+    fn tables_of_every_shape() {
+        check(
+            "timestamp,value\n2014-04-01 00:00:00,20.0\n2014-04-01 00:05:00,1e2",
+            &["1: 2014-04-01T00:00:00Z 20", "2: 2014-04-01T00:05:00Z 100"],
+        );
+        check(
+            "1493568000,1.5,0\n1493568060,2,1",
+            &["0: 2017-04-30T16:00:00Z 1.5", "1: 2017-04-30T16:01:00Z 2"],
+        );
+        check(
+            "value,label,timestamp\n3,0,1493568000\n",
+            &["1: 2017-04-30T16:00:00Z 3"],
+        );
+        check(
+            "\u{FEFF}time,cpu\n\"2014-04-01 00:00:00\",\"20\"",
+            &["1: 2014-04-01T00:00:00Z 20"],
+        );
+        check(
+            "1493568000,1\n1493568060\n1493568120,\n1493568180,nan\nnoon,1\n1493568240,x\n1493568300,2",
+            &[
+                "0: 2017-04-30T16:00:00Z 1",
+                "1: malformed",
+                "2: no_recorded_value",
+                "3: non_finite",
+                "4: malformed",
+                "5: malformed",
+                "6: 2017-04-30T16:05:00Z 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn other_text_is_no_table() {
+        for (first, second) in [
+            ("{\"t\":1}", None),
+            ("signals:", Some("  a,b: c")),
+            ("a,b", Some("c,d")),
+            ("", None),
+        ] {
+            assert_eq!(Layout::of(first, second), None, "{first}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a capture cannot be opened, or read any further.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a capture cannot be opened, or read any further. Bad lines are not among these.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Nothing is there.
+    #[error("`{}`: no such file or folder", path.display())]
+    Missing {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// It is there, but cannot be opened.
+    #[error("cannot open `{}`: {source}", path.display())]
+    Open {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Reading broke off: the disk failed, or a compressed stream is damaged or cut short.
+    #[error("cannot read `{}` beyond line {line}: {source}", path.display())]
+    Read {
+        /// As it was given.
+        path: PathBuf,
+        /// The last line that was read, from 1; 0 before the first.
+        line: u64,
+        /// What the system or the decompressor said.
+        source: io::Error,
+    },
+    /// There is no record in it.
+    #[error("`{}` is empty: a capture needs at least one record", path.display())]
+    Empty {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// A folder without captures.
+    #[error(
+        "no captures in folder `{}`: looked for .ndjson, .jsonl, .json, .csv, .prom and .txt, plain, .gz or \
+         .zst (sub-folders are not searched)",
+        path.display()
+    )]
+    NoCaptures {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// A config in the place of a capture.
+    #[error("`{0}` looks like a config, not a capture: pass it as `-c {0}`", path.display())]
+    Config {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// A labels file in the place of a capture.
+    #[error("`{0}` holds labels, not records: pass it as `--labels {0}`", path.display())]
+    Labels {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// A CSV was needed.
+    #[error("`{}` is not a `timestamp,value` CSV", path.display())]
+    NotSamples {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// None of the formats.
+    #[error(
+        "`{}` is no capture: line {line} is neither newline-delimited JSON (`{{\"t\":..,\"metric\":..,\
+         \"value\":..}}`), OTLP JSON, Prometheus text with timestamps, nor `timestamp,value` CSV",
+        path.display()
+    )]
+    Unknown {
+        /// As it was given.
+        path: PathBuf,
+        /// The line that decided it, from 1.
+        line: u64,
+    },
+}

@@ -1,0 +1,202 @@
+use relight_core::KeyView;
+use relight_core::record::Record;
+
+use super::*;
+use crate::source::decode_lines;
+
+fn record(line: &str) -> (Record, Vec<String>) {
+    let (mut records, complaints) = decode_lines(&mut Otlp::new(), &[line]);
+    (records.remove(0).1, complaints)
+}
+
+fn metrics(metric: &str) -> String {
+    format!(
+        r#"{{"resourceMetrics":[{{"resource":{{"attributes":[
+            {{"key":"service.name","value":{{"stringValue":"shop"}}}},
+            {{"key":"k8s.pod.uid","value":{{"stringValue":"churn"}}}},
+            {{"key":"who","value":{{"stringValue":"resource"}}}}]}},
+          "scopeMetrics":[{{"scope":{{"name":"s","attributes":[{{"key":"who","value":{{"stringValue":"scope"}}}}]}},
+            "metrics":[{{"name":"m","unit":"1",{metric}}}],"schemaUrl":"x"}}]}}]}}"#
+    )
+    .replace('\n', " ")
+}
+
+/// One line per point: `name{labels} kind at-start value`.
+fn shown(record: &Record) -> Vec<String> {
+    let point = |point: &relight_core::record::Point| {
+        let view = KeyView::new(record.key(point));
+        let start = if point.start == Timestamp::MIN {
+            "?".to_owned()
+        } else {
+            point.start.ns().to_string()
+        };
+        let value = match record
+            .histograms
+            .get(point.value as usize)
+            .filter(|_| point.kind.is_histogram())
+        {
+            Some(h) => format!("{:?}/{:?}", h.bounds, h.counts),
+            None => point.value.to_string(),
+        };
+        let labels: Vec<String> = view.labels().map(|(k, v)| format!("{k}={v}")).collect();
+        format!(
+            "{} {} {:?} {start}..{} {value}",
+            view.name(),
+            labels.join(","),
+            point.kind,
+            point.at.ns()
+        )
+    };
+    record.points.iter().map(point).collect()
+}
+
+fn check(metric: &str, expected: &[&str]) {
+    let (record, complaints) = record(&metrics(metric));
+    assert_eq!(shown(&record), expected, "{metric}: {complaints:?}");
+}
+
+#[test]
+fn numbers_of_every_kind() {
+    check(
+        r#""gauge":{"dataPoints":[{"timeUnixNano":"5","asDouble":1.5,"unknown":[1]},{"timeUnixNano":6,"asInt":"-3","attributes":[{"key":"who","value":{"stringValue":"point"}}]}]}"#,
+        &[
+            "m service.name=shop,who=scope Gauge ?..5 1.5",
+            "m service.name=shop,who=point Gauge ?..6 -3",
+        ],
+    );
+    let sum = |monotonic: bool, temporality: u8| {
+        format!(
+            r#""sum":{{"isMonotonic":{monotonic},"aggregationTemporality":{temporality},"dataPoints":[{{"startTimeUnixNano":"2","timeUnixNano":"5","asInt":7}}]}}"#
+        )
+    };
+    check(
+        &sum(true, 2),
+        &["m service.name=shop,who=scope Cumulative 2..5 7"],
+    );
+    check(&sum(true, 1), &["m service.name=shop,who=scope Delta 2..5 7"]);
+    check(&sum(false, 2), &["m service.name=shop,who=scope Gauge 2..5 7"]);
+    check(&sum(false, 1), &["m service.name=shop,who=scope Gauge 2..5 7"]);
+}
+
+#[test]
+fn histograms_and_summaries() {
+    check(
+        r#""histogram":{"aggregationTemporality":2,"dataPoints":[{"timeUnixNano":"5","count":"3","sum":4.5,"bucketCounts":["1",2],"explicitBounds":[0.5]}]}"#,
+        &["m service.name=shop,who=scope CumulativeHistogram ?..5 [0.5]/[1, 2]"],
+    );
+    check(
+        r#""histogram":{"aggregationTemporality":1,"dataPoints":[{"timeUnixNano":"5","count":"3"}]}"#,
+        &["m service.name=shop,who=scope DeltaHistogram ?..5 []/[3]"],
+    );
+    check(
+        r#""summary":{"dataPoints":[{"timeUnixNano":"5","count":"4","sum":2.5,"quantileValues":[{"quantile":0.99,"value":1.25}]}]}"#,
+        &[
+            "m quantile=0.99,service.name=shop,who=scope Gauge ?..5 1.25",
+            "m_count service.name=shop,who=scope Cumulative ?..5 4",
+            "m_sum service.name=shop,who=scope Cumulative ?..5 2.5",
+        ],
+    );
+}
+
+/// Scenario: values 1.0 (zero offset), 3 and a zero at scale 3, then the same at the coarser scale 0.
+/// Guarantee: both have the same bounds, so that their counts may be subtracted, and no observation is lost.
+#[test]
+fn exponential_histograms_share_their_bounds() {
+    let point = |scale: i32, offset: i32, counts: &str, zero: u32, count: u32| {
+        format!(
+            r#""exponentialHistogram":{{"aggregationTemporality":2,"dataPoints":[{{"timeUnixNano":"5","count":{count},"scale":{scale},"zeroCount":{zero},"positive":{{"offset":{offset},"bucketCounts":[{counts}]}}}}]}}"#
+        )
+    };
+    let (fine, _) = record(&metrics(&point(3, -1, "1,0,0,2", 4, 7)));
+    let (coarse, _) = record(&metrics(&point(0, -1, "1,2", 4, 7)));
+    let (fine, coarse) = (&fine.histograms[0], &coarse.histograms[0]);
+    assert!(fine.is_valid() && fine.bounds == coarse.bounds);
+    assert_eq!((fine.total(), coarse.total()), (7, 7));
+    let filled = |h: &Histogram| -> Vec<(f64, u64)> {
+        let bounds = h.bounds.iter().copied().chain([f64::INFINITY]);
+        bounds
+            .zip(h.counts.iter().copied())
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    };
+    assert_eq!(filled(fine), [(0.0, 4), (1.0, 1), (0.5_f64.exp2(), 2)]);
+    assert_eq!(filled(coarse), [(0.0, 4), (1.0, 1), (2.0, 2)]);
+}
+
+#[test]
+fn logs_are_events() {
+    let line = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},"scopeLogs":[{"scope":{},"logRecords":[
+        {"timeUnixNano":"5","severityText":"ERROR","body":{"stringValue":"boom"},"attributes":[{"key":"n","value":{"intValue":"3"}}]},
+        {"observedTimeUnixNano":"6","eventName":"deploy","body":{"kvlistValue":{"values":[{"key":"v","value":{"arrayValue":{"values":[{"doubleValue":1.5},{}]}}}]}}}]}]}]}"#
+        .replace('\n', " ");
+    let (record, complaints) = record(&line);
+    let shown: Vec<String> = record
+        .events
+        .iter()
+        .map(|e| format!("{} {}{} {}", e.at.ns(), e.kind, e.labels, e.body))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            r#"5 log{n="3",service.name="shop",severity="ERROR"} boom"#,
+            r#"6 deploy{service.name="shop"} {"v":[1.5,null]}"#
+        ],
+        "{complaints:?}"
+    );
+}
+
+/// Scenario: points and lines that cannot be taken, each for its own reason.
+/// Guarantee: each is counted under that reason, and the good point beside it stays.
+#[test]
+fn bad_points_say_why() {
+    use Reason::{BadHistogram, Future, LabelLimit, Malformed, NoRecordedValue, NonFinite};
+    let long = format!(
+        r#"{{"timeUnixNano":"5","asInt":1,"attributes":[{{"key":"k","value":{{"stringValue":"{}"}}}}]}}"#,
+        "x".repeat(2000)
+    );
+    for (point, reason) in [
+        (r#"{"timeUnixNano":"5","flags":1}"#, NoRecordedValue),
+        (r#"{"timeUnixNano":"0","asInt":1}"#, Malformed),
+        (r#"{"timeUnixNano":"18446744073709551615","asInt":1}"#, Future),
+        (r#"{"timeUnixNano":"5"}"#, Malformed),
+        (r#"{"timeUnixNano":"5","asDouble":"NaN"}"#, NonFinite),
+        (&long, LabelLimit),
+    ] {
+        let (record, complaints) = record(&metrics(&format!(
+            r#""gauge":{{"dataPoints":[{point},{{"timeUnixNano":"9","asInt":1}}]}}"#
+        )));
+        assert_eq!(record.refused, [(reason, 1)], "{point}: {complaints:?}");
+        assert_eq!(record.points.len(), 1, "{point}");
+    }
+    for point in [
+        r#""count":"3","bucketCounts":["1","1"],"explicitBounds":[0.5]"#,
+        r#""count":"2","bucketCounts":["1","1"],"explicitBounds":[]"#,
+        r#""count":"3","bucketCounts":["1","1","1"],"explicitBounds":[2,1]"#,
+        r#""count":"2","sum":"NaN","bucketCounts":["1","1"],"explicitBounds":[0.5]"#,
+        r#""count":"1","scale":20000,"positive":{"offset":0,"bucketCounts":[1]}"#,
+    ] {
+        let (record, _) = record(&metrics(&format!(
+            r#""histogram":{{"aggregationTemporality":2,"dataPoints":[{{"timeUnixNano":"5",{point}}}]}}"#
+        )));
+        assert_eq!(record.refused, [(BadHistogram, 1)], "{point}");
+    }
+    for line in [
+        r#"{"resource_metrics":[]}"#,
+        r#"{"resourceMetrics":[]}"#,
+        r#"{"resourceMetrics":[{}],}"#,
+        r#"{"resourceSpans":[{}]}"#,
+        &metrics(r#""sum":{"isMonotonic":true,"dataPoints":[{"timeUnixNano":"5","asInt":1}]}"#),
+        &metrics(r#""sum":{"isMonotonic":true,"aggregationTemporality":"CUMULATIVE","dataPoints":[]}"#),
+        &metrics(r#""gauge":{"dataPoints":[{"timeUnixNano":"1.5","asInt":1}]}"#),
+        &"[".repeat(1_000_000),
+        &format!(r#"{{"resourceMetrics":{}"#, "[".repeat(1_000_000)),
+    ] {
+        let (record, complaints) = record(line);
+        assert_eq!(
+            record.refused,
+            [(Malformed, 1)],
+            "{}: {complaints:?}",
+            &line[..line.len().min(80)]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! Tells the format of a capture by what it holds; by its name only where the content leaves it open.
+
+use std::ffi::OsStr;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use crate::csv::{Csv, Layout};
+use crate::error::IngestError;
+use crate::file::{self, Bytes};
+use crate::ndjson::Ndjson;
+use crate::otlp::Otlp;
+use crate::prometheus::Prometheus;
+use crate::source::Decoder;
+
+/// The format is told from this much of a file, decompressed.
+const HEAD_BYTES: u64 = 64 << 10;
+const EXTENSIONS: [&str; 6] = ["ndjson", "jsonl", "json", "csv", "prom", "txt"];
+const OTLP_KEYS: [&str; 3] = ["\"resourceMetrics\"", "\"resourceLogs\"", "\"resourceSpans\""];
+const CONFIG_KEYS: [&str; 5] = ["signals:", "detectors:", "rules:", "responders:", "engine:"];
+
+enum Format {
+    Ndjson,
+    Otlp,
+    Prometheus,
+    Csv(Layout),
+}
+
+/// Whether a file of a folder is taken for a capture.
+pub(crate) fn named_like_a_capture(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    !hidden && path.is_file() && EXTENSIONS.contains(&extension(path).as_str())
+}
+
+/// The extension in lower case, beneath `.gz` or `.zst`.
+fn extension(path: &Path) -> String {
+    let of = |path: &Path| {
+        path.extension()
+            .and_then(OsStr::to_str)
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+    };
+    match of(path).as_str() {
+        "gz" | "zst" | "zstd" => of(Path::new(path.file_stem().unwrap_or_default())),
+        other => other.to_owned(),
+    }
+}
+
+/// The decoder for these bytes, and the bytes again from their start.
+pub(crate) fn decoder(path: &Path, bytes: Bytes) -> Result<(Box<dyn Decoder>, Bytes), IngestError> {
+    let (head, bytes) = peek(path, bytes)?;
+    let decoder: Box<dyn Decoder> = match format(path, &head)? {
+        Format::Ndjson => Box::new(Ndjson::new()),
+        Format::Otlp => Box::new(Otlp::new()),
+        Format::Prometheus => Box::new(Prometheus::new()),
+        Format::Csv(layout) => Box::new(Csv::new(layout, &series_name(path))),
+    };
+    Ok((decoder, bytes))
+}
+
+/// The layout of a table, and its bytes again from their start.
+pub(crate) fn layout(path: &Path, bytes: Bytes) -> Result<(Layout, Bytes), IngestError> {
+    let (head, bytes) = peek(path, bytes)?;
+    match format(path, &head)? {
+        Format::Csv(layout) => Ok((layout, bytes)),
+        _ => Err(IngestError::NotSamples {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+fn peek(path: &Path, mut bytes: Bytes) -> Result<(Vec<u8>, Bytes), IngestError> {
+    let mut head = Vec::new();
+    let read = bytes.by_ref().take(HEAD_BYTES).read_to_end(&mut head);
+    read.map_err(|source| IngestError::Read {
+        path: path.to_owned(),
+        line: 0,
+        source,
+    })?;
+    let again = Box::new(Cursor::new(head.clone()).chain(bytes));
+    Ok((head, again))
+}
+
+fn format(path: &Path, head: &[u8]) -> Result<Format, IngestError> {
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    let Some((number, first)) = lines.next() else {
+        return Err(IngestError::Empty {
+            path: path.to_owned(),
+        });
+    };
+    let second = lines.next().map(|(_, line)| line);
+    let json = first.trim_start_matches('\u{FEFF}').trim_start();
+    if json.starts_with('{') && !Prometheus::could_be(first) {
+        return json_format(path, first);
+    }
+    if let Some(layout) = Layout::of(first, second) {
+        return Ok(Format::Csv(layout));
+    }
+    let sample = text
+        .lines()
+        .find(|line| !line.starts_with("# ") && !line.trim().is_empty());
+    if Prometheus::could_be(first) || sample.is_some_and(Prometheus::could_be) {
+        return Ok(Format::Prometheus);
+    }
+    by_name(path, &text, number as u64 + 1)
+}
+
+fn json_format(path: &Path, first: &str) -> Result<Format, IngestError> {
+    let has = |key: &str| first.contains(key);
+    if OTLP_KEYS.iter().any(|key| has(key)) {
+        return Ok(Format::Otlp);
+    }
+    if has("\"fault\"") && has("\"start\"") && !has("\"metric\"") && !has("\"event\"") {
+        return Err(IngestError::Labels {
+            path: path.to_owned(),
+        });
+    }
+    Ok(Format::Ndjson)
+}
+
+/// Nothing is like a capture at the start: the name tells which decoder shall say what is wrong.
+fn by_name(path: &Path, text: &str, line: u64) -> Result<Format, IngestError> {
+    let path_buf = path.to_owned();
+    match extension(path).as_str() {
+        "csv" => Ok(Format::Csv(Layout::unknown())),
+        "ndjson" | "jsonl" => Ok(Format::Ndjson),
+        "prom" => Ok(Format::Prometheus),
+        "yaml" | "yml" => Err(IngestError::Config { path: path_buf }),
+        _ if text
+            .lines()
+            .any(|line| CONFIG_KEYS.iter().any(|key| line.starts_with(key))) =>
+        {
+            Err(IngestError::Config { path: path_buf })
+        }
+        _ => Err(IngestError::Unknown { path: path_buf, line }),
+    }
+}
+
+/// A table's series is named after its file, without extensions.
+fn series_name(path: &Path) -> String {
+    if file::is_stdin(path) {
+        return "value".to_owned();
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = [".gz", ".zst", ".zstd"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .unwrap_or(&name);
+    let name = name.strip_suffix(".csv").unwrap_or(name);
+    name.chars().take(256).collect()
+}

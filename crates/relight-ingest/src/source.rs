@@ -1,0 +1,259 @@
+//! A capture file as a source: lines in, records out, by whichever decoder its format needs.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use relight_core::record::{ControlRecord, Reason, Record};
+
+use crate::CaptureSource;
+use crate::error::IngestError;
+use crate::file::{self, Consumed};
+use crate::lines::{Line, Lines, MAX_LINE_BYTES};
+use crate::sniff;
+
+/// Bad lines that are kept as messages; all are counted.
+const MAX_COMPLAINTS: usize = 20;
+/// Partitions that one file may name.
+const MAX_PARTITIONS: usize = 4_096;
+/// What is shown of a partition's name, so that a message stays a line.
+const SHOWN_CHARS: usize = 80;
+
+/// Where a decoder puts what it reads.
+pub(crate) struct Sink<'a> {
+    pub(crate) record: &'a mut Record,
+    partitions: &'a mut Vec<String>,
+    complaints: &'a mut Vec<String>,
+    line: u64,
+}
+
+impl Sink<'_> {
+    /// Counts a refusal, and keeps the reason for people while there is room.
+    pub(crate) fn refuse(&mut self, reason: Reason, why: impl Display) {
+        self.record.refuse(reason);
+        if self.complaints.len() < MAX_COMPLAINTS {
+            self.complaints
+                .push(format!("{}:{}: {why}", self.partitions[0], self.line));
+        }
+    }
+
+    /// The index of a partition that a record names.
+    pub(crate) fn partition(&mut self, name: &str) -> Option<u32> {
+        let full = partition_name(&self.partitions[0], name);
+        if let Some(ix) = self.partitions.iter().position(|known| *known == full) {
+            return Some(ix as u32);
+        }
+        if self.partitions.len() >= MAX_PARTITIONS {
+            let shown: String = name.chars().take(SHOWN_CHARS).collect();
+            self.refuse(
+                Reason::Malformed,
+                format_args!("partition `{shown}` is one too many (at most {MAX_PARTITIONS})"),
+            );
+            return None;
+        }
+        self.partitions.push(full);
+        Some(self.partitions.len() as u32 - 1)
+    }
+}
+
+/// Offsets are line numbers of this file, so a partition's name must carry the file's.
+fn partition_name(file: &str, name: &str) -> String {
+    format!("{file}:{name}")
+}
+
+/// One format: lines in, records out.
+pub(crate) trait Decoder: Send {
+    /// Reads one line into the sink's record. Answers with the partition, or with `None` if the line
+    /// makes no record by itself (a comment, a header, part of what a later line completes).
+    fn decode(&mut self, line: &[u8], out: &mut Sink<'_>) -> Option<u32>;
+    /// The partition that a line names, if its format knows such a thing.
+    fn partition_of(&self, _line: &[u8]) -> Option<String> {
+        None
+    }
+    /// Takes from a line that is passed over what later lines depend on.
+    fn pass(&mut self, _line: &[u8]) {}
+    /// See [`CaptureSource::is_samples`].
+    fn is_samples(&self) -> bool {
+        false
+    }
+}
+
+/// A capture file.
+pub(crate) struct FileSource {
+    path: PathBuf,
+    lines: Lines,
+    decoder: Box<dyn Decoder>,
+    consumed: Consumed,
+    total: u64,
+    partitions: Vec<String>,
+    complaints: Vec<String>,
+}
+
+/// Opens one file, or standard input.
+pub(crate) fn open(path: &Path) -> Result<FileSource, IngestError> {
+    let opened = file::open(path)?;
+    let (decoder, bytes) = sniff::decoder(path, opened.bytes)?;
+    Ok(FileSource {
+        path: path.to_owned(),
+        lines: Lines::new(bytes),
+        decoder,
+        consumed: opened.consumed,
+        total: opened.total,
+        partitions: vec![name_of(path)],
+        complaints: Vec::new(),
+    })
+}
+
+/// The name of a file's own partition: its path as given, without `./` and doubled slashes.
+fn name_of(path: &Path) -> String {
+    if file::is_stdin(path) {
+        return "stdin".to_owned();
+    }
+    let tidy: PathBuf = path.components().collect();
+    tidy.to_string_lossy().into_owned()
+}
+
+fn read_error(path: &Path, line: u64) -> impl FnOnce(io::Error) -> IngestError {
+    move |source| IngestError::Read {
+        path: path.to_owned(),
+        line,
+        source,
+    }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(u8::is_ascii_whitespace)
+}
+
+/// The outcomes that a capture holds; see [`crate::recorded_outcomes`].
+pub(crate) fn outcomes(path: &Path) -> Result<Vec<ControlRecord>, IngestError> {
+    let mut source = open(path)?;
+    let mut found = Vec::new();
+    loop {
+        let failed = read_error(&source.path, source.lines.count());
+        let line = match source.lines.read().map_err(failed)?.1 {
+            Line::End => return Ok(found),
+            Line::Text(line) if std::str::from_utf8(line).is_ok_and(|text| text.contains("\"outcome\"")) => {
+                line
+            }
+            _ => continue,
+        };
+        let mut record = Record::default();
+        let (partitions, complaints) = (&mut source.partitions, &mut source.complaints);
+        source.decoder.decode(
+            line,
+            &mut Sink {
+                record: &mut record,
+                partitions,
+                complaints,
+                line: 0,
+            },
+        );
+        found.extend(
+            record
+                .controls
+                .into_iter()
+                .filter(|c| matches!(c, ControlRecord::Outcome { .. })),
+        );
+    }
+}
+
+impl CaptureSource for FileSource {
+    fn partitions(&self) -> &[String] {
+        &self.partitions
+    }
+
+    fn next(&mut self, record: &mut Record) -> Result<Option<u32>, IngestError> {
+        loop {
+            let failed = read_error(&self.path, self.lines.count());
+            let (offset, line) = self.lines.read().map_err(failed)?;
+            record.clear(offset, None);
+            let mut sink = Sink {
+                record: &mut *record,
+                partitions: &mut self.partitions,
+                complaints: &mut self.complaints,
+                line: offset + 1,
+            };
+            let partition = match line {
+                Line::End => return Ok(None),
+                Line::TooLong => {
+                    let mib = MAX_LINE_BYTES >> 20;
+                    sink.refuse(
+                        Reason::Malformed,
+                        format_args!("the line is longer than {mib} MiB"),
+                    );
+                    Some(0)
+                }
+                Line::Text(text) if is_blank(text) => None,
+                Line::Text(text) => self.decoder.decode(text, &mut sink),
+            };
+            if partition.is_some() {
+                return Ok(partition);
+            }
+        }
+    }
+
+    fn skip_to(&mut self, next_offset: &dyn Fn(&str) -> u64) -> Result<(), IngestError> {
+        let own = self.partitions[0].clone();
+        let own_next = next_offset(&own);
+        loop {
+            let failed = read_error(&self.path, self.lines.count());
+            let (offset, line) = self.lines.read().map_err(failed)?;
+            let known = match line {
+                Line::End => return Ok(()),
+                Line::TooLong => offset < own_next,
+                Line::Text(line) if is_blank(line) => offset < own_next,
+                Line::Text(line) => {
+                    let next = match self.decoder.partition_of(line) {
+                        Some(name) => next_offset(&partition_name(&own, &name)),
+                        None => own_next,
+                    };
+                    if offset < next {
+                        self.decoder.pass(line);
+                    }
+                    offset < next
+                }
+            };
+            if !known {
+                self.lines.hold();
+                return Ok(());
+            }
+        }
+    }
+
+    fn progress(&self) -> (u64, u64) {
+        (self.consumed.bytes(), self.total)
+    }
+
+    fn complaints(&self) -> &[String] {
+        &self.complaints
+    }
+
+    fn is_samples(&self) -> bool {
+        self.decoder.is_samples()
+    }
+}
+
+/// Runs lines through a decoder, as `next` does with those of a file.
+#[cfg(test)]
+pub(crate) fn decode_lines<L: AsRef<[u8]>>(
+    decoder: &mut dyn Decoder,
+    lines: &[L],
+) -> (Vec<(u32, Record)>, Vec<String>) {
+    let (mut partitions, mut complaints) = (vec!["test".to_owned()], Vec::new());
+    let mut records = Vec::new();
+    for (offset, line) in lines.iter().enumerate() {
+        let mut record = Record::default();
+        record.clear(offset as u64, None);
+        let mut sink = Sink {
+            record: &mut record,
+            partitions: &mut partitions,
+            complaints: &mut complaints,
+            line: offset as u64 + 1,
+        };
+        if let Some(partition) = decoder.decode(line.as_ref(), &mut sink) {
+            records.push((partition, record));
+        }
+    }
+    (records, complaints)
+}

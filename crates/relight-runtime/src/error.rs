@@ -1,0 +1,33 @@
+//! What can stop a run.
+
+use relight_core::Span;
+use relight_core::codec::Corrupt;
+use relight_ingest::IngestError;
+use relight_store::StoreError;
+
+/// Why a run could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A capture could not be read further.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// An image is whole by its checksum and makes no sense all the same.
+    #[error("failed to read the learned state: {0}")]
+    State(#[from] Corrupt),
+    /// The state was learned with bins of another length.
+    #[error(
+        "the state was learned with interval {was}, the config says {is}: use the same interval or another --state folder"
+    )]
+    Interval {
+        /// The interval in the state.
+        was: Span,
+        /// The interval in the config.
+        is: Span,
+    },
+    /// A worker thread panicked.
+    #[error("a worker thread died; its panic is above")]
+    Worker,
+}

@@ -1,0 +1,343 @@
+//! One engine: its four parts, its stores, and the order between them.
+//!
+//! The order is DESIGN's: the ledger first, then the images, then the manifest. Effects leave only
+//! after the ledger has the writes of the turn that wanted them. Reads no clock: control time is the
+//! last bin turn's end.
+
+mod open;
+mod responders;
+
+use std::sync::Arc;
+
+use relight_core::codec::Codec;
+use relight_core::incident::LedgerWrite;
+use relight_core::record::{ControlRecord, Record};
+use relight_core::rule::{Finding, Settings};
+use relight_core::{Span, Timestamp};
+use relight_engine::control::{BinTurn, Control, Effect, GroupQuery};
+use relight_engine::counters::Counters;
+use relight_engine::detect::{RowFinding, Verdicts};
+use relight_engine::intake::{Intake, ReadyBin, Routed};
+use relight_store::{Baselines, Ledger, Manifest, PartitionCut};
+
+use crate::error::RuntimeError;
+use crate::image;
+use crate::report::{ScoredRow, Totals};
+use crate::shards::Shards;
+
+pub use responders::{Responders, SimulatedOutcome};
+
+/// The two stores of one engine.
+pub struct Stores {
+    /// Learned state.
+    pub baselines: Box<dyn Baselines>,
+    /// Incidents and actions.
+    pub ledger: Box<dyn Ledger>,
+}
+
+/// When the ledger is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// With every turn that changes something, and before each manifest. What a daemon does.
+    EveryTurn,
+    /// Before each manifest only: nothing leaves a replay, so nothing is lost with the turns between.
+    AtSnapshots,
+}
+
+/// What one turn gave, for whoever watches.
+pub struct Turn<'a> {
+    /// The bin's end.
+    pub end: Timestamp,
+    /// Its findings, in their order.
+    pub findings: &'a [Finding],
+    /// Every verdict, if [`Watch::wants_readings`].
+    pub readings: &'a [ScoredRow],
+}
+
+/// Watches turns go by.
+pub trait Watch {
+    /// Whether every verdict is to be handed out.
+    fn wants_readings(&self) -> bool {
+        false
+    }
+    /// A turn is over.
+    fn turn(&mut self, turn: &Turn<'_>);
+}
+
+impl Watch for () {
+    fn turn(&mut self, _: &Turn<'_>) {}
+}
+
+/// Intake, Fold, Detect and Control with their stores.
+pub struct Pipeline {
+    settings: Arc<Settings>,
+    intake: Intake,
+    shards: Shards,
+    control: Control,
+    stores: Stores,
+    responders: Responders,
+    commit: Commit,
+    routed: Routed,
+    writes: Vec<LedgerWrite>,
+    generation: u64,
+    last_turn: Option<Timestamp>,
+    totals: Totals,
+    silence_due: Option<Timestamp>,
+}
+
+impl Pipeline {
+    /// The index of a partition, which joins if it is new.
+    pub fn partition(&mut self, name: &str) -> u32 {
+        self.intake.partition(name)
+    }
+
+    /// The first offset of a partition that is not in the state.
+    pub fn next_offset(&self, name: &str) -> u64 {
+        self.intake.next_offset(name)
+    }
+
+    /// A partition's watermark: the source that is furthest behind is read next.
+    pub fn partition_watermark(&self, partition: u32) -> Timestamp {
+        self.intake.partition_watermark(partition)
+    }
+
+    /// Takes one record.
+    pub fn handle(&mut self, partition: u32, record: &Record) -> Result<(), RuntimeError> {
+        self.intake.handle(partition, record, &mut self.routed);
+        self.route()
+    }
+
+    /// A partition is idle up to `to`; [`Timestamp::MAX`] ends it.
+    pub fn advance(&mut self, partition: u32, to: Timestamp) -> Result<(), RuntimeError> {
+        self.intake.advance(partition, to, &mut self.routed);
+        self.route()
+    }
+
+    fn route(&mut self) -> Result<(), RuntimeError> {
+        for control in self.routed.controls.drain(..) {
+            if let ControlRecord::Command { at, verb, target } = control {
+                self.responders.command(at, verb, target);
+            }
+        }
+        self.shards.route(&mut self.routed)
+    }
+
+    /// Runs every turn that the watermarks allow.
+    pub fn run(&mut self, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
+        loop {
+            let control_due = self.control.poll_timeout().map(|(at, _)| at);
+            let due = [control_due, self.silence_due, self.responders.poll_timeout()].into_iter().flatten().min();
+            let Some(bin) = self.intake.next_bin(due) else { return Ok(()) };
+            self.turn(bin, watch)?;
+        }
+    }
+
+    fn turn(&mut self, bin: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
+        let has_data = self.intake.has_bin(bin);
+        let ready = self.intake.close(bin, &mut self.routed.rows);
+        self.shards.route(&mut self.routed)?;
+        // A deadline of Control makes a turn of Control alone: Detect must not notice, or what is
+        // learned would depend on what was done.
+        let silent = self.silence_due.is_some_and(|due| due <= ready.end);
+        let verdicts = if has_data || silent { self.step(&ready, watch.wants_readings())? } else { Verdicts::default() };
+        let findings = self.findings(ready.at, &verdicts.findings);
+        self.answer_until(ready.end)?;
+        self.judge(&ready, &findings)?;
+        self.totals.turn(&ready, has_data, findings.len());
+        self.last_turn = Some(ready.end);
+        let readings = verdicts.all.map(|all| self.scored(&ready, &all)).unwrap_or_default();
+        watch.turn(&Turn { end: ready.end, findings: &findings, readings: &readings });
+        Ok(())
+    }
+
+    fn step(&mut self, ready: &ReadyBin, want_all: bool) -> Result<Verdicts, RuntimeError> {
+        let ranks = self.intake.ranks();
+        let verdicts = self.shards.step(ready.bin, ready.at, ranks, ready.event_rows.clone(), want_all)?;
+        self.silence_due = if self.judges_silence() { self.poll_silence()? } else { None };
+        Ok(verdicts)
+    }
+
+    fn judges_silence(&self) -> bool {
+        self.settings.detectors.iter().any(|d| d.source.bank().patience().is_some())
+    }
+
+    fn poll_silence(&mut self) -> Result<Option<Timestamp>, RuntimeError> {
+        let due = self.shards.each(|_| |shard: &mut crate::shards::Shard| shard.detect.poll_timeout())?;
+        Ok(due.into_iter().flatten().min())
+    }
+
+    /// Findings by name, in the order of (signal, labels), then detector.
+    fn findings(&self, at: Timestamp, found: &[RowFinding]) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = found
+            .iter()
+            .map(|f| Finding {
+                at,
+                detector: f.detector,
+                row: self.intake.directory().row_key(f.row),
+                value: f.reading.value,
+                reading: f.reading.reading,
+                relearned: f.reading.relearned,
+                onset: f.reading.onset,
+            })
+            .collect();
+        let signal = |f: &Finding| self.settings.detectors[f.detector].signal;
+        findings.sort_by(|a, b| (signal(a), &a.row, a.detector).cmp(&(signal(b), &b.row, b.detector)));
+        findings
+    }
+
+    fn scored(&self, ready: &ReadyBin, all: &[RowFinding]) -> Vec<ScoredRow> {
+        let scored = |f: &RowFinding| ScoredRow {
+            offset: ready.offset,
+            at: ready.at,
+            detector: f.detector,
+            value: f.reading.value,
+            reading: f.reading.reading,
+        };
+        all.iter().map(scored).collect()
+    }
+
+    fn judge(&mut self, ready: &ReadyBin, findings: &[Finding]) -> Result<(), RuntimeError> {
+        let mut views = Vec::new();
+        for query in self.control.queries(findings) {
+            let seen = self.view(&query, ready.at)?;
+            views.push((query, seen));
+        }
+        let start = if ready.bin == ready.end { ready.at } else { ready.bin };
+        let turn = BinTurn { start, end: ready.end, events: &ready.events, findings, views: &views };
+        let mut effects = Vec::new();
+        self.control.bin_turn(&turn, &mut self.writes, &mut effects);
+        self.answer(effects, ready.end)
+    }
+
+    fn view(
+        &mut self,
+        query: &GroupQuery,
+        at: Timestamp,
+    ) -> Result<Vec<relight_core::rule::DetectorView>, RuntimeError> {
+        let none = || vec![relight_core::rule::DetectorView { stale: true, ..Default::default() }; self.settings.rules[query.rule].detectors.len()];
+        let Some(group) = self.intake.directory().rule_group(query.rule, &query.group) else { return Ok(none()) };
+        let mut sum = none();
+        let rule = query.rule;
+        for views in self.shards.each(|_| move |shard: &mut crate::shards::Shard| shard.detect.views(rule, group, at))? {
+            for (mine, theirs) in sum.iter_mut().zip(views) {
+                *mine = mine.merge(theirs);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Commits the turn, lets its effects out, and takes what the responders answer at once.
+    fn answer(&mut self, mut effects: Vec<Effect>, now: Timestamp) -> Result<(), RuntimeError> {
+        loop {
+            self.commit_turn()?;
+            for effect in effects.drain(..) {
+                self.responders.start(effect, now);
+            }
+            let Some(outcome) = self.responders.next(now) else { return Ok(()) };
+            self.control.control_turn(outcome, now, &mut self.writes, &mut effects);
+        }
+    }
+
+    /// Outcomes and commands that fall before the next bin turn, each at its own time.
+    fn answer_until(&mut self, end: Timestamp) -> Result<(), RuntimeError> {
+        let before = end.minus(Span::from_ns(1));
+        while let Some(at) = self.responders.poll_timeout().filter(|at| *at <= before) {
+            let now = self.control.applied_through().map_or(at, |applied| at.max(applied.control));
+            let Some(input) = self.responders.next(now) else { return Ok(()) };
+            let mut effects = Vec::new();
+            self.control.control_turn(input, now, &mut self.writes, &mut effects);
+            self.answer(effects, now)?;
+        }
+        Ok(())
+    }
+
+    fn commit_turn(&mut self) -> Result<(), RuntimeError> {
+        // `applied_through` alone may wait: a turn that changed nothing can be applied again.
+        let changed = self.writes.iter().any(|write| !matches!(write, LedgerWrite::Applied(_)));
+        if self.commit == Commit::EveryTurn && changed {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Cuts a snapshot between turns: ledger, images, manifest, and then the generation before the
+    /// last may go.
+    pub fn snapshot(&mut self) -> Result<(), RuntimeError> {
+        self.commit()?;
+        let generation = self.generation + 1;
+        let mut refs = Vec::new();
+        for (kind, group, payload) in self.images()? {
+            refs.push(self.stores.baselines.put_image(generation, kind, group, &payload)?);
+        }
+        let manifest = self.manifest(generation, refs);
+        self.stores.baselines.commit(&manifest)?;
+        self.generation = generation;
+        self.stores.baselines.prune(generation - 1)?;
+        Ok(())
+    }
+
+    fn images(&mut self) -> Result<Vec<image::Image>, RuntimeError> {
+        let ranks = self.intake.ranks();
+        image::save(&self.settings, self.intake.directory(), &ranks, &mut self.shards)
+    }
+
+    fn manifest(&self, generation: u64, images: Vec<relight_store::ImageRef>) -> Manifest {
+        let mut intake = Vec::new();
+        self.settings.interval().encode(&mut intake);
+        self.totals.encode(&mut intake);
+        self.intake.save(&mut intake);
+        let cut = |p: relight_engine::intake::PartitionState| PartitionCut {
+            name: p.name,
+            next_offset: p.next_offset,
+            highest: p.highest,
+            watermark: p.watermark,
+        };
+        Manifest {
+            generation,
+            turn: self.last_turn,
+            turns: self.totals.turns,
+            config_hash: open::config_hash(&self.settings),
+            partitions: self.intake.partitions().into_iter().map(cut).collect(),
+            intake,
+            images,
+        }
+    }
+
+    /// A digest of everything learned, in canonical order: equal states, equal digests.
+    pub fn digest(&mut self) -> Result<u64, RuntimeError> {
+        let mut bytes = Vec::new();
+        for (kind, group, payload) in self.images()? {
+            kind.encode(&mut bytes);
+            (group.ix() as u8).encode(&mut bytes);
+            relight_core::codec::encode_bytes(&payload, &mut bytes);
+        }
+        self.manifest(0, Vec::new()).encode(&mut bytes);
+        Ok(relight_core::series::hash(&bytes))
+    }
+
+    /// What has come in and out so far. Of a state that was continued, all of it.
+    pub fn totals(&mut self) -> Result<Totals, RuntimeError> {
+        let mut refused = self.intake.counters().clone();
+        let counters = self.shards.each(|_| |shard: &mut crate::shards::Shard| shard.fold.counters())?;
+        counters.iter().for_each(|c: &Counters| refused.add(c));
+        let directory = self.intake.directory();
+        Ok(self.totals.complete(&refused, directory, self.intake.partitions().len() as u64))
+    }
+
+    /// The ledger, to read what it holds.
+    pub fn ledger(&mut self) -> &mut dyn Ledger {
+        &mut *self.stores.ledger
+    }
+
+    /// Points accepted so far.
+    pub fn points(&self) -> u64 {
+        self.intake.counters().points
+    }
+
+    /// Commits what the turns so far have written.
+    pub fn commit(&mut self) -> Result<(), RuntimeError> {
+        self.stores.ledger.commit(&self.writes)?;
+        self.writes.clear();
+        Ok(())
+    }
+}

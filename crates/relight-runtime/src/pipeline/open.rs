@@ -1,0 +1,130 @@
+//! Starting: from nothing, or from what the stores hold.
+
+use std::sync::Arc;
+
+use relight_core::Span;
+use relight_core::codec::{Codec, Reader};
+use relight_core::incident::LedgerState;
+use relight_core::rule::Settings;
+use relight_engine::control::Control;
+use relight_engine::intake::{Intake, PartitionState, Routed};
+use relight_store::{LedgerHealth, Loaded, Snapshot, ledger_behind};
+
+use super::{Commit, Pipeline, Responders, Stores};
+use crate::error::RuntimeError;
+use crate::image;
+use crate::report::Totals;
+use crate::shards::Shards;
+
+/// What names the configuration that state was learned under.
+pub(super) fn config_hash(settings: &Settings) -> u64 {
+    relight_core::series::hash(&settings.fingerprint)
+}
+
+impl Pipeline {
+    /// Opens an engine on its stores and goes on from what they hold. What had to be done about
+    /// damage is told in `notices`, for people.
+    pub fn open(
+        settings: Arc<Settings>,
+        threads: usize,
+        mut stores: Stores,
+        responders: Responders,
+        commit: Commit,
+        notices: &mut Vec<String>,
+    ) -> Result<Self, RuntimeError> {
+        let snapshot = load_baselines(&mut stores, notices)?;
+        let ledger = load_ledger(&mut stores, snapshot.as_ref(), notices)?;
+        let mut pipeline = Self {
+            intake: Intake::new(&settings),
+            shards: Shards::new(&settings, threads),
+            control: Control::new(Arc::clone(&settings), ledger),
+            settings,
+            stores,
+            responders,
+            commit,
+            routed: Routed::default(),
+            writes: Vec::new(),
+            generation: 0,
+            last_turn: None,
+            totals: Totals::default(),
+            silence_due: None,
+        };
+        if let Some(snapshot) = snapshot {
+            pipeline.restore(snapshot, notices)?;
+        }
+        pipeline.resume_outbox()?;
+        Ok(pipeline)
+    }
+
+    fn restore(&mut self, snapshot: Snapshot, notices: &mut Vec<String>) -> Result<(), RuntimeError> {
+        let manifest = snapshot.manifest;
+        let mut reader = Reader::new(&manifest.intake);
+        let was = Span::decode(&mut reader)?;
+        let is = self.settings.interval();
+        if was != is {
+            return Err(RuntimeError::Interval { was, is });
+        }
+        if manifest.config_hash != config_hash(&self.settings) {
+            notices.push("the config has changed since this state was learned; rows of changed detectors start cold".to_owned());
+        }
+        self.totals = Totals::decode(&mut reader)?;
+        let partition = |p: relight_store::PartitionCut| PartitionState {
+            name: p.name,
+            next_offset: p.next_offset,
+            highest: p.highest,
+            watermark: p.watermark,
+        };
+        let partitions = manifest.partitions.into_iter().map(partition).collect();
+        self.intake.load(partitions, &mut reader)?;
+        reader.finish()?;
+        image::load(&self.settings, self.intake.directory_mut(), snapshot.images, &mut self.shards)?;
+        self.generation = manifest.generation;
+        self.last_turn = manifest.turn;
+        self.silence_due = if self.judges_silence() { self.poll_silence()? } else { None };
+        Ok(())
+    }
+
+    /// Actions whose intent is in the ledger and whose outcome is not: they are taken up again, under
+    /// the same key.
+    fn resume_outbox(&mut self) -> Result<(), RuntimeError> {
+        let Some(applied) = self.control.applied_through() else { return Ok(()) };
+        let unfinished: Vec<_> = self.control.unfinished().map(|(action, _)| action.id.clone()).collect();
+        unfinished.into_iter().for_each(|id| self.responders.resume(id, applied.control));
+        self.answer(Vec::new(), applied.control)
+    }
+}
+
+fn load_baselines(stores: &mut Stores, notices: &mut Vec<String>) -> Result<Option<Snapshot>, RuntimeError> {
+    let loaded = stores.baselines.load()?;
+    match &loaded {
+        Loaded::Cold | Loaded::Whole(_) => {}
+        Loaded::FellBack { why, .. } => {
+            notices.push(format!("baselines were damaged, going on from a copy that is whole: {why}"));
+        }
+        Loaded::Quarantined { to, why } => notices.push(format!(
+            "baselines were damaged and moved to {}; starting cold, nothing acts until warm: {why}",
+            to.display()
+        )),
+    }
+    Ok(loaded.into_snapshot())
+}
+
+fn load_ledger(
+    stores: &mut Stores,
+    snapshot: Option<&Snapshot>,
+    notices: &mut Vec<String>,
+) -> Result<LedgerState, RuntimeError> {
+    let (mut state, mut health) = stores.ledger.load()?;
+    let behind = snapshot.is_some_and(|s| ledger_behind(&s.manifest, state.applied_through.as_ref()));
+    if behind && !matches!(health, LedgerHealth::Quarantined { .. }) {
+        health = stores.ledger.quarantine("it is behind the baselines, so it was rolled back")?;
+        state = LedgerState::default();
+    }
+    if let LedgerHealth::Quarantined { to, why } = health {
+        notices.push(format!(
+            "the ledger was moved to {}; incidents start anew and pages may repeat: {why}",
+            to.display()
+        ));
+    }
+    Ok(state)
+}

@@ -1,0 +1,189 @@
+//! Replay: the whole loop on recorded streams, on a virtual clock. Nothing is touched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use relight_core::incident::LedgerState;
+use relight_core::record::Record;
+use relight_core::rule::Settings;
+use relight_core::Timestamp;
+use relight_engine::control::summary::summarize;
+use relight_ingest::CaptureSource;
+use relight_store::{MemoryBaselines, MemoryLedger};
+
+pub use crate::pipeline::SimulatedOutcome;
+use crate::error::RuntimeError;
+use crate::pipeline::{Commit, Pipeline, Responders, Stores, Turn, Watch};
+use crate::report::{Report, ScoredRow};
+
+/// Records read from one source before the sources are looked at again.
+const BATCH: usize = 256;
+
+/// What to replay, and how.
+pub struct ReplayRequest {
+    /// The config, resolved.
+    pub settings: Arc<Settings>,
+    /// Captures.
+    pub sources: Vec<Box<dyn CaptureSource>>,
+    /// Threads for the engine; the result does not depend on it.
+    pub threads: usize,
+    /// Where to go on from and what to leave behind; `None` keeps everything in memory.
+    pub stores: Option<Stores>,
+    /// Accepted points between two snapshots; one is always cut at the end.
+    pub snapshot_every: u64,
+    /// How actions ended in the captures, by action id.
+    pub outcomes: BTreeMap<String, SimulatedOutcome>,
+    /// Whether the observer wants every verdict.
+    pub want_readings: bool,
+}
+
+/// Watches a replay.
+pub trait ReplayObserver {
+    /// Bytes read, bytes there are (0 = not known), points so far.
+    fn progress(&mut self, _done: u64, _total: u64, _points: u64) {}
+    /// Every verdict of one turn.
+    fn readings(&mut self, _readings: &[ScoredRow]) {}
+}
+
+impl ReplayObserver for () {}
+
+struct Observed<'a> {
+    observer: &'a mut dyn ReplayObserver,
+    want_readings: bool,
+}
+
+impl Watch for Observed<'_> {
+    fn wants_readings(&self) -> bool {
+        self.want_readings
+    }
+
+    fn turn(&mut self, turn: &Turn<'_>) {
+        if !turn.readings.is_empty() {
+            self.observer.readings(turn.readings);
+        }
+    }
+}
+
+/// Replays captures and reports what came of them.
+pub fn replay(
+    request: ReplayRequest,
+    observer: &mut dyn ReplayObserver,
+) -> Result<Report, RuntimeError> {
+    let mut notices = Vec::new();
+    let keeps_state = request.stores.is_some();
+    let stores = request.stores.unwrap_or_else(|| Stores {
+        baselines: Box::new(MemoryBaselines::default()),
+        ledger: Box::new(MemoryLedger::default()),
+    });
+    let responders = Responders::new(request.outcomes);
+    let settings = Arc::clone(&request.settings);
+    let mut pipeline =
+        Pipeline::open(settings, request.threads, stores, responders, Commit::AtSnapshots, &mut notices)?;
+    let mut inputs = Inputs::new(request.sources, &mut pipeline)?;
+    let mut watch = Observed { observer, want_readings: request.want_readings };
+    let mut next_snapshot = pipeline.points().saturating_add(request.snapshot_every);
+    while inputs.read(&mut pipeline, &mut watch)? {
+        let (done, total) = inputs.progress();
+        watch.observer.progress(done, total, pipeline.points());
+        if keeps_state && pipeline.points() >= next_snapshot {
+            next_snapshot = pipeline.points().saturating_add(request.snapshot_every);
+            pipeline.snapshot()?;
+        }
+    }
+    pipeline.run(&mut watch)?;
+    // In memory, too: the ledger is what the report is read from.
+    if keeps_state { pipeline.snapshot()? } else { pipeline.commit()? }
+    notices.extend(inputs.complaints());
+    report(&mut pipeline, notices)
+}
+
+fn report(pipeline: &mut Pipeline, notices: Vec<String>) -> Result<Report, RuntimeError> {
+    let totals = pipeline.totals()?;
+    let (LedgerState { incidents, actions, .. }, _) = pipeline.ledger().load()?;
+    let rules = summarize(&incidents, &actions);
+    Ok(Report { totals, incidents, actions, rules, notices })
+}
+
+/// One source and the partitions that its records have named.
+struct Input {
+    source: Box<dyn CaptureSource>,
+    partitions: Vec<Option<u32>>,
+    /// The file's own partition; it ends when only partitions that records name are in use.
+    own: Option<u32>,
+    ended: bool,
+}
+
+struct Inputs {
+    inputs: Vec<Input>,
+    record: Record,
+}
+
+impl Inputs {
+    /// Registers every source before the first record is read, so that none is waited for in vain or
+    /// overtaken by another.
+    fn new(sources: Vec<Box<dyn CaptureSource>>, pipeline: &mut Pipeline) -> Result<Self, RuntimeError> {
+        let mut inputs = Vec::new();
+        for mut source in sources {
+            source.skip_to(&|name| pipeline.next_offset(name))?;
+            let own = pipeline.partition(&source.partitions()[0]);
+            inputs.push(Input { source, partitions: Vec::new(), own: Some(own), ended: false });
+        }
+        Ok(Self { inputs, record: Record::default() })
+    }
+
+    /// Reads a batch from the source that is furthest behind; `false` when all have ended.
+    fn read(&mut self, pipeline: &mut Pipeline, watch: &mut dyn Watch) -> Result<bool, RuntimeError> {
+        let behind = (0..self.inputs.len())
+            .filter(|i| !self.inputs[*i].ended)
+            .min_by_key(|i| self.inputs[*i].watermark(pipeline));
+        let Some(ix) = behind else { return Ok(false) };
+        let input = &mut self.inputs[ix];
+        for _ in 0..BATCH {
+            let Some(partition) = input.source.next(&mut self.record)? else {
+                input.end(pipeline)?;
+                break;
+            };
+            let partition = input.partition(partition as usize, pipeline)?;
+            pipeline.handle(partition, &self.record)?;
+            pipeline.run(watch)?;
+        }
+        Ok(true)
+    }
+
+    fn progress(&self) -> (u64, u64) {
+        self.inputs.iter().map(|input| input.source.progress()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    fn complaints(&self) -> impl Iterator<Item = String> {
+        self.inputs.iter().flat_map(|input| input.source.complaints()).cloned()
+    }
+}
+
+impl Input {
+    fn watermark(&self, pipeline: &Pipeline) -> Timestamp {
+        let known = self.partitions.iter().flatten().chain(&self.own);
+        known.map(|p| pipeline.partition_watermark(*p)).min().unwrap_or(Timestamp::MIN)
+    }
+
+    fn partition(&mut self, local: usize, pipeline: &mut Pipeline) -> Result<u32, RuntimeError> {
+        if let Some(Some(partition)) = self.partitions.get(local) {
+            return Ok(*partition);
+        }
+        let partition = pipeline.partition(&self.source.partitions()[local]);
+        self.partitions.resize(self.partitions.len().max(local + 1), None);
+        self.partitions[local] = Some(partition);
+        if let Some(own) = self.own.take().filter(|own| *own != partition) {
+            // No record of the file is its own so far, so its own partition must not hold time back.
+            pipeline.advance(own, Timestamp::MAX)?;
+        }
+        Ok(partition)
+    }
+
+    fn end(&mut self, pipeline: &mut Pipeline) -> Result<(), RuntimeError> {
+        self.ended = true;
+        for partition in self.partitions.iter().flatten().chain(&self.own) {
+            pipeline.advance(*partition, Timestamp::MAX)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! The state folder: made private, locked, and refused before anything in it is touched.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk_baselines::DiskBaselines;
+use crate::disk_ledger::{self, DiskLedger};
+use crate::error::{StoreError, failed_to};
+use crate::sentinel::Sentinel;
+use crate::{Baselines, Ledger};
+
+/// Both stores of one folder.
+pub type Stores = (Box<dyn Baselines>, Box<dyn Ledger>);
+
+/// The folder that holds both stores.
+pub struct StateDir;
+
+impl StateDir {
+    /// Opens the stores of a folder, which is made (mode 0700) if it is not there. The lock is held
+    /// until both are dropped. Neither is read yet: [`Baselines::load`] and [`Ledger::load`] do that.
+    ///
+    /// Errors: [`StoreError::Locked`] at once if another process has it, [`StoreError::Future`] if a
+    /// newer release wrote it (no file is changed), [`StoreError::Io`].
+    pub fn open(path: &Path) -> Result<Stores, StoreError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed_to("create", path))?;
+        let lock = Arc::new(lock(path)?);
+        Sentinel::of_baselines(path).read()?;
+        Sentinel::of_ledger(path).read()?;
+        disk_ledger::refuse_future(path)?;
+        let baselines = DiskBaselines::new(path, Arc::clone(&lock));
+        let ledger = DiskLedger::new(path, lock);
+        Ok((Box::new(baselines), Box::new(ledger)))
+    }
+}
+
+fn lock(state: &Path) -> Result<File, StoreError> {
+    let path = state.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed_to("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(state.to_owned())),
+        Err(TryLockError::Error(e)) => Err(failed_to("lock", &path)(e)),
+    }
+}

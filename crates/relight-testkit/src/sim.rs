@@ -1,0 +1,251 @@
+//! Runs the real engine on a world: in any number of threads, at any pace, with crashes between any
+//! two steps of the commit order, rewinds, and damaged generations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use relight_core::Timestamp;
+use relight_core::codec::{Codec, encode_bytes};
+use relight_core::incident::{Action, Incident};
+use relight_core::rule::{Finding, Settings};
+use relight_runtime::{Commit, Pipeline, Responders, RuntimeError, Stores, Totals, Turn, Watch};
+use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
+
+use crate::faulty::{FaultyBaselines, FaultyLedger, Fuse};
+use crate::rng::Rng;
+use crate::world::World;
+
+/// How a world is run.
+#[derive(Debug, Clone)]
+pub struct Sim {
+    seed: u64,
+    threads: usize,
+    commit: Commit,
+    /// Records between crashes, on average; 0 = none.
+    crash_every: u64,
+    /// Known offsets that are sent again after a crash, at the most.
+    rewind: u64,
+    /// Records between snapshots, on average; 0 = none.
+    snapshot_every: u64,
+    damage: bool,
+}
+
+/// What came of it. Two runs of one world must be equal, whatever happened in between.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Findings of each turn, as bytes.
+    pub findings: BTreeMap<Timestamp, Vec<u8>>,
+    /// Incidents, by id.
+    pub incidents: Vec<Incident>,
+    /// Actions, by id.
+    pub actions: Vec<Action>,
+    /// What was counted.
+    pub totals: Totals,
+    /// Canonical digest of everything learned.
+    pub digest: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    findings: BTreeMap<Timestamp, Vec<u8>>,
+    /// Turns that came again, after a rewind, with other findings.
+    changed: Vec<Timestamp>,
+}
+
+impl Watch for Seen {
+    fn turn(&mut self, turn: &Turn<'_>) {
+        if turn.findings.is_empty() {
+            return;
+        }
+        let bytes = encode(turn.findings);
+        let before = self.findings.insert(turn.end, bytes.clone());
+        if before.is_some_and(|before| before != bytes) {
+            self.changed.push(turn.end);
+        }
+    }
+}
+
+fn encode(findings: &[Finding]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for f in findings {
+        f.at.encode(&mut out);
+        (f.detector as u32).encode(&mut out);
+        encode_bytes(&f.row, &mut out);
+        let band = f.reading.band;
+        [f.value, f.reading.score, band.expected, band.lower, band.upper].encode(&mut out);
+        f.relearned.encode(&mut out);
+        f.onset.encode(&mut out);
+    }
+    out
+}
+
+/// What survives a crash.
+#[derive(Clone, Default)]
+struct Disk {
+    baselines: MemoryBaselines,
+    ledger: MemoryLedger,
+}
+
+impl Sim {
+    /// A calm run: one thread, no crash, no snapshot.
+    pub const fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            threads: 1,
+            commit: Commit::EveryTurn,
+            crash_every: 0,
+            rewind: 0,
+            snapshot_every: 0,
+            damage: false,
+        }
+    }
+
+    /// In this many threads.
+    #[must_use]
+    pub const fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// With the ledger committed as told.
+    #[must_use]
+    pub const fn commit(mut self, commit: Commit) -> Self {
+        self.commit = commit;
+        self
+    }
+
+    /// Crashes once in so many records, and snapshots five times as often.
+    #[must_use]
+    pub const fn crashes(mut self, every: u64) -> Self {
+        self.crash_every = every;
+        self.snapshot_every = every / 5 + 1;
+        self
+    }
+
+    /// Sends up to so many known records again after a crash.
+    #[must_use]
+    pub const fn rewinds(mut self, most: u64) -> Self {
+        self.rewind = most;
+        self
+    }
+
+    /// Damages the newest generation at every other crash.
+    #[must_use]
+    pub const fn damage(mut self) -> Self {
+        self.damage = true;
+        self
+    }
+
+    /// Runs a world to its end.
+    ///
+    /// # Panics
+    ///
+    /// If a turn that comes again after a rewind has other findings, or the engine fails by itself.
+    pub fn run(&self, world: &World, settings: &Arc<Settings>) -> Outcome {
+        let mut rng = Rng::new(self.seed ^ 0x5EED);
+        let (disk, fuse) = (Disk::default(), Fuse::default());
+        let mut seen = Seen::default();
+        loop {
+            let stores = Stores {
+                baselines: Box::new(FaultyBaselines { inner: disk.baselines.clone(), fuse: fuse.clone() }),
+                ledger: Box::new(FaultyLedger { inner: disk.ledger.clone(), fuse: fuse.clone() }),
+            };
+            let life = self.live(world, settings, stores, &fuse, &mut rng, &mut seen);
+            fuse.douse();
+            match life {
+                Ok((totals, digest)) => {
+                    assert_eq!(seen.changed, [], "seed {}: a turn came again with other findings", self.seed);
+                    let (state, _) = disk.ledger.clone().load().expect("memory does not fail");
+                    let (incidents, actions) = (state.incidents, state.actions);
+                    return Outcome { findings: seen.findings, incidents, actions, totals, digest };
+                }
+                Err(RuntimeError::Store(_)) => self.after_crash(&disk, &mut rng),
+                Err(error) => panic!("seed {}: {error}", self.seed),
+            }
+        }
+    }
+
+    fn after_crash(&self, disk: &Disk, rng: &mut Rng) {
+        if self.damage && rng.one_in(2)
+            && let Some(newest) = disk.baselines.newest()
+        {
+            disk.baselines.damage(newest);
+        }
+    }
+
+    /// One life of the process: to the end of the world, or to its crash.
+    fn live(
+        &self,
+        world: &World,
+        settings: &Arc<Settings>,
+        stores: Stores,
+        fuse: &Fuse,
+        rng: &mut Rng,
+        seen: &mut Seen,
+    ) -> Result<(Totals, u64), RuntimeError> {
+        let settings = Arc::clone(settings);
+        let responders = Responders::default();
+        let mut engine =
+            Pipeline::open(settings, self.threads, stores, responders, self.commit, &mut Vec::new())?;
+        let mut cursors = self.cursors(world, &mut engine, rng);
+        for ((partition, at), (_, records)) in cursors.iter().zip(&world.partitions) {
+            if *at == records.len() {
+                engine.advance(*partition, Timestamp::MAX)?;
+            }
+        }
+        while let Some(i) = choose(&cursors, world, rng) {
+            let (partition, at) = cursors[i];
+            let records = &world.partitions[i].1;
+            // A burst: some partitions run ahead of others, at a pace of their own.
+            let burst = (1 + rng.below(12) as usize).min(records.len() - at);
+            for record in &records[at..at + burst] {
+                engine.handle(partition, record)?;
+                if rng.one_in(3) {
+                    engine.run(seen)?;
+                }
+            }
+            cursors[i].1 += burst;
+            if cursors[i].1 == records.len() {
+                engine.advance(partition, Timestamp::MAX)?;
+            }
+            self.disturb(&mut engine, fuse, rng)?;
+        }
+        engine.run(seen)?;
+        fuse.douse();
+        engine.snapshot()?;
+        Ok((engine.totals()?, engine.digest()?))
+    }
+
+    /// Where each partition is read on: behind what the state holds, but for what is sent again.
+    fn cursors(&self, world: &World, engine: &mut Pipeline, rng: &mut Rng) -> Vec<(u32, usize)> {
+        let mut order: Vec<usize> = (0..world.partitions.len()).collect();
+        order.rotate_left(rng.below(world.partitions.len() as u64) as usize);
+        let mut cursors = vec![(0, 0); world.partitions.len()];
+        for i in order {
+            let (name, records) = &world.partitions[i];
+            let next = engine.next_offset(name);
+            let again = if self.rewind == 0 { 0 } else { rng.below(self.rewind) as usize };
+            let at = records.partition_point(|r| r.offset < next).saturating_sub(again);
+            cursors[i] = (engine.partition(name), at);
+        }
+        cursors
+    }
+
+    fn disturb(&self, engine: &mut Pipeline, fuse: &Fuse, rng: &mut Rng) -> Result<(), RuntimeError> {
+        if self.snapshot_every > 0 && rng.one_in(self.snapshot_every) {
+            engine.snapshot()?;
+        }
+        if self.crash_every > 0 && rng.one_in(self.crash_every) {
+            // Somewhere among the operations to come: in a turn's commit, between two images, at the
+            // manifest, or while the old generation is dropped.
+            fuse.light(rng.below(120));
+        }
+        Ok(())
+    }
+}
+
+fn choose(cursors: &[(u32, usize)], world: &World, rng: &mut Rng) -> Option<usize> {
+    let open: Vec<usize> =
+        (0..cursors.len()).filter(|i| cursors[*i].1 < world.partitions[*i].1.len()).collect();
+    (!open.is_empty()).then(|| open[rng.below(open.len() as u64) as usize])
+}

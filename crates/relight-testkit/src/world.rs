@@ -1,0 +1,198 @@
+//! Worlds: what a few services, their exporters and their operators might send, from a seed.
+//!
+//! Made to be awkward: series of one row lie in different partitions, series hop partitions, sums have
+//! many contributors with full mantissas, counters reset, scrapes are longer than the bin, points come
+//! out of order, twice, late and wrong, partitions fall idle, stall and end early.
+
+use relight_core::record::{ControlRecord, Event, Histogram, Kind, Record};
+use relight_core::series::{Labels, key_of};
+use relight_core::{Span, Timestamp};
+
+use crate::rng::Rng;
+
+/// One log per partition, in the order of its offsets.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Partitions: name and records.
+    pub partitions: Vec<(String, Vec<Record>)>,
+}
+
+const SERVICES: [&str; 3] = ["cart", "checkout", "search"];
+const NODES: usize = 4;
+/// Steps of 5 s: twice as fine as the simulated bin.
+const STEP_SECS: i64 = 5;
+const STEPS: i64 = 900;
+const START_SECS: i64 = 1_763_900_000;
+
+struct Maker {
+    rng: Rng,
+    partitions: Vec<Vec<Record>>,
+    /// Running totals: (service, node, code) and of histograms.
+    totals: Vec<f64>,
+    buckets: Vec<Vec<u64>>,
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn generate(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let partitions = 3 + rng.below(3) as usize;
+        let mut maker = Maker {
+            rng,
+            partitions: vec![Vec::new(); partitions],
+            totals: vec![0.0; SERVICES.len() * NODES * 2],
+            buckets: vec![vec![0; 5]; SERVICES.len()],
+        };
+        for step in 0..STEPS {
+            maker.step(step);
+        }
+        let named = |(i, records)| (format!("world-{i}"), records);
+        Self { partitions: maker.partitions.into_iter().enumerate().map(named).collect() }
+    }
+
+    /// All records.
+    pub fn len(&self) -> usize {
+        self.partitions.iter().map(|(_, records)| records.len()).sum()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn labels(service: &str, more: &[(&str, &str)]) -> Labels {
+    let pair = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+    Labels::new(more.iter().chain([&("service", service)]).map(pair))
+}
+
+impl Maker {
+    fn step(&mut self, step: i64) {
+        let now = Timestamp::from_secs(START_SECS + step * STEP_SECS);
+        for (service, name) in SERVICES.iter().enumerate() {
+            let broken = (400..480).contains(&step) && service == 1;
+            for node in 0..NODES {
+                // Nodes scrape at different rates; the slowest every 30 s, which is three bins.
+                if step % [1, 2, 3, 6][node] == 0 {
+                    self.counters(now, service, name, node, broken);
+                }
+                if !(service == 2 && (600..700).contains(&step)) {
+                    self.gauge(now, name, node, broken);
+                }
+            }
+            if step % 2 == 0 {
+                self.latency(now, service, name, broken);
+            }
+            self.events(now, name, broken);
+        }
+        if step == 395 {
+            self.event(now, "deploy", SERVICES[1], "v2");
+        }
+        self.silence(step, now);
+    }
+
+    fn counters(&mut self, now: Timestamp, service: usize, name: &str, node: usize, broken: bool) {
+        for (code, share) in [("2xx", 0.99), ("5xx", 0.01)] {
+            let share = if broken { 0.5 } else { share };
+            let ix = (service * NODES + node) * 2 + usize::from(code == "5xx");
+            self.totals[ix] += share * (100.0 + 3.0 * self.rng.noise()) + self.rng.unit() / 3.0;
+            if self.rng.one_in(700) {
+                self.totals[ix] = self.rng.unit() * 10.0;
+            }
+            let node = format!("n{node}");
+            let key = key_of("requests", &labels(name, &[("node", &node), ("code", code)]));
+            let value = self.totals[ix];
+            self.point(now, &key, Kind::Cumulative, value);
+        }
+    }
+
+    fn gauge(&mut self, now: Timestamp, name: &str, node: usize, broken: bool) {
+        let daily = (now.secs() as f64 / 86_400.0 * std::f64::consts::TAU).sin();
+        let value = 1e9 / 3.0 + 1e6 * daily + 1e4 * self.rng.noise() + if broken { 1e7 } else { 0.0 };
+        let node = format!("n{node}");
+        self.point(now, &key_of("load", &labels(name, &[("node", &node)])), Kind::Gauge, value);
+    }
+
+    fn latency(&mut self, now: Timestamp, service: usize, name: &str, broken: bool) {
+        for (i, weight) in [50, 30, 10, 3, u64::from(broken) * 200].into_iter().enumerate() {
+            self.buckets[service][i] += weight + self.rng.below(5);
+        }
+        let h = Histogram { bounds: vec![0.01, 0.05, 0.1, 0.5], counts: self.buckets[service].clone() };
+        let key = key_of("latency", &labels(name, &[]));
+        let partition = self.home(&key);
+        let record = self.record(partition);
+        record.push_histogram(&key, now, Timestamp::MIN, Kind::CumulativeHistogram, h);
+    }
+
+    fn events(&mut self, now: Timestamp, name: &str, broken: bool) {
+        for _ in 0..self.rng.below(3) + if broken { 8 } else { 0 } {
+            self.event(now, "log", name, "something happened");
+        }
+    }
+
+    fn event(&mut self, now: Timestamp, kind: &str, service: &str, body: &str) {
+        let at = self.jitter(now);
+        let partition = self.rng.below(self.partitions.len() as u64) as usize;
+        let event = Event { at, kind: kind.to_owned(), labels: labels(service, &[]), body: body.to_owned() };
+        self.record(partition).events.push(event);
+    }
+
+    /// A point at home in its series' partition, now and then in another, twice, or wrong.
+    fn point(&mut self, now: Timestamp, key: &[u8], kind: Kind, value: f64) {
+        let at = self.jitter(now);
+        let hops = self.rng.one_in(15);
+        let partition =
+            if hops { self.rng.below(self.partitions.len() as u64) as usize } else { self.home(key) };
+        let odd = self.rng.below(400);
+        let value = if odd == 0 { f64::NAN } else { value };
+        let start = Timestamp::MIN;
+        self.record(partition).push_point(key, at, start, kind, value);
+        if odd == 1 {
+            self.record(partition).push_point(key, at, start, kind, value);
+        }
+        if odd == 2 {
+            let other = (partition + 1) % self.partitions.len();
+            self.record(other).push_point(key, at, start, kind, value + 1.0);
+        }
+        if odd == 3 {
+            self.record(partition).push_point(key, at.plus(Span::from_secs(86_400)), start, kind, value);
+        }
+        if odd == 4 {
+            self.record(partition).push_point(key, at.minus(Span::from_secs(300)), start, kind, value);
+        }
+    }
+
+    fn home(&self, key: &[u8]) -> usize {
+        relight_core::series::hash(key) as usize / 7 % self.partitions.len()
+    }
+
+    /// Up to 7 s early, which the lateness allows for, and with all digits of a nanosecond.
+    fn jitter(&mut self, now: Timestamp) -> Timestamp {
+        let early = if self.rng.one_in(3) { self.rng.below(7_000_000_000) as i64 } else { 0 };
+        now.minus(Span::from_ns(early)).plus(Span::from_ns(self.rng.below(1_000_000_000) as i64))
+    }
+
+    /// The partition's newest record, or a new one behind it.
+    fn record(&mut self, partition: usize) -> &mut Record {
+        let begin = self.rng.one_in(4) || self.partitions[partition].is_empty();
+        let records = &mut self.partitions[partition];
+        if begin {
+            let offset = records.last().map_or(0, |r| r.offset + 1);
+            records.push(Record { offset, ..Record::default() });
+        }
+        records.last_mut().expect("there is one now")
+    }
+
+    /// The last partition falls idle once, and says so; once it stalls and is advanced by force, so
+    /// that what it brings afterwards is late.
+    fn silence(&mut self, step: i64, now: Timestamp) {
+        let last = self.partitions.len() - 1;
+        if step == 200 || step == 550 {
+            let ahead = if step == 200 { 0 } else { 60 };
+            let to = now.plus(Span::from_secs(ahead));
+            let offset = self.partitions[last].last().map_or(0, |r| r.offset + 1);
+            let controls = vec![ControlRecord::Advance { to }];
+            self.partitions[last].push(Record { offset, controls, ..Record::default() });
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A lasting change of level, and when it began.
+//!
+//! Two cumulative sums (Page 1954), one a side, of standardised deviations from a slow level. Looks
+//! at no single value: each counts at most a few sigmas, so a lone spike is no change.
+
+use relight_core::detector::{Band, ConfigError, Detector, DetectorSpec, Learn, Reading};
+use relight_core::signal::SignalInfo;
+use relight_core::{Span, Timestamp, codec_struct};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::spread_floor;
+use crate::context::difference;
+use crate::elapsed::{Forgetting, secs};
+use crate::spec;
+
+/// The registry's entry.
+pub(crate) const SPEC: DetectorSpec =
+    spec::of::<Changepoint>(|config| spec::shape::<Config>(config, &["half_life"]));
+
+/// Sigmas that one value adds at most: a change takes at least `threshold` / 3.5 values to be told.
+const MOST_SIGMAS: f64 = 4.0;
+/// A sum stops at this many thresholds, so that a row that has come back is not held for long.
+const TOP: f64 = 1.5;
+const SIGMA_PER_MEAN_DEVIATION: f64 = 1.253_314_137_315_500_1;
+
+/// Parameters of `changepoint`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The smallest lasting shift worth telling, in robust standard deviations.
+    min_shift: f64,
+    /// Evidence that is needed, in sigmas beyond half of `min_shift`, summed over values.
+    threshold: f64,
+    /// How long until a value counts half in the level that changes are measured against.
+    half_life: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            min_shift: 1.0,
+            threshold: 15.0,
+            half_life: Span::from_secs(4 * 3600),
+        }
+    }
+}
+
+/// The detector.
+pub(crate) struct Changepoint {
+    slack: f64,
+    threshold: f64,
+    forgetting: Forgetting,
+}
+
+/// One side's sum, and when its present run began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    sum: f32,
+    began: u32,
+}
+codec_struct!(Run { sum, began });
+
+/// What it remembers of a row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ChangeState {
+    level: f64,
+    sigma: f32,
+    up: Run,
+    down: Run,
+    seen: u32,
+    last_secs: u32,
+}
+codec_struct!(ChangeState {
+    level,
+    sigma,
+    up,
+    down,
+    seen,
+    last_secs
+});
+
+impl Run {
+    /// The sum with one more deviation, in sigmas towards this side.
+    fn plus(self, sigmas: f64, slack: f64) -> f64 {
+        (f64::from(self.sum) + sigmas.min(MOST_SIGMAS) - slack).max(0.0)
+    }
+
+    fn add(&mut self, sigmas: f64, detector: &Changepoint, at: u32) {
+        if self.sum == 0.0 {
+            self.began = at;
+        }
+        self.sum = self.plus(sigmas, detector.slack).min(TOP * detector.threshold) as f32;
+    }
+
+    /// The deviation at which the sum would just reach the threshold; infinite if no single value can.
+    fn reach(self, detector: &Changepoint) -> f64 {
+        let needed = detector.threshold + detector.slack - f64::from(self.sum);
+        if needed > MOST_SIGMAS {
+            f64::INFINITY
+        } else {
+            needed
+        }
+    }
+}
+
+impl Changepoint {
+    fn sigma(state: &ChangeState) -> f64 {
+        f64::from(state.sigma).max(spread_floor(state.level))
+    }
+
+    fn learn_level(&self, state: &mut ChangeState, at: Timestamp, value: f64) {
+        let rate = self
+            .forgetting
+            .rate(state.last_secs, at)
+            .max(1.0 / (f64::from(state.seen) + 1.0));
+        let most = if state.seen < 5 {
+            f64::INFINITY
+        } else {
+            3.0 * Self::sigma(state)
+        };
+        let clipped = difference(value, state.level).clamp(-most, most);
+        state.level += rate * clipped;
+        let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
+        state.sigma += (rate * (sigma - f64::from(state.sigma))) as f32;
+    }
+}
+
+impl Detector for Changepoint {
+    const NAME: &'static str = "changepoint";
+    const DOC: &'static str = include_str!("changepoint.md");
+    const STATE_VERSION: u16 = 1;
+    const WARM_UP: u32 = 100;
+    type Config = Config;
+    type State = ChangeState;
+
+    fn new(config: Config, signal: &SignalInfo) -> Result<Self, ConfigError> {
+        spec::positive("min_shift", config.min_shift)?;
+        spec::positive("threshold", config.threshold)?;
+        if config.min_shift >= 2.0 * MOST_SIGMAS {
+            return Err(ConfigError::at(
+                "min_shift",
+                format!("must be below {}", 2.0 * MOST_SIGMAS),
+            ));
+        }
+        let forgetting = Forgetting::new("half_life", config.half_life, signal)?;
+        Ok(Self {
+            slack: config.min_shift / 2.0,
+            threshold: config.threshold,
+            forgetting,
+        })
+    }
+
+    fn init(&self) -> ChangeState {
+        ChangeState::default()
+    }
+
+    fn judge(&self, state: &ChangeState, _: Timestamp, value: f64) -> Reading {
+        if state.seen < 2 {
+            return Reading::UNKNOWN;
+        }
+        let sigma = Self::sigma(state);
+        let sigmas = difference(value, state.level) / sigma;
+        let sum = state
+            .up
+            .plus(sigmas, self.slack)
+            .max(state.down.plus(-sigmas, self.slack));
+        let band = Band {
+            expected: state.level,
+            lower: state.level - state.down.reach(self) * sigma,
+            upper: state.level + state.up.reach(self) * sigma,
+        };
+        Reading::new(sum / self.threshold, band)
+    }
+
+    fn absorb(&self, state: &mut ChangeState, at: Timestamp, value: f64, _: &Reading, learn: Learn) {
+        if state.seen == 0 {
+            state.level = value;
+        } else {
+            // While the level settles its errors are its own, not the row's.
+            if state.seen >= Self::WARM_UP / 2 {
+                let sigmas = difference(value, state.level) / Self::sigma(state);
+                state.up.add(sigmas, self, secs(at));
+                state.down.add(-sigmas, self, secs(at));
+            }
+            if learn != Learn::Hold {
+                self.learn_level(state, at, value);
+            }
+        }
+        state.seen = state.seen.saturating_add(1);
+        state.last_secs = secs(at);
+    }
+
+    /// The begin of the run that has gathered the most evidence: the estimate of Page's test.
+    fn onset(&self, state: &ChangeState) -> Option<Timestamp> {
+        let run = if state.up.sum >= state.down.sum {
+            state.up
+        } else {
+            state.down
+        };
+        (run.sum > 0.0).then(|| Timestamp::from_secs(i64::from(run.began)))
+    }
+}

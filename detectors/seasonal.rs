@@ -1,0 +1,447 @@
+//! Each hour of the day or week has its own normal.
+//!
+//! Expects the mean of the same hour of earlier weeks, interpolated between the middles of two
+//! hours, so that a slope is no staircase. A [`Bank`] of its own for the sake of its slot-major
+//! tables. Knows no trend: what moves by the week is followed by the tables themselves.
+
+use std::sync::Arc;
+
+use relight_core::codec::{Codec, Corrupt, Reader};
+use relight_core::detector::{
+    Band, Bank, BankSource, BinColumn, ConfigError, DetectorSpec, Guard, Learn, Policy, Reading, Readings,
+    RowReading,
+};
+use relight_core::signal::SignalInfo;
+use relight_core::{Timestamp, codec_struct};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::calendar::{Calendar, DAY, Place, WEEK};
+use crate::calibration::{MAX_SCORE, WARM, spread_floor};
+use crate::context::{difference, rate};
+use crate::profile;
+use crate::slots::{Slots, extend};
+use crate::spec;
+
+/// The registry's entry.
+pub(crate) const SPEC: DetectorSpec = DetectorSpec {
+    name: "seasonal",
+    doc: include_str!("seasonal.md"),
+    state_version: 1,
+    schema: spec::schema::<Config>,
+    defaults: spec::defaults::<Config>,
+    build,
+    state_shape: |config| spec::shape::<Config>(config, &["zone", "period"]),
+};
+
+/// How often the curve repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Period {
+    /// All days are alike.
+    Day,
+    /// Mondays differ from Sundays.
+    #[default]
+    Week,
+}
+
+/// Parameters of `seasonal`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// IANA time zone of its hours, such as `Europe/Berlin`.
+    zone: String,
+    /// How often the curve repeats: `day` or `week`.
+    period: Period,
+    /// Half width of the band, in robust standard deviations.
+    threshold: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            zone: "UTC".to_owned(),
+            period: Period::Week,
+            threshold: 4.0,
+        }
+    }
+}
+
+/// No value moves a mean or the spread by more than one of this many sigmas would.
+const INFLUENCE: f64 = 3.0;
+/// Values over which the spread forgets.
+const SPREAD_RATE: f64 = 1e-3;
+/// The share that the latest visit of an hour has in its slot, once there were several.
+const VISIT_RATE: f32 = 0.25;
+const SIGMA_PER_MEAN_DEVIATION: f64 = 1.253_314_137_315_500_1;
+/// No half-hour: the row has not been visited.
+const NOWHERE: u16 = u16::MAX;
+
+/// One row, table apart. What it knows of the present half-hour is kept at hand, so that the table
+/// is touched twice an hour.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// All else is relative to this.
+    origin: f64,
+    /// The slot of this hour and of the nearer neighbour; NaN if unknown.
+    here: f32,
+    beside: f32,
+    /// Mean of this visit of the hour.
+    mean: f32,
+    sigma: f32,
+    /// Values in that mean.
+    count: u16,
+    /// Values learned, saturating.
+    seen: u16,
+    /// Hours completed, saturating.
+    visits: u16,
+    /// Half-hour of the week, or [`NOWHERE`].
+    half: u16,
+}
+codec_struct!(Row {
+    origin,
+    here,
+    beside,
+    mean,
+    sigma,
+    count,
+    seen,
+    visits,
+    half
+});
+
+impl Row {
+    fn new() -> Self {
+        Self {
+            origin: 0.0,
+            here: f32::NAN,
+            beside: f32::NAN,
+            mean: 0.0,
+            sigma: 0.0,
+            count: 0,
+            seen: 0,
+            visits: 0,
+            half: NOWHERE,
+        }
+    }
+
+    fn sigma(&self) -> f64 {
+        f64::from(self.sigma).max(spread_floor(self.origin + f64::from(self.mean)))
+    }
+
+    /// The value that the curve has at this place; `None` before the hour was ever seen.
+    fn expected(&self, place: Place) -> Option<f64> {
+        if self.here.is_nan() {
+            return None;
+        }
+        // 1 in the middle of the hour, 1/2 at its ends.
+        let weight = 1.0 - (place.over - 0.5).abs();
+        let beside = if self.beside.is_nan() {
+            self.here
+        } else {
+            self.beside
+        };
+        Some(self.origin + f64::from(weight * self.here + (1.0 - weight) * beside))
+    }
+
+    fn judge(&self, place: Place, value: f64, threshold: f64) -> Reading {
+        let Some(expected) = self.expected(place) else {
+            return Reading::UNKNOWN;
+        };
+        let width = threshold * self.sigma();
+        let score = difference(value, expected).abs() / width;
+        Reading::new(
+            score.min(MAX_SCORE),
+            Band {
+                expected,
+                lower: expected - width,
+                upper: expected + width,
+            },
+        )
+    }
+
+    fn learn(&mut self, place: Place, value: f64) {
+        let offset = difference(value, self.origin);
+        let centre = self
+            .expected(place)
+            .map_or(f64::from(self.mean), |e| e - self.origin);
+        let deviation = offset - centre;
+        let most = if self.seen < 5 {
+            f64::INFINITY
+        } else {
+            INFLUENCE * self.sigma()
+        };
+        let clipped = deviation.clamp(-most, most);
+        if self.seen > 0 {
+            let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
+            self.sigma += (rate(u32::from(self.seen), SPREAD_RATE) * (sigma - f64::from(self.sigma))) as f32;
+        }
+        self.seen = self.seen.saturating_add(1);
+        self.count = self.count.saturating_add(1);
+        // What the value says of the whole hour: its deviation, in the middle of it.
+        let typical = if self.here.is_nan() {
+            centre
+        } else {
+            f64::from(self.here)
+        };
+        self.mean += ((typical + clipped - f64::from(self.mean)) / f64::from(self.count)) as f32;
+    }
+}
+
+/// A column of rows.
+struct SeasonalBank {
+    policy: Policy,
+    threshold: f64,
+    period: Period,
+    calendar: Calendar,
+    rows: Vec<Row>,
+    guards: Vec<Guard>,
+    last: Vec<f32>,
+    slots: Slots,
+}
+
+struct Source {
+    config: Config,
+    calendar: Calendar,
+    policy: Policy,
+}
+
+fn build(
+    config: &serde_json::Value,
+    policy: &Policy,
+    _: &SignalInfo,
+) -> Result<Arc<dyn BankSource>, ConfigError> {
+    let config: Config = spec::parse(config)?;
+    spec::positive("threshold", config.threshold)?;
+    let calendar = Calendar::new(&config.zone)?;
+    Ok(Arc::new(Source {
+        config,
+        calendar,
+        policy: policy.clone(),
+    }))
+}
+
+impl Period {
+    fn slots(self) -> usize {
+        match self {
+            Self::Day => DAY,
+            Self::Week => WEEK,
+        }
+    }
+}
+
+impl BankSource for Source {
+    fn bank(&self) -> Box<dyn Bank> {
+        Box::new(SeasonalBank {
+            policy: self.policy.clone(),
+            threshold: self.config.threshold,
+            period: self.config.period,
+            calendar: self.calendar.clone(),
+            rows: Vec::new(),
+            guards: Vec::new(),
+            last: Vec::new(),
+            slots: Slots::new(self.config.period.slots()),
+        })
+    }
+}
+
+impl SeasonalBank {
+    /// An hour's slot; of a weekday not seen yet, the mean of the days that were.
+    fn look_up(&self, ix: usize, hour: usize) -> f32 {
+        let slots = self.period.slots();
+        if let Some(value) = self.slots.get(hour % slots, ix) {
+            return value;
+        }
+        let mut sum = 0.0;
+        let mut days = 0.0;
+        for slot in (hour % DAY..slots).step_by(DAY) {
+            if let Some(value) = self.slots.get(slot, ix) {
+                sum += value;
+                days += 1.0;
+            }
+        }
+        if days > 0.0 { sum / days } else { f32::NAN }
+    }
+
+    /// Goes over to the half-hour of `place`: an hour that is over goes to its slot, the slots that
+    /// this half-hour lies between come out.
+    fn turn(&mut self, ix: usize, place: Place) {
+        let half = 2 * u16::from(place.hour) + u16::from(place.over >= 0.5);
+        let row = self.rows[ix];
+        if row.half == half {
+            return;
+        }
+        let hour = usize::from(place.hour);
+        if row.half != NOWHERE && row.half / 2 != u16::from(place.hour) {
+            self.close_hour(ix);
+        }
+        let neighbour = if place.over >= 0.5 {
+            hour + 1
+        } else {
+            hour + WEEK - 1
+        } % WEEK;
+        let (here, beside) = (self.look_up(ix, hour), self.look_up(ix, neighbour));
+        let row = &mut self.rows[ix];
+        (row.here, row.beside, row.half) = (here, beside, half);
+    }
+
+    fn close_hour(&mut self, ix: usize) {
+        let row = &mut self.rows[ix];
+        if row.count == 0 {
+            return;
+        }
+        let slots = self.period.slots();
+        let slot = usize::from(row.half / 2) % slots;
+        let visits = f32::from(row.visits) / slots as f32 + 1.0;
+        let value = match self.slots.get(slot, ix) {
+            Some(old) => old + VISIT_RATE.max(1.0 / visits) * (row.mean - old),
+            None => row.mean,
+        };
+        row.count = 0;
+        row.visits = row.visits.saturating_add(1);
+        self.slots.set(slot, ix, value);
+    }
+
+    fn judge_row(&mut self, ix: usize, at: Timestamp, place: Place, value: f64) -> RowReading {
+        self.turn(ix, place);
+        let row = &mut self.rows[ix];
+        let mut reading = self.policy.mask(value, row.judge(place, value, self.threshold));
+        let warm_up = if self.policy.warm_up > 0 {
+            self.policy.warm_up
+        } else {
+            WARM
+        };
+        if u32::from(row.seen) < warm_up {
+            reading.score = reading.score.min(1.0);
+        }
+        let decision = self.guards[ix].decide(&self.policy, at, reading.is_anomalous());
+        if decision.relearn {
+            *row = Row::new();
+            self.slots.clear(ix);
+            self.turn(ix, place);
+        }
+        let row = &mut self.rows[ix];
+        if row.seen == 0 {
+            row.origin = value;
+        }
+        if decision.learn != Learn::Hold {
+            row.learn(place, value);
+        }
+        if u32::from(row.seen) == WARM && f64::from(row.mean).abs() > 1e4 * row.sigma() {
+            self.recentre(ix);
+        }
+        RowReading {
+            row: ix as u32,
+            value,
+            reading,
+            relearned: decision.relearn,
+            onset: None,
+        }
+    }
+
+    /// The first value gave the table its origin. If it was a wild one the table is useless: begin it anew.
+    fn recentre(&mut self, ix: usize) {
+        let row = &mut self.rows[ix];
+        row.origin += f64::from(row.mean);
+        row.mean = 0.0;
+        row.here = f32::NAN;
+        row.beside = f32::NAN;
+        self.slots.clear(ix);
+    }
+}
+
+impl Bank for SeasonalBank {
+    fn grow(&mut self, rows: usize) {
+        extend(&mut self.rows, rows, Row::new());
+        extend(&mut self.guards, rows, Guard::default());
+        extend(&mut self.last, rows, f32::NAN);
+        self.slots.grow(rows);
+    }
+
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings) {
+        let place = self.calendar.place(bin.at);
+        for (ix, value) in bin.values.iter().enumerate() {
+            if value.is_nan() {
+                self.last[ix] = f32::NAN;
+                continue;
+            }
+            let verdict = self.judge_row(ix, bin.at, place, *value);
+            self.last[ix] = verdict.reading.score as f32;
+            out.push(verdict);
+        }
+    }
+
+    fn last_score(&self, row: u32) -> f32 {
+        self.last.get(row as usize).copied().unwrap_or(f32::NAN)
+    }
+
+    fn save(&self, rows: &[u32], out: &mut Vec<u8>) {
+        for row in rows {
+            let ix = *row as usize;
+            self.guards[ix].encode(out);
+            self.rows[ix].encode(out);
+            self.slots.encode(ix, out);
+        }
+    }
+
+    fn load(&mut self, version: u16, rows: usize, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        if version != SPEC.state_version {
+            return Err(Corrupt::Value("state version"));
+        }
+        self.rows.clear();
+        self.guards.clear();
+        self.slots = Slots::new(self.period.slots());
+        self.last = vec![f32::NAN; rows];
+        for _ in 0..rows {
+            self.guards.push(Guard::decode(reader)?);
+            let row = Row::decode(reader)?;
+            if row.half != NOWHERE && usize::from(row.half) >= 2 * WEEK {
+                return Err(Corrupt::Value("half-hour"));
+            }
+            self.rows.push(row);
+            self.slots.decode(reader)?;
+        }
+        Ok(())
+    }
+
+    /// Fills the table from a decomposition of the whole history. Less than two days of it say nothing.
+    fn seed(&mut self, row: u32, _: Timestamp, history: &[(Timestamp, f64)]) {
+        let ix = row as usize;
+        let Some(profile) = profile::learn(&mut self.calendar, history) else {
+            return;
+        };
+        let slots = self.period.slots();
+        let origin = profile.hours.iter().flatten().copied().next().unwrap_or(0.0);
+        self.slots.clear(ix);
+        for slot in 0..slots {
+            let hours = (slot..WEEK).step_by(slots).filter_map(|hour| profile.hours[hour]);
+            let (sum, n) = hours.fold((0.0, 0.0), |(sum, n), value| {
+                (sum + difference(value, origin), n + 1.0)
+            });
+            if n > 0.0 {
+                self.slots.set(slot, ix, (sum / n) as f32);
+            }
+        }
+        self.guards[ix] = Guard::default();
+        self.rows[ix] = Row {
+            origin,
+            sigma: profile.sigma.min(1e30) as f32,
+            seen: u16::try_from(history.len())
+                .unwrap_or(u16::MAX)
+                .max(WARM as u16 + 1),
+            visits: profile.weeks.saturating_mul(WEEK as u16),
+            ..Row::new()
+        };
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>()
+            + self.guards.capacity() * size_of::<Guard>()
+            + self.last.capacity() * size_of::<f32>()
+            + self.slots.bytes()
+    }
+}
