@@ -54,9 +54,7 @@ impl Detector for Absence {
         if config.patience == 0 || config.patience == u32::MAX {
             return Err(ConfigError::at("patience", "must be at least 1 sample"));
         }
-        Ok(Self {
-            patience: config.patience,
-        })
+        Ok(Self { patience: config.patience })
     }
 
     fn init(&self) -> LastSeen {

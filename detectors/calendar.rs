@@ -37,17 +37,10 @@ impl Calendar {
     /// A calendar of an IANA zone (`Europe/Berlin`).
     pub(crate) fn new(zone: &str) -> Result<Self, ConfigError> {
         let zone = TimeZone::get(zone).map_err(|_| {
-            ConfigError::at(
-                "zone",
-                format!("no time zone `{zone}` (write it as `UTC` or `Europe/Berlin`)"),
-            )
+            ConfigError::at("zone", format!("no time zone `{zone}` (write it as `UTC` or `Europe/Berlin`)"))
         })?;
         // No quarter starts here, so the first look-up computes.
-        Ok(Self {
-            zone,
-            quarter: i64::MIN,
-            place: Place { hour: 0, over: 0.0 },
-        })
+        Ok(Self { zone, quarter: i64::MIN, place: Place { hour: 0, over: 0.0 } })
     }
 
     /// The place of `at`. Civil time decides: the hour that a change to winter time repeats falls
@@ -59,10 +52,7 @@ impl Calendar {
             self.quarter = quarter;
             self.place = self.look_up(quarter);
         }
-        Place {
-            hour: self.place.hour,
-            over: self.place.over + into as f32 / (4.0 * QUARTER_NS as f32),
-        }
+        Place { hour: self.place.hour, over: self.place.over + into as f32 / (4.0 * QUARTER_NS as f32) }
     }
 
     fn look_up(&self, ns: i64) -> Place {
@@ -73,10 +63,7 @@ impl Calendar {
         let hours = local.div_euclid(3600);
         // 1970-01-01 was a Thursday: three days after the Monday that a week starts with.
         let hour = (hours + 3 * DAY as i64).rem_euclid(WEEK as i64);
-        Place {
-            hour: hour as u8,
-            over: local.rem_euclid(3600) as f32 / 3600.0,
-        }
+        Place { hour: hour as u8, over: local.rem_euclid(3600) as f32 / 3600.0 }
     }
 }
 
@@ -87,22 +74,8 @@ mod tests {
     fn check(zone: &str, at: &str, hour: usize, over: f32) {
         let mut calendar = Calendar::new(zone).expect("a zone");
         let at = at.parse().expect("a time");
-        assert_eq!(
-            calendar.place(at),
-            Place {
-                hour: hour as u8,
-                over
-            },
-            "{zone} {at}"
-        );
-        assert_eq!(
-            calendar.place(at),
-            Place {
-                hour: hour as u8,
-                over
-            },
-            "{zone} {at}, remembered"
-        );
+        assert_eq!(calendar.place(at), Place { hour: hour as u8, over }, "{zone} {at}");
+        assert_eq!(calendar.place(at), Place { hour: hour as u8, over }, "{zone} {at}, remembered");
     }
 
     #[test]
@@ -136,11 +109,7 @@ mod tests {
             let mut calendar = Calendar::new("Europe/Berlin").expect("a zone");
             let start: Timestamp = midnight.parse().expect("a time");
             let mut seen: Vec<u8> = (0..hours)
-                .map(|h| {
-                    calendar
-                        .place(start.plus(relight_core::Span::from_secs(h * 3600)))
-                        .hour
-                })
+                .map(|h| calendar.place(start.plus(relight_core::Span::from_secs(h * 3600))).hour)
                 .collect();
             seen.dedup();
             assert_eq!(seen.len(), slots, "{midnight}");

@@ -9,12 +9,6 @@ use relight_core::codec_struct;
 /// No score is larger. Beyond it a number says nothing more, and sums of scores stay finite.
 pub(crate) const MAX_SCORE: f64 = 1000.0;
 
-/// The least spread that a detector believes in: the tenth of a thousandth of the level. A row that
-/// was constant for a week and moves in its ninth digit is no incident of a billion sigmas.
-pub(crate) fn spread_floor(level: f64) -> f64 {
-    (1e-4 * level.abs()).clamp(1e-9, 1e30)
-}
-
 /// Values that a stream must have shown before it may speak.
 pub(crate) const WARM: u32 = 100;
 
@@ -40,22 +34,12 @@ pub(crate) struct Tail {
     deviation: f32,
     rate: f32,
 }
-codec_struct!(Tail {
-    upper,
-    lower,
-    mean,
-    deviation,
-    rate
-});
+codec_struct!(Tail { upper, lower, mean, deviation, rate });
 
 impl Tail {
     /// How far `z` lies beyond the usual, in units in which 1.0 is anomalous; 0 inside.
     pub(crate) fn severity(&self, n: u32, z: f64) -> f64 {
-        if n < WARM {
-            0.0
-        } else {
-            (z - self.upper).max(0.0) * self.gain()
-        }
+        if n < WARM { 0.0 } else { (z - self.upper).max(0.0) * self.gain() }
     }
 
     /// Severity per unit of log residual.
@@ -72,13 +56,7 @@ impl Tail {
     /// Learns the `n`th log residual, counted from 0.
     pub(crate) fn learn(&mut self, n: u32, z: f64) {
         if n == 0 {
-            *self = Self {
-                upper: z,
-                lower: z,
-                mean: z as f32,
-                deviation: 0.5,
-                rate: Q as f32,
-            };
+            *self = Self { upper: z, lower: z, mean: z as f32, deviation: 0.5, rate: Q as f32 };
         }
         let exceeds = z > self.upper;
         let count = f64::from(n);
@@ -89,11 +67,7 @@ impl Tail {
         self.rate += 0.02 * (f32::from(u8::from(exceeds)) - self.rate);
         let step = self.step(n);
         self.upper += if exceeds { step * (1.0 - Q) } else { -step * Q };
-        self.lower += if z > self.lower {
-            step * (1.0 - SPREAD * Q)
-        } else {
-            -step * SPREAD * Q
-        };
+        self.lower += if z > self.lower { step * (1.0 - SPREAD * Q) } else { -step * SPREAD * Q };
         self.lower = self.lower.min(self.upper - 0.02);
     }
 
@@ -137,10 +111,7 @@ impl ReturnLevel {
     /// Learns the `n`th value, counted from 0.
     pub(crate) fn learn(&mut self, n: u32, z: f32, how: Excursions) {
         if n == 0 {
-            *self = Self {
-                level: z,
-                since_excess: u8::MAX,
-            };
+            *self = Self { level: z, since_excess: u8::MAX };
         }
         let excess = z - self.level;
         self.since_excess = self.since_excess.saturating_add(1);
@@ -149,7 +120,7 @@ impl ReturnLevel {
             return;
         }
         let expected = (n - how.warm) as f32 * how.rate;
-        let starts = false;
+        let starts = excess > 0.0 && self.since_excess > how.quiet;
         self.level += (1.0 / (expected + 3.0)).max(0.15) * (f32::from(u8::from(starts)) - how.rate);
         if excess > 0.0 {
             self.since_excess = 0;
@@ -187,11 +158,7 @@ mod tests {
     /// Guarantee: the level rises to it: what recurs twice as often as allowed is no news.
     #[test]
     fn recurring_spikes_fall_silent() {
-        let how = Excursions {
-            rate: 1e-3,
-            quiet: 30,
-            warm: WARM,
-        };
+        let how = Excursions { rate: 1e-3, quiet: 30, warm: WARM };
         let mut level = ReturnLevel::default();
         let mut let_through = 0;
         for (n, u) in uniforms(20_000).enumerate() {

@@ -9,8 +9,7 @@ use relight_core::{Span, Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::spread_floor;
-use crate::context::difference;
+use crate::arithmetic::{SIGMA_PER_MEAN_DEVIATION, difference, spread_floor};
 use crate::elapsed::{Forgetting, secs};
 use crate::spec;
 
@@ -22,7 +21,6 @@ pub(crate) const SPEC: DetectorSpec =
 const MOST_SIGMAS: f64 = 4.0;
 /// A sum stops at this many thresholds, so that a row that has come back is not held for long.
 const TOP: f64 = 1.5;
-const SIGMA_PER_MEAN_DEVIATION: f64 = 1.253_314_137_315_500_1;
 
 /// Parameters of `changepoint`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -38,11 +36,7 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            min_shift: 1.0,
-            threshold: 15.0,
-            half_life: Span::from_secs(4 * 3600),
-        }
+        Self { min_shift: 1.0, threshold: 15.0, half_life: Span::from_secs(4 * 3600) }
     }
 }
 
@@ -71,14 +65,7 @@ pub(crate) struct ChangeState {
     seen: u32,
     last_secs: u32,
 }
-codec_struct!(ChangeState {
-    level,
-    sigma,
-    up,
-    down,
-    seen,
-    last_secs
-});
+codec_struct!(ChangeState { level, sigma, up, down, seen, last_secs });
 
 impl Run {
     /// The sum with one more deviation, in sigmas towards this side.
@@ -96,11 +83,7 @@ impl Run {
     /// The deviation at which the sum would just reach the threshold; infinite if no single value can.
     fn reach(self, detector: &Changepoint) -> f64 {
         let needed = detector.threshold + detector.slack - f64::from(self.sum);
-        if needed > MOST_SIGMAS {
-            f64::INFINITY
-        } else {
-            needed
-        }
+        if needed > MOST_SIGMAS { f64::INFINITY } else { needed }
     }
 }
 
@@ -110,15 +93,8 @@ impl Changepoint {
     }
 
     fn learn_level(&self, state: &mut ChangeState, at: Timestamp, value: f64) {
-        let rate = self
-            .forgetting
-            .rate(state.last_secs, at)
-            .max(1.0 / (f64::from(state.seen) + 1.0));
-        let most = if state.seen < 5 {
-            f64::INFINITY
-        } else {
-            3.0 * Self::sigma(state)
-        };
+        let rate = self.forgetting.rate(state.last_secs, at).max(1.0 / (f64::from(state.seen) + 1.0));
+        let most = if state.seen < 5 { f64::INFINITY } else { 3.0 * Self::sigma(state) };
         let clipped = difference(value, state.level).clamp(-most, most);
         state.level += rate * clipped;
         let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
@@ -138,17 +114,10 @@ impl Detector for Changepoint {
         spec::positive("min_shift", config.min_shift)?;
         spec::positive("threshold", config.threshold)?;
         if config.min_shift >= 2.0 * MOST_SIGMAS {
-            return Err(ConfigError::at(
-                "min_shift",
-                format!("must be below {}", 2.0 * MOST_SIGMAS),
-            ));
+            return Err(ConfigError::at("min_shift", format!("must be below {}", 2.0 * MOST_SIGMAS)));
         }
         let forgetting = Forgetting::new("half_life", config.half_life, signal)?;
-        Ok(Self {
-            slack: config.min_shift / 2.0,
-            threshold: config.threshold,
-            forgetting,
-        })
+        Ok(Self { slack: config.min_shift / 2.0, threshold: config.threshold, forgetting })
     }
 
     fn init(&self) -> ChangeState {
@@ -161,10 +130,7 @@ impl Detector for Changepoint {
         }
         let sigma = Self::sigma(state);
         let sigmas = difference(value, state.level) / sigma;
-        let sum = state
-            .up
-            .plus(sigmas, self.slack)
-            .max(state.down.plus(-sigmas, self.slack));
+        let sum = state.up.plus(sigmas, self.slack).max(state.down.plus(-sigmas, self.slack));
         let band = Band {
             expected: state.level,
             lower: state.level - state.down.reach(self) * sigma,
@@ -193,11 +159,7 @@ impl Detector for Changepoint {
 
     /// The begin of the run that has gathered the most evidence: the estimate of Page's test.
     fn onset(&self, state: &ChangeState) -> Option<Timestamp> {
-        let run = if state.up.sum >= state.down.sum {
-            state.up
-        } else {
-            state.down
-        };
+        let run = if state.up.sum >= state.down.sum { state.up } else { state.down };
         (run.sum > 0.0).then(|| Timestamp::from_secs(i64::from(run.began)))
     }
 }

@@ -33,21 +33,13 @@ impl Forgetting {
         let half_life_secs = half_life.secs_f64();
         let interval_secs = signal.interval.secs_f64();
         let usual = rate(interval_secs, half_life_secs);
-        Ok(Self {
-            half_life_secs,
-            interval_secs,
-            usual,
-        })
+        Ok(Self { half_life_secs, interval_secs, usual })
     }
 
     /// The share of a value at `at`, whose predecessor came at second `last`.
     pub(crate) fn rate(&self, last: u32, at: Timestamp) -> f64 {
         let elapsed = f64::from(secs(at).saturating_sub(last));
-        if elapsed <= self.interval_secs {
-            self.usual
-        } else {
-            rate(elapsed, self.half_life_secs)
-        }
+        if elapsed <= self.interval_secs { self.usual } else { rate(elapsed, self.half_life_secs) }
     }
 }
 
@@ -60,10 +52,7 @@ mod tests {
     use super::*;
 
     fn forgetting(half_life: i64) -> Result<Forgetting, ConfigError> {
-        let signal = SignalInfo {
-            name: "s".into(),
-            interval: Span::from_secs(10),
-        };
+        let signal = SignalInfo { name: "s".into(), interval: Span::from_secs(10) };
         Forgetting::new("half_life", Span::from_secs(half_life), &signal)
     }
 

@@ -23,10 +23,7 @@ pub struct Emission {
 
 impl Default for Emission {
     fn default() -> Self {
-        Self {
-            since_high: u32::MAX,
-            since_alert: u32::MAX,
-        }
+        Self { since_high: u32::MAX, since_alert: u32::MAX }
     }
 }
 
@@ -56,41 +53,22 @@ mod tests {
 
     fn check(scores: &[(f64, usize)], alerts: &[usize]) {
         let mut emission = Emission::default();
-        let flat = scores
-            .iter()
-            .flat_map(|(score, n)| std::iter::repeat_n(*score, *n));
-        let found: Vec<usize> = flat
-            .enumerate()
-            .filter(|(_, s)| emission.emit(*s) > 1.0)
-            .map(|(row, _)| row)
-            .collect();
+        let flat = scores.iter().flat_map(|(score, n)| std::iter::repeat_n(*score, *n));
+        let found: Vec<usize> =
+            flat.enumerate().filter(|(_, s)| emission.emit(*s) > 1.0).map(|(row, _)| row).collect();
         assert_eq!(found, alerts);
     }
 
     /// Guarantee: an excursion alerts once however long it lasts; short dips do not end it.
     #[test]
     fn one_alert_an_excursion() {
-        check(
-            &[(0.2, 3), (4.0, 100), (0.2, 4), (9.0, 2), (0.0, 6), (3.0, 2)],
-            &[3, 115],
-        );
+        check(&[(0.2, 3), (4.0, 100), (0.2, 4), (9.0, 2), (0.0, 6), (3.0, 2)], &[3, 115]);
     }
 
     /// Guarantee: a change of context does not alert within 30 rows of another alert; an outlier does.
     #[test]
     fn context_waits_and_outliers_do_not() {
-        check(
-            &[
-                (1.02, 1),
-                (0.0, 9),
-                (1.02, 1),
-                (0.0, 9),
-                (1.5, 1),
-                (0.0, 31),
-                (1.02, 1),
-            ],
-            &[0, 20, 52],
-        );
+        check(&[(1.02, 1), (0.0, 9), (1.02, 1), (0.0, 9), (1.5, 1), (0.0, 31), (1.02, 1)], &[0, 20, 52]);
     }
 
     #[test]

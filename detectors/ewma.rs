@@ -8,8 +8,8 @@ use relight_core::{Span, Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::{MAX_SCORE, spread_floor};
-use crate::context::difference;
+use crate::arithmetic::{SIGMA_PER_MEAN_DEVIATION, difference, spread_floor};
+use crate::calibration::MAX_SCORE;
 use crate::elapsed::{Forgetting, secs};
 use crate::spec;
 
@@ -17,8 +17,6 @@ use crate::spec;
 pub(crate) const SPEC: DetectorSpec =
     spec::of::<Ewma>(|config| spec::shape::<Config>(config, &["half_life"]));
 
-/// Standard deviations per mean absolute deviation, of a normal distribution: sqrt(pi / 2).
-const SIGMA_PER_MEAN_DEVIATION: f64 = 1.253_314_137_315_500_1;
 /// No value moves level or spread by more than one of this many sigmas would. At 3, a train of 1 %
 /// spikes of any size widens the band by 3 % and moves the level by 0.03 sigma.
 const INFLUENCE: f64 = 3.0;
@@ -35,10 +33,7 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            half_life: Span::from_secs(600),
-            threshold: 4.0,
-        }
+        Self { half_life: Span::from_secs(600), threshold: 4.0 }
     }
 }
 
@@ -56,12 +51,7 @@ pub(crate) struct EwmaState {
     seen: u32,
     last_secs: u32,
 }
-codec_struct!(EwmaState {
-    level,
-    sigma,
-    seen,
-    last_secs
-});
+codec_struct!(EwmaState { level, sigma, seen, last_secs });
 
 impl Ewma {
     fn sigma(state: &EwmaState) -> f64 {
@@ -97,11 +87,7 @@ impl Detector for Ewma {
         let score = difference(value, state.level).abs() / width;
         Reading::new(
             score.min(MAX_SCORE),
-            Band {
-                expected: state.level,
-                lower: state.level - width,
-                upper: state.level + width,
-            },
+            Band { expected: state.level, lower: state.level - width, upper: state.level + width },
         )
     }
 
@@ -109,17 +95,10 @@ impl Detector for Ewma {
         if state.seen == 0 {
             state.level = value;
         } else if learn != Learn::Hold {
-            let rate = self
-                .forgetting
-                .rate(state.last_secs, at)
-                .max(1.0 / (f64::from(state.seen) + 1.0));
+            let rate = self.forgetting.rate(state.last_secs, at).max(1.0 / (f64::from(state.seen) + 1.0));
             let deviation = difference(value, state.level);
             // The first few deviations are the scale: there is nothing to clip them by.
-            let most = if state.seen < 5 {
-                f64::INFINITY
-            } else {
-                INFLUENCE * Self::sigma(state)
-            };
+            let most = if state.seen < 5 { f64::INFINITY } else { INFLUENCE * Self::sigma(state) };
             let clipped = deviation.clamp(-most, most);
             state.level += rate * clipped;
             let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();

@@ -7,6 +7,7 @@
 
 mod absence;
 mod adaptive;
+mod arithmetic;
 mod calendar;
 mod calibration;
 mod changepoint;
@@ -14,6 +15,7 @@ mod context;
 mod elapsed;
 mod emission;
 mod ewma;
+mod models;
 mod profile;
 mod seasonal;
 mod slots;
@@ -30,11 +32,5 @@ use relight_core::detector::DetectorSpec;
 pub use emission::Emission;
 
 /// Every detector, by name.
-pub const ALL: &[DetectorSpec] = &[
-    absence::SPEC,
-    adaptive::SPEC,
-    changepoint::SPEC,
-    ewma::SPEC,
-    seasonal::SPEC,
-    threshold::SPEC,
-];
+pub const ALL: &[DetectorSpec] =
+    &[absence::SPEC, adaptive::SPEC, changepoint::SPEC, ewma::SPEC, seasonal::SPEC, threshold::SPEC];

@@ -30,11 +30,7 @@ pub(crate) struct Profile {
 /// The curve of a history, oldest first; `None` if it is shorter than two days.
 pub(crate) fn learn(calendar: &mut Calendar, history: &[(Timestamp, f64)]) -> Option<Profile> {
     let (first, series) = hourly(history)?;
-    let periods: &[usize] = if series.len() >= 2 * WEEK {
-        &[DAY, WEEK]
-    } else {
-        &[DAY]
-    };
+    let periods: &[usize] = if series.len() >= 2 * WEEK { &[DAY, WEEK] } else { &[DAY] };
     if series.len() < 2 * periods[0] {
         return None;
     }
@@ -44,14 +40,7 @@ pub(crate) fn learn(calendar: &mut Calendar, history: &[(Timestamp, f64)]) -> Op
     let centred: Vec<f64> = series.iter().map(|v| (v - centre).clamp(-reach, reach)).collect();
     let fitted = MSTLModel::naive(periods.to_vec()).fit(&centred).ok()?;
     let parts = fitted.fit();
-    let recent = parts
-        .trend()
-        .iter()
-        .rev()
-        .take(DAY)
-        .map(|t| f64::from(*t))
-        .sum::<f64>()
-        / DAY as f64;
+    let recent = parts.trend().iter().rev().take(DAY).map(|t| f64::from(*t)).sum::<f64>() / DAY as f64;
     let season = |ix: usize| parts.seasonal().iter().map(|s| f64::from(s[ix])).sum::<f64>();
     let mut sums = vec![(0.0, 0_u32); WEEK];
     for ix in 0..series.len() {
@@ -61,22 +50,14 @@ pub(crate) fn learn(calendar: &mut Calendar, history: &[(Timestamp, f64)]) -> Op
     }
     let hours: Vec<Option<f64>> = sums
         .into_iter()
-        .map(|(sum, n)| {
-            (n > 0)
-                .then(|| centre + recent + sum / f64::from(n))
-                .filter(|v| v.is_finite())
-        })
+        .map(|(sum, n)| (n > 0).then(|| centre + recent + sum / f64::from(n)).filter(|v| v.is_finite()))
         .collect();
     let deviations = history
         .iter()
         .filter(|(_, value)| value.is_finite())
         .filter_map(|(at, value)| Some((value - hours[usize::from(calendar.place(*at).hour)]?).abs()));
     let sigma = SIGMA_PER_MAD * median(deviations.collect());
-    Some(Profile {
-        hours,
-        sigma,
-        weeks: (series.len() / WEEK).max(1) as u16,
-    })
+    Some(Profile { hours, sigma, weeks: (series.len() / WEEK).max(1) as u16 })
 }
 
 /// Hourly means and the number of the first hour; gaps are bridged by straight lines, since MSTL
@@ -86,25 +67,15 @@ fn hourly(history: &[(Timestamp, f64)]) -> Option<(i64, Vec<f64>)> {
     let last = hour_of(&history.last()?.0);
     let first = hour_of(&history.first()?.0).max(last - MOST_HOURS as i64 + 1);
     let mut means = vec![(0.0, 0.0); usize::try_from(last - first + 1).ok()?];
-    for (at, value) in history
-        .iter()
-        .filter(|(at, value)| hour_of(at) >= first && value.is_finite())
-    {
-        let Some(mean) = usize::try_from(hour_of(at) - first)
-            .ok()
-            .and_then(|ix| means.get_mut(ix))
-        else {
+    for (at, value) in history.iter().filter(|(at, value)| hour_of(at) >= first && value.is_finite()) {
+        let Some(mean) = usize::try_from(hour_of(at) - first).ok().and_then(|ix| means.get_mut(ix)) else {
             continue;
         };
         mean.1 += 1.0;
         mean.0 += value / mean.1 - mean.0 / mean.1;
     }
-    let known: Vec<(usize, f64)> = means
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| m.1 > 0.0)
-        .map(|(ix, m)| (ix, m.0))
-        .collect();
+    let known: Vec<(usize, f64)> =
+        means.iter().enumerate().filter(|(_, m)| m.1 > 0.0).map(|(ix, m)| (ix, m.0)).collect();
     let mut series = Vec::with_capacity(means.len());
     for pair in known.windows(2) {
         let ((from, a), (to, b)) = (pair[0], pair[1]);
@@ -132,9 +103,7 @@ mod tests {
     const START: i64 = 1_763_942_400;
 
     fn history(days: i64, value: impl Fn(i64) -> f64) -> Vec<(Timestamp, f64)> {
-        (0..days * 96)
-            .map(|i| (Timestamp::from_secs(START + i * 900), value(i / 4)))
-            .collect()
+        (0..days * 96).map(|i| (Timestamp::from_secs(START + i * 900), value(i / 4))).collect()
     }
 
     fn check(days: i64, offset: f64) {

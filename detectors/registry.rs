@@ -10,10 +10,7 @@ use serde_json::json;
 use crate::ALL;
 
 fn signal() -> SignalInfo {
-    SignalInfo {
-        name: "s".to_owned(),
-        interval: Span::from_secs(10),
-    }
+    SignalInfo { name: "s".to_owned(), interval: Span::from_secs(10) }
 }
 
 /// A bank of the defaults.
@@ -23,32 +20,15 @@ fn bank(spec: &DetectorSpec) -> Box<dyn Bank> {
 }
 
 fn feed(bank: &mut dyn Bank, start: i64, values: &[f64]) -> Vec<(f64, f64, f64, f64)> {
-    let mut out = Readings {
-        findings: Vec::new(),
-        all: Some(Vec::new()),
-    };
+    let mut out = Readings { findings: Vec::new(), all: Some(Vec::new()) };
     for (i, value) in values.iter().enumerate() {
         let at = Timestamp::from_secs(1_763_942_400 + 600 * (start + i as i64));
-        bank.step(
-            BinColumn {
-                at,
-                values: &[*value, f64::NAN],
-                missing: &[0, 9],
-            },
-            &mut out,
-        );
+        bank.step(BinColumn { at, values: &[*value, f64::NAN], missing: &[0, 9] }, &mut out);
     }
     let all = out.all.expect("was asked for");
     let first = all.into_iter().filter(|r| r.row == 0);
     first
-        .map(|r| {
-            (
-                r.reading.score,
-                r.reading.band.expected,
-                r.reading.band.lower,
-                r.reading.band.upper,
-            )
-        })
+        .map(|r| (r.reading.score, r.reading.band.expected, r.reading.band.lower, r.reading.band.upper))
         .collect()
 }
 
@@ -62,25 +42,11 @@ fn pages_have_the_fixed_headings() {
     for spec in ALL {
         let headings: Vec<&str> = spec.doc.lines().filter(|line| line.starts_with('#')).collect();
         let title = format!("# {}", spec.name);
-        let expected = [
-            title.as_str(),
-            "## What it does",
-            "## Use it when",
-            "## Parameters",
-            "## Example",
-            "## Source",
-        ];
+        let expected =
+            [title.as_str(), "## What it does", "## Use it when", "## Parameters", "## Example", "## Source"];
         assert_eq!(headings, expected, "{}.md", spec.name);
-        assert!(
-            spec.doc.contains("State: "),
-            "{}.md does not state the size of its state",
-            spec.name
-        );
-        assert!(
-            spec.doc.contains(&format!("type: {}", spec.name)),
-            "{}.md has no example",
-            spec.name
-        );
+        assert!(spec.doc.contains("State: "), "{}.md does not state the size of its state", spec.name);
+        assert!(spec.doc.contains(&format!("type: {}", spec.name)), "{}.md has no example", spec.name);
     }
 }
 
@@ -92,20 +58,12 @@ fn parameters_are_documented() {
         let defaults = (spec.defaults)();
         let schema = (spec.schema)();
         for key in defaults.as_object().expect("a config is a map").keys() {
-            assert!(
-                spec.doc.contains(&format!("| `{key}` |")),
-                "{}.md lacks a row for {key}",
-                spec.name
-            );
+            assert!(spec.doc.contains(&format!("| `{key}` |")), "{}.md lacks a row for {key}", spec.name);
             let described = schema["properties"][key]["description"].is_string();
             assert!(described, "{}.{key} has no description in the schema", spec.name);
         }
         for key in policy.as_object().expect("a policy is a map").keys() {
-            assert!(
-                spec.doc.contains(&format!("`{key}`")),
-                "{}.md does not speak of {key}",
-                spec.name
-            );
+            assert!(spec.doc.contains(&format!("`{key}`")), "{}.md does not speak of {key}", spec.name);
         }
     }
 }
@@ -116,11 +74,7 @@ fn unknown_parameters_are_errors() {
         let wrong = (spec.build)(&json!({"half_lfe": 1}), &Policy::default(), &signal());
         let message = wrong.err().expect("unknown parameter").to_string();
         assert!(message.contains("half_lfe"), "{}: {message}", spec.name);
-        assert!(
-            (spec.build)(&json!({}), &Policy::default(), &signal()).is_ok(),
-            "{}",
-            spec.name
-        );
+        assert!((spec.build)(&json!({}), &Policy::default(), &signal()).is_ok(), "{}", spec.name);
     }
 }
 
@@ -132,26 +86,12 @@ fn only_what_shapes_the_state_changes_its_shape() {
         (spec.state_shape)(config)
     };
     for spec in ALL {
-        assert_eq!(
-            (spec.state_shape)(&json!({})),
-            (spec.state_shape)(&(spec.defaults)()),
-            "{}",
-            spec.name
-        );
+        assert_eq!((spec.state_shape)(&json!({})), (spec.state_shape)(&(spec.defaults)()), "{}", spec.name);
     }
     assert_eq!(shape("ewma", &json!({"threshold": 9})), shape("ewma", &json!({})));
-    assert_ne!(
-        shape("ewma", &json!({"half_life": "1h"})),
-        shape("ewma", &json!({}))
-    );
-    assert_ne!(
-        shape("adaptive", &json!({"zone": "Asia/Tokyo"})),
-        shape("adaptive", &json!({}))
-    );
-    assert_ne!(
-        shape("seasonal", &json!({"period": "day"})),
-        shape("seasonal", &json!({}))
-    );
+    assert_ne!(shape("ewma", &json!({"half_life": "1h"})), shape("ewma", &json!({})));
+    assert_ne!(shape("adaptive", &json!({"zone": "Asia/Tokyo"})), shape("adaptive", &json!({})));
+    assert_ne!(shape("seasonal", &json!({"period": "day"})), shape("seasonal", &json!({})));
 }
 
 #[test]
@@ -164,18 +104,12 @@ fn wrong_values_are_errors_at_their_key() {
         ("adaptive", json!({"zone": ""}), "zone"),
         ("changepoint", json!({"min_shift": 9}), "min_shift"),
         ("threshold", json!({"above": 1, "below": 2}), "below"),
-        (
-            "threshold",
-            json!({"above": 1, "below": 0, "hysteresis": 0.6}),
-            "hysteresis",
-        ),
+        ("threshold", json!({"above": 1, "below": 0, "hysteresis": 0.6}), "hysteresis"),
         ("absence", json!({"patience": 0}), "patience"),
     ];
     for (name, config, path) in cases {
         let spec = ALL.iter().find(|spec| spec.name == name).expect("in the list");
-        let error = (spec.build)(&config, &Policy::default(), &signal())
-            .err()
-            .expect("wrong");
+        let error = (spec.build)(&config, &Policy::default(), &signal()).err().expect("wrong");
         assert_eq!(error.path, path, "{name} {config}: {error}");
     }
 }
@@ -200,10 +134,7 @@ fn state_sizes_are_as_stated() {
     }
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "shown by `cargo test -- --nocapture`, where the figures are read"
-)]
+#[expect(clippy::print_stdout, reason = "shown by `cargo test -- --nocapture`, where the figures are read")]
 fn println_size(name: &str, memory: usize, disk: usize) {
     println!("{name}: {memory} B a row in memory, {disk} B on disk, guard and last score included");
 }
@@ -215,9 +146,8 @@ fn state_survives_bit_for_bit() {
     for spec in ALL {
         let mut original = bank(spec);
         original.grow(2);
-        let values: Vec<f64> = (0..700)
-            .map(|i| (f64::from(i) * 0.618_034).fract() / 3.0 + f64::from(i / 400))
-            .collect();
+        let values: Vec<f64> =
+            (0..700).map(|i| (f64::from(i) * 0.618_034).fract() / 3.0 + f64::from(i / 400)).collect();
         feed(original.as_mut(), 0, &values);
         feed(original.as_mut(), 700, &[1e12, f64::NAN, -0.0, 0.3]);
         let mut bytes = Vec::new();
@@ -230,12 +160,7 @@ fn state_survives_bit_for_bit() {
         copy.save(&[0, 1], &mut again);
         assert_eq!(bytes, again, "{}", spec.name);
         let ours = format!("{:?}", feed(original.as_mut(), 704, &values));
-        assert_eq!(
-            ours,
-            format!("{:?}", feed(copy.as_mut(), 704, &values)),
-            "{}",
-            spec.name
-        );
+        assert_eq!(ours, format!("{:?}", feed(copy.as_mut(), 704, &values)), "{}", spec.name);
     }
 }
 
@@ -247,16 +172,10 @@ fn damaged_and_foreign_state_is_an_error() {
         let mut bytes = Vec::new();
         saved.save(&[0], &mut bytes);
         for cut in 0..bytes.len() {
-            assert!(
-                bank(spec)
-                    .load(spec.state_version, 1, &mut Reader::new(&bytes[..cut]))
-                    .is_err()
-            );
+            assert!(bank(spec).load(spec.state_version, 1, &mut Reader::new(&bytes[..cut])).is_err());
         }
         assert!(
-            bank(spec)
-                .load(spec.state_version + 1, 1, &mut Reader::new(&bytes))
-                .is_err(),
+            bank(spec).load(spec.state_version + 1, 1, &mut Reader::new(&bytes)).is_err(),
             "{}",
             spec.name
         );

@@ -16,9 +16,9 @@ use relight_core::{Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::arithmetic::{SIGMA_PER_MEAN_DEVIATION, difference, rate, spread_floor};
 use crate::calendar::{Calendar, DAY, Place, WEEK};
-use crate::calibration::{MAX_SCORE, WARM, spread_floor};
-use crate::context::{difference, rate};
+use crate::calibration::{MAX_SCORE, WARM};
 use crate::profile;
 use crate::slots::{Slots, extend};
 use crate::spec;
@@ -59,11 +59,7 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            zone: "UTC".to_owned(),
-            period: Period::Week,
-            threshold: 4.0,
-        }
+        Self { zone: "UTC".to_owned(), period: Period::Week, threshold: 4.0 }
     }
 }
 
@@ -73,7 +69,6 @@ const INFLUENCE: f64 = 3.0;
 const SPREAD_RATE: f64 = 1e-3;
 /// The share that the latest visit of an hour has in its slot, once there were several.
 const VISIT_RATE: f32 = 0.25;
-const SIGMA_PER_MEAN_DEVIATION: f64 = 1.253_314_137_315_500_1;
 /// No half-hour: the row has not been visited.
 const NOWHERE: u16 = u16::MAX;
 
@@ -98,17 +93,7 @@ struct Row {
     /// Half-hour of the week, or [`NOWHERE`].
     half: u16,
 }
-codec_struct!(Row {
-    origin,
-    here,
-    beside,
-    mean,
-    sigma,
-    count,
-    seen,
-    visits,
-    half
-});
+codec_struct!(Row { origin, here, beside, mean, sigma, count, seen, visits, half });
 
 impl Row {
     fn new() -> Self {
@@ -136,11 +121,7 @@ impl Row {
         }
         // 1 in the middle of the hour, 1/2 at its ends.
         let weight = 1.0 - (place.over - 0.5).abs();
-        let beside = if self.beside.is_nan() {
-            self.here
-        } else {
-            self.beside
-        };
+        let beside = if self.beside.is_nan() { self.here } else { self.beside };
         Some(self.origin + f64::from(weight * self.here + (1.0 - weight) * beside))
     }
 
@@ -152,25 +133,15 @@ impl Row {
         let score = difference(value, expected).abs() / width;
         Reading::new(
             score.min(MAX_SCORE),
-            Band {
-                expected,
-                lower: expected - width,
-                upper: expected + width,
-            },
+            Band { expected, lower: expected - width, upper: expected + width },
         )
     }
 
     fn learn(&mut self, place: Place, value: f64) {
         let offset = difference(value, self.origin);
-        let centre = self
-            .expected(place)
-            .map_or(f64::from(self.mean), |e| e - self.origin);
+        let centre = self.expected(place).map_or(f64::from(self.mean), |e| e - self.origin);
         let deviation = offset - centre;
-        let most = if self.seen < 5 {
-            f64::INFINITY
-        } else {
-            INFLUENCE * self.sigma()
-        };
+        let most = if self.seen < 5 { f64::INFINITY } else { INFLUENCE * self.sigma() };
         let clipped = deviation.clamp(-most, most);
         if self.seen > 0 {
             let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
@@ -179,11 +150,7 @@ impl Row {
         self.seen = self.seen.saturating_add(1);
         self.count = self.count.saturating_add(1);
         // What the value says of the whole hour: its deviation, in the middle of it.
-        let typical = if self.here.is_nan() {
-            centre
-        } else {
-            f64::from(self.here)
-        };
+        let typical = if self.here.is_nan() { centre } else { f64::from(self.here) };
         self.mean += ((typical + clipped - f64::from(self.mean)) / f64::from(self.count)) as f32;
     }
 }
@@ -214,11 +181,7 @@ fn build(
     let config: Config = spec::parse(config)?;
     spec::positive("threshold", config.threshold)?;
     let calendar = Calendar::new(&config.zone)?;
-    Ok(Arc::new(Source {
-        config,
-        calendar,
-        policy: policy.clone(),
-    }))
+    Ok(Arc::new(Source { config, calendar, policy: policy.clone() }))
 }
 
 impl Period {
@@ -275,11 +238,7 @@ impl SeasonalBank {
         if row.half != NOWHERE && row.half / 2 != u16::from(place.hour) {
             self.close_hour(ix);
         }
-        let neighbour = if place.over >= 0.5 {
-            hour + 1
-        } else {
-            hour + WEEK - 1
-        } % WEEK;
+        let neighbour = if place.over >= 0.5 { hour + 1 } else { hour + WEEK - 1 } % WEEK;
         let (here, beside) = (self.look_up(ix, hour), self.look_up(ix, neighbour));
         let row = &mut self.rows[ix];
         (row.here, row.beside, row.half) = (here, beside, half);
@@ -306,11 +265,7 @@ impl SeasonalBank {
         self.turn(ix, place);
         let row = &mut self.rows[ix];
         let mut reading = self.policy.mask(value, row.judge(place, value, self.threshold));
-        let warm_up = if self.policy.warm_up > 0 {
-            self.policy.warm_up
-        } else {
-            WARM
-        };
+        let warm_up = if self.policy.warm_up > 0 { self.policy.warm_up } else { WARM };
         if u32::from(row.seen) < warm_up {
             reading.score = reading.score.min(1.0);
         }
@@ -330,13 +285,7 @@ impl SeasonalBank {
         if u32::from(row.seen) == WARM && f64::from(row.mean).abs() > 1e4 * row.sigma() {
             self.recentre(ix);
         }
-        RowReading {
-            row: ix as u32,
-            value,
-            reading,
-            relearned: decision.relearn,
-            onset: None,
-        }
+        RowReading { row: ix as u32, value, reading, relearned: decision.relearn, onset: None }
     }
 
     /// The first value gave the table its origin. If it was a wild one the table is useless: begin it anew.
@@ -419,9 +368,8 @@ impl Bank for SeasonalBank {
         self.slots.clear(ix);
         for slot in 0..slots {
             let hours = (slot..WEEK).step_by(slots).filter_map(|hour| profile.hours[hour]);
-            let (sum, n) = hours.fold((0.0, 0.0), |(sum, n), value| {
-                (sum + difference(value, origin), n + 1.0)
-            });
+            let (sum, n) =
+                hours.fold((0.0, 0.0), |(sum, n), value| (sum + difference(value, origin), n + 1.0));
             if n > 0.0 {
                 self.slots.set(slot, ix, (sum / n) as f32);
             }
@@ -430,9 +378,7 @@ impl Bank for SeasonalBank {
         self.rows[ix] = Row {
             origin,
             sigma: profile.sigma.min(1e30) as f32,
-            seen: u16::try_from(history.len())
-                .unwrap_or(u16::MAX)
-                .max(WARM as u16 + 1),
+            seen: u16::try_from(history.len()).unwrap_or(u16::MAX).max(WARM as u16 + 1),
             visits: profile.weeks.saturating_mul(WEEK as u16),
             ..Row::new()
         };

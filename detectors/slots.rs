@@ -30,10 +30,7 @@ pub(crate) struct Slots {
 impl Slots {
     /// Empty tables of `slots` slots.
     pub(crate) fn new(slots: usize) -> Self {
-        Self {
-            cells: vec![Vec::new(); slots],
-            exponents: Vec::new(),
-        }
+        Self { cells: vec![Vec::new(); slots], exponents: Vec::new() }
     }
 
     /// Appends rows until there are `rows`.
@@ -89,10 +86,7 @@ impl Slots {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.cells
-            .iter()
-            .map(|column| column.capacity() + size_of::<Vec<i8>>())
-            .sum::<usize>()
+        self.cells.iter().map(|column| column.capacity() + size_of::<Vec<i8>>()).sum::<usize>()
             + self.exponents.capacity()
     }
 
@@ -102,10 +96,7 @@ impl Slots {
 
     /// Doubles the step until `value` fits, at once rather than bit by bit: each rounding costs half a step.
     fn coarsen(&mut self, row: usize, value: f32) {
-        let needed = (value.abs() / TOP)
-            .log2()
-            .ceil()
-            .clamp(f32::from(FINEST), f32::from(COARSEST)) as i8;
+        let needed = (value.abs() / TOP).log2().ceil().clamp(f32::from(FINEST), f32::from(COARSEST)) as i8;
         let needed = needed.max(self.exponents[row].saturating_add(1));
         let shrink = (f32::from(needed) - f32::from(self.exponents[row])).exp2();
         for column in &mut self.cells {
@@ -153,21 +144,14 @@ mod tests {
     /// Guarantee: whatever order values come in, each reads back to within 1.2 % of the largest.
     #[test]
     fn range_grows_without_losing_the_table() {
-        for values in [
-            [1.0, 2.0, 1e6],
-            [1e6, 1.0, 2.0],
-            [-3.0, 0.5, 7.25],
-            [1e-9, -2e-9, 0.0],
-            [1e30, -1e30, 0.0],
-        ] {
+        for values in
+            [[1.0, 2.0, 1e6], [1e6, 1.0, 2.0], [-3.0, 0.5, 7.25], [1e-9, -2e-9, 0.0], [1e30, -1e30, 0.0]]
+        {
             let slots = table(&values);
             let largest = values.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
             for (slot, value) in values.iter().enumerate() {
                 let read = slots.get(slot, 0).expect("was set");
-                assert!(
-                    (read - value).abs() <= largest * 0.012,
-                    "{values:?}: {value} read as {read}"
-                );
+                assert!((read - value).abs() <= largest * 0.012, "{values:?}: {value} read as {read}");
             }
         }
     }

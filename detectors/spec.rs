@@ -23,15 +23,10 @@ pub(crate) fn parse<C: DeserializeOwned>(config: &serde_json::Value) -> Result<C
 /// One `key=value` line for each of the parameters that shape the state. A default that is written out
 /// has the same shape as one that is not; a config that is wrong has none.
 pub(crate) fn shape<C: Serialize + DeserializeOwned>(config: &serde_json::Value, keys: &[&str]) -> String {
-    let Some(config) = parse::<C>(config)
-        .ok()
-        .and_then(|config| serde_json::to_value(config).ok())
-    else {
+    let Some(config) = parse::<C>(config).ok().and_then(|config| serde_json::to_value(config).ok()) else {
         return String::new();
     };
-    keys.iter().fold(String::new(), |lines, key| {
-        lines + key + "=" + &config[key].to_string() + "\n"
-    })
+    keys.iter().fold(String::new(), |lines, key| lines + key + "=" + &config[key].to_string() + "\n")
 }
 
 /// Fails unless a parameter is a positive number.

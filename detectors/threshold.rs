@@ -15,10 +15,7 @@ use crate::spec;
 pub(crate) const SPEC: DetectorSpec = DetectorSpec {
     // A limit that was set by hand is never a new normal.
     build: |config, policy, signal| {
-        let policy = Policy {
-            relearn_after: Span::from_ns(i64::MAX),
-            ..policy.clone()
-        };
+        let policy = Policy { relearn_after: Span::from_ns(i64::MAX), ..policy.clone() };
         source_of::<Threshold>(config, &policy, signal)
     },
     ..spec::of::<Threshold>(|_| String::new())
@@ -63,10 +60,7 @@ impl Detector for Threshold {
         let upper = config.above.unwrap_or(f64::INFINITY);
         let lower = config.below.unwrap_or(f64::NEG_INFINITY);
         if upper.is_nan() || lower.is_nan() || lower > upper {
-            return Err(ConfigError::at(
-                "below",
-                format!("{lower} is above `above`, {upper}"),
-            ));
+            return Err(ConfigError::at("below", format!("{lower} is above `above`, {upper}")));
         }
         if !(config.hysteresis >= 0.0
             && config.hysteresis.is_finite()
@@ -77,11 +71,7 @@ impl Detector for Threshold {
                 "must be at least 0 and leave room between the limits",
             ));
         }
-        Ok(Self {
-            lower,
-            upper,
-            hysteresis: config.hysteresis,
-        })
+        Ok(Self { lower, upper, hysteresis: config.hysteresis })
     }
 
     fn init(&self) -> Crossed {
@@ -89,38 +79,16 @@ impl Detector for Threshold {
     }
 
     fn judge(&self, state: &Crossed, _: Timestamp, value: f64) -> Reading {
-        let upper = if state.above {
-            self.upper - self.hysteresis
-        } else {
-            self.upper
-        };
-        let lower = if state.below {
-            self.lower + self.hysteresis
-        } else {
-            self.lower
-        };
+        let upper = if state.above { self.upper - self.hysteresis } else { self.upper };
+        let lower = if state.below { self.lower + self.hysteresis } else { self.lower };
         let beyond = (value - upper).max(lower - value);
         let limit = if value > upper { upper } else { lower };
         // 2 at twice the limit: how far beyond it, in units of the limit itself.
-        let score = if beyond > 0.0 {
-            1.0 + (beyond / limit.abs().max(1e-9)).max(f64::EPSILON)
-        } else {
-            0.0
-        };
-        Reading::new(
-            score.min(MAX_SCORE),
-            Band {
-                expected: f64::NAN,
-                lower,
-                upper,
-            },
-        )
+        let score = if beyond > 0.0 { 1.0 + (beyond / limit.abs().max(1e-9)).max(f64::EPSILON) } else { 0.0 };
+        Reading::new(score.min(MAX_SCORE), Band { expected: f64::NAN, lower, upper })
     }
 
     fn absorb(&self, state: &mut Crossed, _: Timestamp, value: f64, reading: &Reading, _: Learn) {
-        *state = Crossed {
-            above: value > reading.band.upper,
-            below: value < reading.band.lower,
-        };
+        *state = Crossed { above: value > reading.band.upper, below: value < reading.band.lower };
     }
 }

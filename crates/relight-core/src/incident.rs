@@ -201,7 +201,10 @@ pub enum ActionState {
 impl ActionState {
     /// Whether nothing more will happen to it.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Blocked | Self::Succeeded | Self::Ineffective | Self::Inconclusive | Self::Failed)
+        matches!(
+            self,
+            Self::Blocked | Self::Succeeded | Self::Ineffective | Self::Inconclusive | Self::Failed
+        )
     }
 }
 

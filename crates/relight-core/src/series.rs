@@ -37,7 +37,10 @@ pub fn hash(bytes: &[u8]) -> u64 {
 
 /// Sorted, unique labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(from = "std::collections::BTreeMap<String, String>", into = "std::collections::BTreeMap<String, String>")]
+#[serde(
+    from = "std::collections::BTreeMap<String, String>",
+    into = "std::collections::BTreeMap<String, String>"
+)]
 pub struct Labels(Vec<(String, String)>);
 
 impl Labels {

@@ -188,7 +188,8 @@ impl FromStr for Span {
     type Err = TimeError;
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        let bad = || TimeError(format!("`{text}` is no duration (write it as `10s`, `1m30s`, `250ms`, `7d`)"));
+        let bad =
+            || TimeError(format!("`{text}` is no duration (write it as `10s`, `1m30s`, `250ms`, `7d`)"));
         let mut rest = text.trim();
         let mut total = 0_i64;
         if rest.is_empty() {

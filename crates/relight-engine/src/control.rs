@@ -141,12 +141,7 @@ impl Control {
                 rules_of[*detector].push(rule);
             }
         }
-        let nothing = Applied {
-            turn: Timestamp::MIN,
-            count: 0,
-            digest: 0,
-            control: Timestamp::MIN,
-        };
+        let nothing = Applied { turn: Timestamp::MIN, count: 0, digest: 0, control: Timestamp::MIN };
         let mut control = Self {
             rules_of,
             applied: state.applied_through.unwrap_or(nothing),
@@ -183,10 +178,7 @@ impl Control {
     /// live incident. Sorted.
     pub fn queries(&self, findings: &[Finding]) -> Vec<GroupQuery> {
         let mut queries: BTreeSet<GroupQuery> = self.group_findings(findings).into_keys().collect();
-        let watched = self
-            .groups
-            .iter()
-            .filter(|(_, id)| self.incidents.get(*id).is_some_and(is_watched));
+        let watched = self.groups.iter().filter(|(_, id)| self.incidents.get(*id).is_some_and(is_watched));
         queries.extend(watched.map(|(query, _)| query.clone()));
         queries.into_iter().collect()
     }
@@ -207,12 +199,7 @@ impl Control {
             self.counters.digest_mismatches += u64::from(differs);
             return;
         }
-        self.applied = Applied {
-            turn: turn.end,
-            count: self.applied.count + 1,
-            digest,
-            ..self.applied
-        };
+        self.applied = Applied { turn: turn.end, count: self.applied.count + 1, digest, ..self.applied };
         let mut out = Out::new(effects);
         self.run_deadlines(turn.end.minus(Span::from_ns(1)), &mut out);
         self.move_control(turn.end);
@@ -238,12 +225,7 @@ impl Control {
         self.run_deadlines(now.minus(Span::from_ns(1)), &mut out);
         self.move_control(now);
         match input {
-            ControlInput::Outcome {
-                at,
-                action,
-                ok,
-                detail,
-            } => {
+            ControlInput::Outcome { at, action, ok, detail } => {
                 self.outcome(&action, at, ok, detail, &mut out);
             }
             ControlInput::Command { at, verb, target } => self.command(at, &verb, &target, &mut out),
@@ -294,13 +276,8 @@ impl Control {
         let mut groups: BTreeMap<GroupQuery, Vec<&Finding>> = BTreeMap::new();
         for finding in findings {
             for rule in self.rules_of.get(finding.detector).into_iter().flatten() {
-                let group = self.settings.rules[*rule]
-                    .group_by
-                    .group(KeyView::new(&finding.row));
-                groups
-                    .entry(GroupQuery { rule: *rule, group })
-                    .or_default()
-                    .push(finding);
+                let group = self.settings.rules[*rule].group_by.group(KeyView::new(&finding.row));
+                groups.entry(GroupQuery { rule: *rule, group }).or_default().push(finding);
             }
         }
         groups
@@ -314,29 +291,16 @@ impl Control {
                 continue;
             };
             let findings = groups.get(query).map_or(&[][..], Vec::as_slice);
-            let group = GroupTurn {
-                rule,
-                query,
-                start: turn.start,
-                end: turn.end,
-                views,
-                findings,
-            };
+            let group = GroupTurn { rule, query, start: turn.start, end: turn.end, views, findings };
             self.group_turn(&group, out);
         }
     }
 
     fn next_deadline(&self) -> Option<(Timestamp, &str)> {
-        let waits = |action: &&Action| {
-            matches!(
-                action.state,
-                ActionState::Verifying | ActionState::AwaitingApproval
-            )
-        };
+        let waits =
+            |action: &&Action| matches!(action.state, ActionState::Verifying | ActionState::AwaitingApproval);
         let waiting = self.actions.values().filter(waits);
-        waiting
-            .filter_map(|action| Some((action.verify_until?, action.id.as_str())))
-            .min()
+        waiting.filter_map(|action| Some((action.verify_until?, action.id.as_str()))).min()
     }
 
     /// Deadlines up to and with `until`, each at its own time, until none is due.
@@ -350,19 +314,9 @@ impl Control {
 
     /// Live incidents whose rule is gone.
     fn retire_orphans(&mut self, out: &mut Out<'_>) {
-        let known: BTreeSet<&str> = self
-            .settings
-            .rules
-            .iter()
-            .map(|rule| rule.name.as_str())
-            .collect();
+        let known: BTreeSet<&str> = self.settings.rules.iter().map(|rule| rule.name.as_str()).collect();
         let gone = |incident: &&Incident| incident.is_live() && !known.contains(incident.rule.as_str());
-        let orphans: Vec<String> = self
-            .incidents
-            .values()
-            .filter(gone)
-            .map(|i| i.id.clone())
-            .collect();
+        let orphans: Vec<String> = self.incidents.values().filter(gone).map(|i| i.id.clone()).collect();
         for id in orphans {
             let Some(mut incident) = self.incidents.remove(&id) else {
                 continue;

@@ -252,7 +252,9 @@ fn row_key(name: &str, by: &By, view: KeyView<'_>) -> Vec<u8> {
     let mut key = Vec::new();
     match by {
         By::All => encode_key(name, view.labels(), &mut key),
-        By::Labels(by) => encode_key(name, view.labels().filter(|(k, _)| by.iter().any(|b| b == k)), &mut key),
+        By::Labels(by) => {
+            encode_key(name, view.labels().filter(|(k, _)| by.iter().any(|b| b == k)), &mut key)
+        }
     }
     key
 }

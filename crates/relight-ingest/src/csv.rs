@@ -31,12 +31,8 @@ pub(crate) struct Layout {
 impl Layout {
     /// Tells from the first line, and the second where the first is a header; `None` if this is no table.
     pub(crate) fn of(first: &str, second: Option<&str>) -> Option<Self> {
-        let plain = Self {
-            time: 0,
-            value: 1,
-            header: false,
-        };
-        if Row::read(first, plain).is_some_and(|row| row.sample().is_ok()) {
+        let plain = Self { time: 0, value: 1, header: false };
+        if Row::read(first, plain).sample().is_ok() {
             return Some(plain);
         }
         let names = fields(first.strip_prefix(BOM).unwrap_or(first));
@@ -45,14 +41,11 @@ impl Layout {
             (Some(time), Some(value)) => (time, value),
             _ => (0, 1),
         };
-        let layout = Self {
-            time,
-            value,
-            header: true,
-        };
+        let layout = Self { time, value, header: true };
         let is_table = match second {
             Some(second) => {
-                Row::read(second, layout).is_some_and(|row| table_time(row.time.as_bytes()).is_some())
+                let row = Row::read(second, layout);
+                row.value.is_some() && table_time(row.time.trim().as_bytes()).is_some()
             }
             None => names.len() > 1 && find("timestamp").is_some(),
         };
@@ -61,45 +54,32 @@ impl Layout {
 
     /// For a file that is a CSV by its name only: the rows will tell what is wrong with them.
     pub(crate) const fn unknown() -> Self {
-        Self {
-            time: 0,
-            value: 1,
-            header: false,
-        }
+        Self { time: 0, value: 1, header: false }
     }
 }
 
-/// The two fields of a row that matter, as they are written.
+/// The two fields of a row that matter, as they are written; a time that is missing is empty.
 struct Row {
     time: String,
-    value: String,
+    value: Option<String>,
 }
 
 impl Row {
-    fn read(line: &str, layout: Layout) -> Option<Self> {
+    fn read(line: &str, layout: Layout) -> Self {
         let mut fields = fields(line.strip_prefix(BOM).unwrap_or(line));
         let mut take = |ix: usize| fields.get_mut(ix).map(std::mem::take);
-        Some(Self {
-            time: take(layout.time)?,
-            value: take(layout.value)?,
-        })
+        Self { time: take(layout.time).unwrap_or_default(), value: take(layout.value) }
     }
 
     fn sample(&self) -> Result<(Timestamp, f64), (Reason, &'static str)> {
         let at = table_time(self.time.trim().as_bytes())
             .ok_or((Reason::Malformed, "the time is neither epoch time nor ISO 8601"))?;
-        let value = self.value.trim();
+        let value = self.value.as_deref().ok_or((Reason::Malformed, "fewer columns than needed"))?.trim();
         if value.is_empty() {
             return Err((Reason::NoRecordedValue, "there is no value"));
         }
-        let value: f64 = value
-            .parse()
-            .map_err(|_| (Reason::Malformed, "the value is no number"))?;
-        if value.is_finite() {
-            Ok((at, value))
-        } else {
-            Err((Reason::NonFinite, "the value is not finite"))
-        }
+        let value: f64 = value.parse().map_err(|_| (Reason::Malformed, "the value is no number"))?;
+        if value.is_finite() { Ok((at, value)) } else { Err((Reason::NonFinite, "the value is not finite")) }
     }
 }
 
@@ -107,10 +87,7 @@ fn fields(line: &str) -> Vec<String> {
     if !line.contains('"') {
         return line.split(',').map(str::to_owned).collect();
     }
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(line.as_bytes());
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(line.as_bytes());
     let mut record = csv::StringRecord::new();
     match reader.read_record(&mut record) {
         Ok(true) => record.iter().map(str::to_owned).collect(),
@@ -129,18 +106,12 @@ impl Csv {
     pub(crate) fn new(layout: Layout, series: &str) -> Self {
         let mut key = Vec::new();
         encode_key(series, std::iter::empty(), &mut key);
-        Self {
-            layout,
-            header_due: layout.header,
-            key,
-        }
+        Self { layout, header_due: layout.header, key }
     }
 
     fn row(&self, line: &[u8]) -> Result<(Timestamp, f64), (Reason, &'static str)> {
         let text = std::str::from_utf8(line).map_err(|_| (Reason::Malformed, "not UTF-8"))?;
-        Row::read(text, self.layout)
-            .ok_or((Reason::Malformed, "fewer columns than needed"))?
-            .sample()
+        Row::read(text, self.layout).sample()
     }
 }
 
@@ -150,9 +121,7 @@ impl Decoder for Csv {
             return None;
         }
         match self.row(line) {
-            Ok((at, value)) => out
-                .record
-                .push_point(&self.key, at, Timestamp::MIN, Kind::Gauge, value),
+            Ok((at, value)) => out.record.push_point(&self.key, at, Timestamp::MIN, Kind::Gauge, value),
             Err((reason @ Reason::Malformed, why)) => out.refuse(reason, why),
             Err((reason, _)) => out.record.refuse(reason),
         }
@@ -193,12 +162,7 @@ pub struct SampleRows {
 pub fn sample_rows(path: &Path) -> Result<SampleRows, IngestError> {
     let opened = file::open(path)?;
     let (layout, bytes) = sniff::layout(path, opened.bytes)?;
-    Ok(SampleRows {
-        path: path.to_owned(),
-        lines: Lines::new(bytes),
-        layout,
-        header_due: layout.header,
-    })
+    Ok(SampleRows { path: path.to_owned(), lines: Lines::new(bytes), layout, header_due: layout.header })
 }
 
 impl SampleRows {
@@ -206,11 +170,7 @@ impl SampleRows {
     pub fn next_row(&mut self) -> Result<Option<SampleRow>, IngestError> {
         loop {
             let line = self.lines.count();
-            let failed = |source| IngestError::Read {
-                path: self.path.clone(),
-                line,
-                source,
-            };
+            let failed = |source| IngestError::Read { path: self.path.clone(), line, source };
             let (offset, line) = self.lines.read().map_err(failed)?;
             let text = match line {
                 Line::End => return Ok(None),
@@ -221,16 +181,12 @@ impl SampleRows {
             if std::mem::take(&mut self.header_due) {
                 continue;
             }
-            let empty = || Row {
-                time: String::new(),
-                value: String::new(),
-            };
-            let row = Row::read(&text, self.layout).unwrap_or_else(empty);
+            let row = Row::read(&text, self.layout);
             let accepted = row.sample().is_ok();
             return Ok(Some(SampleRow {
                 offset,
                 timestamp: row.time,
-                value: row.value,
+                value: row.value.unwrap_or_default(),
                 accepted,
             }));
         }
@@ -266,14 +222,8 @@ mod tests {
             "1493568000,1.5,0\n1493568060,2,1",
             &["0: 2017-04-30T16:00:00Z 1.5", "1: 2017-04-30T16:01:00Z 2"],
         );
-        check(
-            "value,label,timestamp\n3,0,1493568000\n",
-            &["1: 2017-04-30T16:00:00Z 3"],
-        );
-        check(
-            "\u{FEFF}time,cpu\n\"2014-04-01 00:00:00\",\"20\"",
-            &["1: 2014-04-01T00:00:00Z 20"],
-        );
+        check("value,label,timestamp\n3,0,1493568000\n", &["1: 2017-04-30T16:00:00Z 3"]);
+        check("\u{FEFF}time,cpu\n\"2014-04-01 00:00:00\",\"20\"", &["1: 2014-04-01T00:00:00Z 20"]);
         check(
             "1493568000,1\n1493568060\n1493568120,\n1493568180,nan\nnoon,1\n1493568240,x\n1493568300,2",
             &[
@@ -290,12 +240,9 @@ mod tests {
 
     #[test]
     fn other_text_is_no_table() {
-        for (first, second) in [
-            ("{\"t\":1}", None),
-            ("signals:", Some("  a,b: c")),
-            ("a,b", Some("c,d")),
-            ("", None),
-        ] {
+        for (first, second) in
+            [("{\"t\":1}", None), ("signals:", Some("  a,b: c")), ("a,b", Some("c,d")), ("", None)]
+        {
             assert_eq!(Layout::of(first, second), None, "{first}");
         }
     }

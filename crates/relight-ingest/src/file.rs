@@ -56,13 +56,8 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 
 pub(crate) fn open(path: &Path) -> Result<Opened, IngestError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => IngestError::Missing {
-            path: path.to_owned(),
-        },
-        _ => IngestError::Open {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => IngestError::Missing { path: path.to_owned() },
+        _ => IngestError::Open { path: path.to_owned(), source },
     };
     let consumed = Consumed::default();
     let (inner, total): (Bytes, u64) = if is_stdin(path) {
@@ -72,16 +67,9 @@ pub(crate) fn open(path: &Path) -> Result<Opened, IngestError> {
         let total = file.metadata().map_err(failed)?.len();
         (Box::new(file), total)
     };
-    let counting = Counting {
-        inner,
-        consumed: consumed.clone(),
-    };
+    let counting = Counting { inner, consumed: consumed.clone() };
     let bytes = decompress(BufReader::with_capacity(READ_BYTES, counting)).map_err(failed)?;
-    Ok(Opened {
-        bytes,
-        consumed,
-        total,
-    })
+    Ok(Opened { bytes, consumed, total })
 }
 
 fn decompress<R: Read + Send + 'static>(mut reader: BufReader<R>) -> io::Result<Bytes> {

@@ -26,18 +26,8 @@ fn read_all(bytes: &[u8], skip: u64) -> Result<usize, IngestError> {
         let (mut record, mut offsets) = (Record::default(), Vec::new());
         while let Some(partition) = source.next(&mut record)? {
             assert!((partition as usize) < source.partitions().len());
-            assert!(
-                record
-                    .points
-                    .iter()
-                    .all(|p| p.value.is_finite() && !record.key(p).is_empty())
-            );
-            assert!(
-                record
-                    .histograms
-                    .iter()
-                    .all(relight_core::record::Histogram::is_valid)
-            );
+            assert!(record.points.iter().all(|p| p.value.is_finite() && !record.key(p).is_empty()));
+            assert!(record.histograms.iter().all(relight_core::record::Histogram::is_valid));
             assert!(offsets.last().is_none_or(|last| *last < record.offset) && record.offset >= skip);
             offsets.push(record.offset);
         }
@@ -60,10 +50,7 @@ enum Mutation {
 fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
         (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
-        (
-            any::<usize>(),
-            prop::sample::select(b"{}[]\",:\\\n0-9.eE#= \xFF".to_vec())
-        )
+        (any::<usize>(), prop::sample::select(b"{}[]\",:\\\n0-9.eE#= \xFF".to_vec()))
             .prop_map(|(at, byte)| Mutation::Set(at, byte)),
         (any::<usize>(), 1..20_usize).prop_map(|(at, n)| Mutation::Cut(at, n)),
         (any::<usize>(), 1..200_usize).prop_map(|(at, n)| Mutation::Double(at, n)),

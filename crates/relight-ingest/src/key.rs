@@ -23,16 +23,10 @@ pub(crate) fn settle(pairs: &mut Vec<(&str, &str)>) -> Result<(), String> {
     }
     for (key, value) in pairs {
         if key.len() > MAX_KEY_BYTES {
-            return Err(format!(
-                "a label name of {} bytes (at most {MAX_KEY_BYTES})",
-                key.len()
-            ));
+            return Err(format!("a label name of {} bytes (at most {MAX_KEY_BYTES})", key.len()));
         }
         if value.len() > MAX_VALUE_BYTES {
-            return Err(format!(
-                "label `{key}` has {} bytes (at most {MAX_VALUE_BYTES})",
-                value.len()
-            ));
+            return Err(format!("label `{key}` has {} bytes (at most {MAX_VALUE_BYTES})", value.len()));
         }
     }
     Ok(())
@@ -41,10 +35,7 @@ pub(crate) fn settle(pairs: &mut Vec<(&str, &str)>) -> Result<(), String> {
 /// Replaces `out` by the canonical key of a name and its labels.
 pub(crate) fn encode(name: &str, pairs: &mut Vec<(&str, &str)>, out: &mut Vec<u8>) -> Result<(), String> {
     if name.len() > MAX_NAME_BYTES {
-        return Err(format!(
-            "a metric name of {} bytes (at most {MAX_NAME_BYTES})",
-            name.len()
-        ));
+        return Err(format!("a metric name of {} bytes (at most {MAX_NAME_BYTES})", name.len()));
     }
     settle(pairs)?;
     out.clear();
@@ -55,11 +46,7 @@ pub(crate) fn encode(name: &str, pairs: &mut Vec<(&str, &str)>, out: &mut Vec<u8
 /// Labels of an event.
 pub(crate) fn labels(pairs: &mut Vec<(&str, &str)>) -> Result<Labels, String> {
     settle(pairs)?;
-    Ok(Labels::new(
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
-    ))
+    Ok(Labels::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))))
 }
 
 #[cfg(test)]
@@ -69,12 +56,8 @@ mod tests {
     #[test]
     fn keys_are_canonical_and_the_later_label_wins() {
         let mut out = Vec::new();
-        encode(
-            "m",
-            &mut vec![("b", "1"), ("a", "2"), ("b", "3"), ("b", "4")],
-            &mut out,
-        )
-        .expect("within limits");
+        encode("m", &mut vec![("b", "1"), ("a", "2"), ("b", "3"), ("b", "4")], &mut out)
+            .expect("within limits");
         assert_eq!(out, b"m\xFEa\xFF2\xFEb\xFF4");
     }
 

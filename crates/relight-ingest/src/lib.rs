@@ -71,11 +71,7 @@ pub fn recorded_outcomes(path: &Path) -> Result<Vec<ControlRecord>, IngestError>
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for file in if path.is_dir() {
-        captures_in(path)?
-    } else {
-        vec![path.to_owned()]
-    } {
+    for file in if path.is_dir() { captures_in(path)? } else { vec![path.to_owned()] } {
         match source::outcomes(&file) {
             Ok(outcomes) => found.extend(outcomes),
             Err(IngestError::Labels { .. }) if path.is_dir() => {}
@@ -96,26 +92,18 @@ fn open_folder(path: &Path) -> Result<Vec<Box<dyn CaptureSource>>, IngestError> 
         }
     }
     if sources.is_empty() {
-        return Err(IngestError::NoCaptures {
-            path: path.to_owned(),
-        });
+        return Err(IngestError::NoCaptures { path: path.to_owned() });
     }
     Ok(sources)
 }
 
 /// Files of a folder that are named like captures, in name order.
 fn captures_in(path: &Path) -> Result<Vec<PathBuf>, IngestError> {
-    let failed = |source| IngestError::Open {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| IngestError::Open { path: path.to_owned(), source };
     let entries = std::fs::read_dir(path).map_err(failed)?;
     let mut files = entries
         .map(|entry| Ok(entry.map_err(failed)?.path()))
-        .filter(|file| {
-            file.as_ref()
-                .map_or(true, |file: &PathBuf| sniff::named_like_a_capture(file))
-        })
+        .filter(|file| file.as_ref().map_or(true, |file: &PathBuf| sniff::named_like_a_capture(file)))
         .collect::<Result<Vec<_>, _>>()?;
     files.sort();
     Ok(files)

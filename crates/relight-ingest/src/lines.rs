@@ -36,13 +36,7 @@ impl Lines {
 
     fn with_limit(bytes: Bytes, limit: usize) -> Self {
         let reader = BufReader::with_capacity(READ_BYTES, bytes);
-        Self {
-            reader,
-            line: Vec::new(),
-            limit,
-            read: 0,
-            held: false,
-        }
+        Self { reader, line: Vec::new(), limit, read: 0, held: false }
     }
 
     /// How many lines were read.
@@ -61,11 +55,7 @@ impl Lines {
             self.line.clear();
             // One byte for the line's end and one that tells a line of exactly the limit from a longer one.
             let most = self.limit as u64 + 2;
-            let n = self
-                .reader
-                .by_ref()
-                .take(most)
-                .read_until(b'\n', &mut self.line)?;
+            let n = self.reader.by_ref().take(most).read_until(b'\n', &mut self.line)?;
             if n == 0 {
                 return Ok((self.read, Line::End));
             }
@@ -76,11 +66,7 @@ impl Lines {
         }
         let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let line = if text.len() > self.limit {
-            Line::TooLong
-        } else {
-            Line::Text(text)
-        };
+        let line = if text.len() > self.limit { Line::TooLong } else { Line::Text(text) };
         Ok((self.read - 1, line))
     }
 

@@ -50,26 +50,17 @@ impl<T> Memo<T> {
 
     /// A series by its text.
     pub(crate) fn find(&self, raw: &[u8]) -> Option<u32> {
-        self.table
-            .find(self.hasher.hash_one(raw), |ix| {
-                *self.entries[*ix as usize].raw == *raw
-            })
-            .copied()
+        self.table.find(self.hasher.hash_one(raw), |ix| *self.entries[*ix as usize].raw == *raw).copied()
     }
 
     /// Adds a series that is not there yet. `extra_bytes`: what `value` holds beyond its own size.
     pub(crate) fn insert(&mut self, raw: &[u8], value: T, extra_bytes: usize) -> u32 {
         self.charge(raw.len() + ENTRY_BYTES + extra_bytes);
         let ix = self.entries.len() as u32;
-        self.entries.push(Entry {
-            raw: raw.into(),
-            value,
-            next: NONE,
-        });
+        self.entries.push(Entry { raw: raw.into(), value, next: NONE });
         let (entries, hasher) = (&self.entries, &self.hasher);
         let hash = hasher.hash_one(raw);
-        self.table
-            .insert_unique(hash, ix, |ix| hasher.hash_one(&*entries[*ix as usize].raw));
+        self.table.insert_unique(hash, ix, |ix| hasher.hash_one(&*entries[*ix as usize].raw));
         ix
     }
 

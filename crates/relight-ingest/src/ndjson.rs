@@ -113,11 +113,7 @@ pub(crate) struct Ndjson {
 
 impl Ndjson {
     pub(crate) fn new() -> Self {
-        Self {
-            memo: Memo::new(),
-            raw: Vec::new(),
-            key: Vec::new(),
-        }
+        Self { memo: Memo::new(), raw: Vec::new(), key: Vec::new() }
     }
 
     /// The whole line from the form of the series that is expected now: two numbers are read, the rest
@@ -155,24 +151,10 @@ impl Ndjson {
         };
         out.record.received = object.received.map(time).transpose()?;
         match &object {
-            Object {
-                metric: Some(_),
-                event: None,
-                advance: None,
-                outcome: None,
-                command: None,
-                ..
-            } => {
+            Object { metric: Some(_), event: None, advance: None, outcome: None, command: None, .. } => {
                 self.point(line, &object, partition, out)?;
             }
-            Object {
-                metric: None,
-                event: Some(_),
-                advance: None,
-                outcome: None,
-                command: None,
-                ..
-            } => {
+            Object { metric: None, event: Some(_), advance: None, outcome: None, command: None, .. } => {
                 out.record.events.push(event(&object)?);
             }
             _ => out.record.controls.push(control(&object)?),
@@ -190,28 +172,21 @@ impl Ndjson {
             let (Some(bounds), Some(counts)) = (&object.bounds, &object.counts) else {
                 return Err(malformed("a histogram needs `bounds` and `counts`"));
             };
-            let histogram = Histogram {
-                bounds: bounds.clone(),
-                counts: counts.clone(),
-            };
+            let histogram = Histogram { bounds: bounds.clone(), counts: counts.clone() };
             if !histogram.is_valid() {
                 let why = "histogram bounds must ascend, with one more count than bounds";
                 return Err(Bad(Reason::BadHistogram, why.into()));
             }
-            out.record
-                .push_histogram(&self.memo.get(ix).key, at, start, kind, histogram);
+            out.record.push_histogram(&self.memo.get(ix).key, at, start, kind, histogram);
             return Ok(());
         }
         if object.bounds.is_some() || object.counts.is_some() {
-            return Err(malformed(
-                "`bounds` and `counts` need `kind` \"histogram\" or \"delta_histogram\"",
-            ));
+            return Err(malformed("`bounds` and `counts` need `kind` \"histogram\" or \"delta_histogram\""));
         }
         let raw = object.value.ok_or_else(|| malformed("a point needs a `value`"))?;
         let value = number(raw)?;
         if value.is_finite() {
-            out.record
-                .push_point(&self.memo.get(ix).key, at, start, kind, value);
+            out.record.push_point(&self.memo.get(ix).key, at, start, kind, value);
         } else {
             out.record.refuse(Reason::NonFinite);
         }
@@ -236,24 +211,14 @@ impl Ndjson {
         let pairs = pairs(labels)?;
         key::encode(&name, &mut pairs.as_strs(), &mut self.key)
             .map_err(|why| Bad(Reason::LabelLimit, why.into()))?;
-        let known = Known {
-            key: self.key.clone(),
-            form: None,
-        };
+        let known = Known { key: self.key.clone(), form: None };
         Ok(self.memo.insert(&self.raw, known, self.key.len()))
     }
 
     fn learn_form(&mut self, ix: u32, line: &[u8], object: &Object<'_>, fixed: (Timestamp, Kind, u32)) {
-        let holes = [
-            (Hole::T, object.t),
-            (Hole::Received, object.received),
-            (Hole::Value, object.value),
-        ];
+        let holes = [(Hole::T, object.t), (Hole::Received, object.received), (Hole::Value, object.value)];
         let form = Form::learn(line, holes, fixed);
-        let (old, new) = (
-            form_bytes(self.memo.get(ix).form.as_ref()),
-            form_bytes(form.as_ref()),
-        );
+        let (old, new) = (form_bytes(self.memo.get(ix).form.as_ref()), form_bytes(form.as_ref()));
         if self.memo.grow(old, new) {
             self.memo.get_mut(ix).form = form;
         }
@@ -277,9 +242,7 @@ impl Decoder for Ndjson {
 
     fn partition_of(&self, line: &[u8]) -> Option<String> {
         // Nearly no capture names partitions: a search costs a tenth of a parse.
-        let text = std::str::from_utf8(line)
-            .ok()
-            .filter(|text| text.contains("\"partition\""))?;
+        let text = std::str::from_utf8(line).ok().filter(|text| text.contains("\"partition\""))?;
         let object: Object<'_> = serde_json::from_str(text).ok()?;
         object.partition.map(|name| name.0.into_owned())
     }
@@ -297,9 +260,7 @@ fn kind_of(kind: Option<&Text<'_>>) -> Result<Kind, Bad> {
         "delta" => Ok(Kind::Delta),
         "histogram" => Ok(Kind::CumulativeHistogram),
         "delta_histogram" => Ok(Kind::DeltaHistogram),
-        _ => Err(malformed(
-            "`kind` must be gauge, cumulative, delta, histogram or delta_histogram",
-        )),
+        _ => Err(malformed("`kind` must be gauge, cumulative, delta, histogram or delta_histogram")),
     }
 }
 
@@ -323,10 +284,7 @@ fn number(raw: &RawValue) -> Result<f64, Bad> {
     if let Some((value, [])) = json_number(raw.get().as_bytes()) {
         return Ok(value);
     }
-    match serde_json::from_str::<Text<'_>>(raw.get())
-        .as_ref()
-        .map(|text| &*text.0)
-    {
+    match serde_json::from_str::<Text<'_>>(raw.get()).as_ref().map(|text| &*text.0) {
         Ok("NaN" | "nan" | "Infinity" | "+Inf" | "Inf" | "-Infinity" | "-Inf") => Ok(f64::NAN),
         _ => Err(malformed("`value` must be a number")),
     }
@@ -345,33 +303,16 @@ fn event(object: &Object<'_>) -> Result<Event, Bad> {
     if kind.is_empty() {
         return Err(malformed("`event` must say what happened"));
     }
-    Ok(Event {
-        at: required_time(object)?,
-        kind,
-        labels,
-        body: text(&object.body),
-    })
+    Ok(Event { at: required_time(object)?, kind, labels, body: text(&object.body) })
 }
 
 fn control(object: &Object<'_>) -> Result<ControlRecord, Bad> {
     match object {
         Object {
-            metric: None,
-            event: None,
-            advance: Some(advance),
-            outcome: None,
-            command: None,
-            ..
-        } => Ok(ControlRecord::Advance {
-            to: time(advance.to)?,
-        }),
+            metric: None, event: None, advance: Some(advance), outcome: None, command: None, ..
+        } => Ok(ControlRecord::Advance { to: time(advance.to)? }),
         Object {
-            metric: None,
-            event: None,
-            advance: None,
-            outcome: Some(outcome),
-            command: None,
-            ..
+            metric: None, event: None, advance: None, outcome: Some(outcome), command: None, ..
         } => Ok(ControlRecord::Outcome {
             at: required_time(object)?,
             action: outcome.action.0.to_string(),
@@ -379,20 +320,13 @@ fn control(object: &Object<'_>) -> Result<ControlRecord, Bad> {
             detail: outcome.detail.0.to_string(),
         }),
         Object {
-            metric: None,
-            event: None,
-            advance: None,
-            outcome: None,
-            command: Some(command),
-            ..
+            metric: None, event: None, advance: None, outcome: None, command: Some(command), ..
         } => Ok(ControlRecord::Command {
             at: required_time(object)?,
             verb: command.verb.0.to_string(),
             target: command.target.0.to_string(),
         }),
-        _ => Err(malformed(
-            "a line needs one of `metric`, `event`, `advance`, `outcome` and `command`",
-        )),
+        _ => Err(malformed("a line needs one of `metric`, `event`, `advance`, `outcome` and `command`")),
     }
 }
 

@@ -23,13 +23,8 @@ use crate::key;
 use crate::source::{Decoder, Sink};
 
 /// Attributes that are new with every restart: kept, they would make each restart a new series.
-const DROPPED: [&str; 5] = [
-    "container.id",
-    "k8s.pod.uid",
-    "process.creation.time",
-    "process.parent_pid",
-    "process.pid",
-];
+const DROPPED: [&str; 5] =
+    ["container.id", "k8s.pod.uid", "process.creation.time", "process.parent_pid", "process.pid"];
 
 /// Data point flag: the series has ended, there is no value.
 const NO_RECORDED_VALUE: u32 = 1;
@@ -73,13 +68,7 @@ impl Otlp {
             let shared = shared(&resource.resource.attributes, &scope.scope.attributes);
             for metric in &scope.metrics {
                 let key = &mut self.key;
-                Target {
-                    name: &metric.name.0,
-                    shared: &shared,
-                    key,
-                    out: &mut *out,
-                }
-                .metric(metric);
+                Target { name: &metric.name.0, shared: &shared, key, out: &mut *out }.metric(metric);
             }
         }
     }
@@ -91,40 +80,23 @@ impl Target<'_, '_> {
             return self.out.refuse(Reason::Malformed, "a metric without a name");
         }
         if let Some(gauge) = &metric.gauge {
-            gauge
-                .data_points
-                .iter()
-                .for_each(|point| self.number(point, Kind::Gauge));
+            gauge.data_points.iter().for_each(|point| self.number(point, Kind::Gauge));
         }
         if let Some(sum) = &metric.sum {
             match (sum.is_monotonic, sum.aggregation_temporality) {
-                (false, _) => sum
-                    .data_points
-                    .iter()
-                    .for_each(|point| self.number(point, Kind::Gauge)),
-                (true, DELTA) => sum
-                    .data_points
-                    .iter()
-                    .for_each(|point| self.number(point, Kind::Delta)),
+                (false, _) => sum.data_points.iter().for_each(|point| self.number(point, Kind::Gauge)),
+                (true, DELTA) => sum.data_points.iter().for_each(|point| self.number(point, Kind::Delta)),
                 (true, CUMULATIVE) => {
-                    sum.data_points
-                        .iter()
-                        .for_each(|point| self.number(point, Kind::Cumulative));
+                    sum.data_points.iter().for_each(|point| self.number(point, Kind::Cumulative));
                 }
                 _ => self.no_temporality(),
             }
         }
         for histogram in metric.histogram.iter().chain(&metric.exponential_histogram) {
             match histogram.aggregation_temporality {
-                DELTA => histogram
-                    .data_points
-                    .iter()
-                    .for_each(|p| self.histogram(p, Kind::DeltaHistogram)),
+                DELTA => histogram.data_points.iter().for_each(|p| self.histogram(p, Kind::DeltaHistogram)),
                 CUMULATIVE => {
-                    histogram
-                        .data_points
-                        .iter()
-                        .for_each(|p| self.histogram(p, Kind::CumulativeHistogram));
+                    histogram.data_points.iter().for_each(|p| self.histogram(p, Kind::CumulativeHistogram));
                 }
                 _ => self.no_temporality(),
             }
@@ -135,10 +107,7 @@ impl Target<'_, '_> {
     }
 
     fn no_temporality(&mut self) {
-        let why = format_args!(
-            "`{}`: aggregationTemporality must be 1 (delta) or 2 (cumulative)",
-            self.name
-        );
+        let why = format_args!("`{}`: aggregationTemporality must be 1 (delta) or 2 (cumulative)", self.name);
         self.out.refuse(Reason::Malformed, why);
     }
 
@@ -150,19 +119,16 @@ impl Target<'_, '_> {
             (Some(Float(value)), _) => *value,
             (None, Some(int)) => int.0 as f64,
             (None, None) => {
-                return self.out.refuse(
-                    Reason::Malformed,
-                    format_args!("`{}`: a point without a value", self.name),
-                );
+                return self
+                    .out
+                    .refuse(Reason::Malformed, format_args!("`{}`: a point without a value", self.name));
             }
         };
         if !value.is_finite() {
             return self.out.record.refuse(Reason::NonFinite);
         }
         if self.series("", &point.attributes, None) {
-            self.out
-                .record
-                .push_point(self.key, at, point.start_time_unix_nano.start(), kind, value);
+            self.out.record.push_point(self.key, at, point.start_time_unix_nano.start(), kind, value);
         }
     }
 
@@ -171,17 +137,12 @@ impl Target<'_, '_> {
             return;
         };
         let Some(histogram) = buckets(point) else {
-            let why = format_args!(
-                "`{}`: bounds, counts or sum of a histogram make no sense",
-                self.name
-            );
+            let why = format_args!("`{}`: bounds, counts or sum of a histogram make no sense", self.name);
             return self.out.refuse(Reason::BadHistogram, why);
         };
         if self.series("", &point.attributes, None) {
             let start = point.start_time_unix_nano.start();
-            self.out
-                .record
-                .push_histogram(self.key, at, start, kind, histogram);
+            self.out.record.push_histogram(self.key, at, start, kind, histogram);
         }
     }
 
@@ -200,18 +161,8 @@ impl Target<'_, '_> {
             );
         }
         let count = point.count.0 as f64;
-        self.scalar(
-            ("_count", &point.attributes, None),
-            (at, start),
-            Kind::Cumulative,
-            count,
-        );
-        self.scalar(
-            ("_sum", &point.attributes, None),
-            (at, start),
-            Kind::Cumulative,
-            point.sum.0,
-        );
+        self.scalar(("_count", &point.attributes, None), (at, start), Kind::Cumulative, count);
+        self.scalar(("_sum", &point.attributes, None), (at, start), Kind::Cumulative, point.sum.0);
     }
 
     fn scalar(
@@ -235,10 +186,7 @@ impl Target<'_, '_> {
             return None;
         }
         if at.is_unset() {
-            self.out.refuse(
-                Reason::Malformed,
-                format_args!("`{}`: a point without timeUnixNano", self.name),
-            );
+            self.out.refuse(Reason::Malformed, format_args!("`{}`: a point without timeUnixNano", self.name));
             return None;
         }
         let known = at.time();
@@ -253,26 +201,19 @@ impl Target<'_, '_> {
         let own = pairs(attributes);
         let mut all: Vec<(&str, &str)> = self.shared.iter().chain(&own).map(|(k, v)| (*k, &**v)).collect();
         all.extend(quantile.map(|quantile| ("quantile", quantile)));
-        let name: Cow<'_, str> = if suffix.is_empty() {
-            self.name.into()
-        } else {
-            format!("{}{suffix}", self.name).into()
-        };
+        let name: Cow<'_, str> =
+            if suffix.is_empty() { self.name.into() } else { format!("{}{suffix}", self.name).into() };
         let encoded = key::encode(&name, &mut all, self.key);
         if let Err(why) = &encoded {
-            self.out
-                .refuse(Reason::LabelLimit, format_args!("`{}`: {why}", self.name));
+            self.out.refuse(Reason::LabelLimit, format_args!("`{}`: {why}", self.name));
         }
         encoded.is_ok()
     }
 }
 
 fn pairs<'a>(attributes: &'a [Attribute<'a>]) -> Vec<Pair<'a>> {
-    let kept = attributes
-        .iter()
-        .filter(|attribute| !DROPPED.contains(&&*attribute.key.0));
-    kept.map(|attribute| (&*attribute.key.0, attribute.value.text()))
-        .collect()
+    let kept = attributes.iter().filter(|attribute| !DROPPED.contains(&&*attribute.key.0));
+    kept.map(|attribute| (&*attribute.key.0, attribute.value.text())).collect()
 }
 
 fn shared<'a>(resource: &'a [Attribute<'a>], scope: &'a [Attribute<'a>]) -> Vec<Pair<'a>> {
@@ -292,14 +233,7 @@ fn buckets(point: &HistogramPoint<'_>) -> Option<Histogram> {
             let counts: Vec<u64> = point.bucket_counts.iter().map(|n| n.0).collect();
             let bounds = point.explicit_bounds.iter().map(|bound| bound.0).collect();
             // Without buckets the count is all there is.
-            Histogram {
-                bounds,
-                counts: if counts.is_empty() {
-                    vec![point.count.0]
-                } else {
-                    counts
-                },
-            }
+            Histogram { bounds, counts: if counts.is_empty() { vec![point.count.0] } else { counts } }
         }
         _ => exponential::explicit(point)?,
     };
@@ -319,41 +253,22 @@ fn logs(resource: &ResourceLogs<'_>, out: &mut Sink<'_>) {
 }
 
 fn event(log: &LogRecord<'_>, shared: &[Pair<'_>]) -> Result<Event, (Reason, String)> {
-    let at = if log.time_unix_nano.is_unset() {
-        log.observed_time_unix_nano
-    } else {
-        log.time_unix_nano
-    };
+    let at = if log.time_unix_nano.is_unset() { log.observed_time_unix_nano } else { log.time_unix_nano };
     if at.is_unset() {
         return Err((Reason::Malformed, "a log record without a time".to_owned()));
     }
-    let at = at.time().ok_or_else(|| {
-        (
-            Reason::Future,
-            "a log record's time is beyond the year 2262".to_owned(),
-        )
-    })?;
+    let at = at
+        .time()
+        .ok_or_else(|| (Reason::Future, "a log record's time is beyond the year 2262".to_owned()))?;
     let own = pairs(&log.attributes);
     // First, so that an attribute of that name wins.
     let severity = (!log.severity_text.0.is_empty()).then(|| ("severity", &*log.severity_text.0));
     let mut all: Vec<(&str, &str)> = severity.into_iter().collect();
     all.extend(shared.iter().chain(&own).map(|(k, v)| (*k, &**v)));
     let labels = key::labels(&mut all).map_err(|why| (Reason::LabelLimit, format!("a log record: {why}")))?;
-    let kind = if log.event_name.0.is_empty() {
-        "log"
-    } else {
-        &*log.event_name.0
-    };
-    let body = log
-        .body
-        .as_ref()
-        .map_or_else(String::new, |body| body.text().into_owned());
-    Ok(Event {
-        at,
-        kind: kind.to_owned(),
-        labels,
-        body,
-    })
+    let kind = if log.event_name.0.is_empty() { "log" } else { &*log.event_name.0 };
+    let body = log.body.as_ref().map_or_else(String::new, |body| body.text().into_owned());
+    Ok(Event { at, kind: kind.to_owned(), labels, body })
 }
 
 impl Decoder for Otlp {

@@ -72,18 +72,12 @@ fn malformed(why: impl Into<String>) -> Bad {
 
 impl Prometheus {
     pub(crate) fn new() -> Self {
-        Self {
-            types: HashMap::new(),
-            memo: Memo::new(),
-            pending: None,
-        }
+        Self { types: HashMap::new(), memo: Memo::new(), pending: None }
     }
 
     /// Whether a line could be of this format: for telling formats apart.
     pub(crate) fn could_be(line: &str) -> bool {
-        let is_meta = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"]
-            .iter()
-            .any(|start| line.starts_with(start));
+        let is_meta = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"].iter().any(|start| line.starts_with(start));
         is_meta || split_series(line).is_some_and(|(_, rest)| value_and_time(rest).is_ok())
     }
 
@@ -124,8 +118,7 @@ impl Prometheus {
         self.abandon(out);
         match role {
             Role::Scalar(kind) if value.is_finite() => {
-                out.record
-                    .push_point(&self.memo.get(ix).key, at, Timestamp::MIN, kind, value);
+                out.record.push_point(&self.memo.get(ix).key, at, Timestamp::MIN, kind, value);
             }
             Role::Scalar(_) => out.record.refuse(Reason::NonFinite),
             Role::Bucket(_) | Role::Redundant => return Ok(!out.record.refused.is_empty()),
@@ -156,9 +149,8 @@ impl Prometheus {
         let (series, _) =
             split_series(text).ok_or_else(|| malformed("no sample: `name{labels} value timestamp`"))?;
         let Series { name, mut labels } = series;
-        let (role, name) = self
-            .role(&name, &labels)
-            .ok_or_else(|| malformed("a bucket's `le` must be a number"))?;
+        let (role, name) =
+            self.role(&name, &labels).ok_or_else(|| malformed("a bucket's `le` must be a number"))?;
         if matches!(role, Role::Bucket(_)) {
             labels.retain(|(key, _)| key != "le");
         }
@@ -170,10 +162,8 @@ impl Prometheus {
 
     /// What a sample is, and the name of its series; `None` for a bucket without a bound.
     fn role<'n>(&self, name: &'n str, labels: &[(String, String)]) -> Option<(Role, &'n str)> {
-        let typed = |suffix: &str| {
-            name.strip_suffix(suffix)
-                .and_then(|base| Some((base, *self.types.get(base)?)))
-        };
+        let typed =
+            |suffix: &str| name.strip_suffix(suffix).and_then(|base| Some((base, *self.types.get(base)?)));
         if let Some((base, Type::Histogram)) = typed("_bucket") {
             let le = &labels.iter().find(|(key, _)| key == "le")?.1;
             return Some((Role::Bucket(number(le).filter(|le| !le.is_nan())?), base));
@@ -210,11 +200,8 @@ impl Prometheus {
             self.abandon(out);
         }
         let key = &self.memo.get(ix).key;
-        let pending = self.pending.get_or_insert_with(|| Pending {
-            key: key.clone(),
-            at,
-            buckets: Vec::new(),
-        });
+        let pending =
+            self.pending.get_or_insert_with(|| Pending { key: key.clone(), at, buckets: Vec::new() });
         pending.buckets.push(bucket);
         if bucket.0 != f64::INFINITY {
             return Ok(!out.record.refused.is_empty());
@@ -222,25 +209,18 @@ impl Prometheus {
         let histogram = assemble(&pending.buckets);
         if let Some(histogram) = histogram {
             let kind = Kind::CumulativeHistogram;
-            out.record
-                .push_histogram(key, at, Timestamp::MIN, kind, histogram);
+            out.record.push_histogram(key, at, Timestamp::MIN, kind, histogram);
             self.pending = None;
             return Ok(true);
         }
         self.pending = None;
-        Err(Bad(
-            Reason::BadHistogram,
-            "bucket bounds must ascend and their counts must not fall".to_owned(),
-        ))
+        Err(Bad(Reason::BadHistogram, "bucket bounds must ascend and their counts must not fall".to_owned()))
     }
 
     /// Gives up on buckets that no `+Inf` followed.
     fn abandon(&mut self, out: &mut Sink<'_>) {
         if self.pending.take().is_some() {
-            out.refuse(
-                Reason::BadHistogram,
-                "the histogram before this line has no `+Inf` bucket",
-            );
+            out.refuse(Reason::BadHistogram, "the histogram before this line has no `+Inf` bucket");
         }
     }
 }
@@ -271,10 +251,7 @@ fn number(text: &str) -> Option<f64> {
 /// Value and time of a sample; an exemplar after them is left alone.
 fn value_and_time(rest: &str) -> Result<(f64, Timestamp), Bad> {
     let mut words = rest.split_ascii_whitespace();
-    let value = words
-        .next()
-        .and_then(number)
-        .ok_or_else(|| malformed("the value is no number"))?;
+    let value = words.next().and_then(number).ok_or_else(|| malformed("the value is no number"))?;
     let time = words.next().filter(|word| *word != "#");
     let time = time.ok_or_else(|| malformed("no timestamp: a capture's samples need one each"))?;
     let at = timestamp(time).ok_or_else(|| malformed("the timestamp is no number"))?;

@@ -97,36 +97,14 @@ pub(crate) fn epoch(text: &[u8]) -> Option<Timestamp> {
         part_ns += i64::from(digit - b'0') * digit_ns;
     }
     let part_ns = if text.starts_with('-') { -part_ns } else { part_ns };
-    whole
-        .checked_mul(unit_ns)?
-        .checked_add(part_ns)
-        .map(Timestamp::from_ns)
+    whole.checked_mul(unit_ns)?.checked_add(part_ns).map(Timestamp::from_ns)
 }
 
 /// `2026-11-23T08:00:10` (or with a blank for the `T`), with up to nine digits of fraction, as UTC.
 fn fixed_shape(text: &[u8]) -> Option<Timestamp> {
     let (head, fraction) = text.split_at_checked(19)?;
-    let [
-        y0,
-        y1,
-        y2,
-        y3,
-        b'-',
-        mo0,
-        mo1,
-        b'-',
-        d0,
-        d1,
-        b'T' | b' ',
-        h0,
-        h1,
-        b':',
-        mi0,
-        mi1,
-        b':',
-        s0,
-        s1,
-    ] = *head
+    let [y0, y1, y2, y3, b'-', mo0, mo1, b'-', d0, d1, b'T' | b' ', h0, h1, b':', mi0, mi1, b':', s0, s1] =
+        *head
     else {
         return None;
     };
@@ -139,9 +117,7 @@ fn fixed_shape(text: &[u8]) -> Option<Timestamp> {
     }
     let days = days_since_epoch(century * 100 + year, month, day)?;
     let secs = days * 86_400 + hour * 3_600 + minute * 60 + second;
-    let ns = secs
-        .checked_mul(NS_PER_SECOND)?
-        .checked_add(fraction_ns(fraction)?)?;
+    let ns = secs.checked_mul(NS_PER_SECOND)?.checked_add(fraction_ns(fraction)?)?;
     Some(Timestamp::from_ns(ns))
 }
 
@@ -193,11 +169,7 @@ mod tests {
         while day.year() < 2250 {
             let text = format!("{day}T23:59:59.000000001Z");
             let expected: Timestamp = text.parse().expect("a valid time");
-            assert_eq!(
-                text.as_bytes().strip_suffix(b"Z").and_then(fixed_shape),
-                Some(expected),
-                "{text}"
-            );
+            assert_eq!(text.as_bytes().strip_suffix(b"Z").and_then(fixed_shape), Some(expected), "{text}");
             day = day.tomorrow().expect("before the end of time");
         }
     }
@@ -239,10 +211,7 @@ mod tests {
         }
         assert_eq!(table_time(b"1.5"), Some(Timestamp::from_ns(1_500_000_000)));
         assert_eq!(table_time(b"-0.5"), Some(Timestamp::from_ns(-500_000_000)));
-        assert_eq!(
-            table_time(b"1396310400.123456789"),
-            Some(Timestamp::from_ns(1_396_310_400_123_456_789))
-        );
+        assert_eq!(table_time(b"1396310400.123456789"), Some(Timestamp::from_ns(1_396_310_400_123_456_789)));
         for text in ["", "value", "nan", "1e400", "99999999999999999999", "2014-04"] {
             assert_eq!(table_time(text.as_bytes()), None, "{text}");
         }
@@ -251,33 +220,16 @@ mod tests {
     #[test]
     fn json_tokens_follow_the_grammar() {
         for text in ["0", "-0", "1", "-12.5", "1e3", "1.5E-3", "123456789012345678"] {
-            let (value, rest) = json_number(format!("{text},").as_bytes())
-                .map(|(v, r)| (v, r.to_vec()))
-                .expect(text);
-            assert_eq!(
-                (value, rest),
-                (text.parse().expect("a float"), b",".to_vec()),
-                "{text}"
-            );
+            let (value, rest) =
+                json_number(format!("{text},").as_bytes()).map(|(v, r)| (v, r.to_vec())).expect(text);
+            assert_eq!((value, rest), (text.parse().expect("a float"), b",".to_vec()), "{text}");
         }
         for text in ["", "-", "01", "+1", ".5", "1.", "1e", "1e+", "NaN", "inf"] {
             assert_eq!(json_number(text.as_bytes()), None, "{text}");
         }
         assert_eq!(json_time(b"12,"), Some((Timestamp::from_ns(12), &b","[..])));
-        assert_eq!(
-            json_time(b"\"1970-01-01T00:00:01Z\"}"),
-            Some((Timestamp::from_secs(1), &b"}"[..]))
-        );
-        for text in [
-            "",
-            "-",
-            "1.5",
-            "1e3",
-            "012",
-            "\"1970-01-01T00:00:01Z",
-            "null",
-            "99999999999999999999",
-        ] {
+        assert_eq!(json_time(b"\"1970-01-01T00:00:01Z\"}"), Some((Timestamp::from_secs(1), &b"}"[..])));
+        for text in ["", "-", "1.5", "1e3", "012", "\"1970-01-01T00:00:01Z", "null", "99999999999999999999"] {
             assert_eq!(json_time(text.as_bytes()), None, "{text}");
         }
     }

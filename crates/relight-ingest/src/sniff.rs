@@ -27,20 +27,13 @@ enum Format {
 
 /// Whether a file of a folder is taken for a capture.
 pub(crate) fn named_like_a_capture(path: &Path) -> bool {
-    let hidden = path
-        .file_name()
-        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
     !hidden && path.is_file() && EXTENSIONS.contains(&extension(path).as_str())
 }
 
 /// The extension in lower case, beneath `.gz` or `.zst`.
 fn extension(path: &Path) -> String {
-    let of = |path: &Path| {
-        path.extension()
-            .and_then(OsStr::to_str)
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-    };
+    let of = |path: &Path| path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
     match of(path).as_str() {
         "gz" | "zst" | "zstd" => of(Path::new(path.file_stem().unwrap_or_default())),
         other => other.to_owned(),
@@ -64,34 +57,23 @@ pub(crate) fn layout(path: &Path, bytes: Bytes) -> Result<(Layout, Bytes), Inges
     let (head, bytes) = peek(path, bytes)?;
     match format(path, &head)? {
         Format::Csv(layout) => Ok((layout, bytes)),
-        _ => Err(IngestError::NotSamples {
-            path: path.to_owned(),
-        }),
+        _ => Err(IngestError::NotSamples { path: path.to_owned() }),
     }
 }
 
 fn peek(path: &Path, mut bytes: Bytes) -> Result<(Vec<u8>, Bytes), IngestError> {
     let mut head = Vec::new();
     let read = bytes.by_ref().take(HEAD_BYTES).read_to_end(&mut head);
-    read.map_err(|source| IngestError::Read {
-        path: path.to_owned(),
-        line: 0,
-        source,
-    })?;
+    read.map_err(|source| IngestError::Read { path: path.to_owned(), line: 0, source })?;
     let again = Box::new(Cursor::new(head.clone()).chain(bytes));
     Ok((head, again))
 }
 
 fn format(path: &Path, head: &[u8]) -> Result<Format, IngestError> {
     let text = String::from_utf8_lossy(head);
-    let mut lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty());
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let Some((number, first)) = lines.next() else {
-        return Err(IngestError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(IngestError::Empty { path: path.to_owned() });
     };
     let second = lines.next().map(|(_, line)| line);
     let json = first.trim_start_matches('\u{FEFF}').trim_start();
@@ -101,9 +83,7 @@ fn format(path: &Path, head: &[u8]) -> Result<Format, IngestError> {
     if let Some(layout) = Layout::of(first, second) {
         return Ok(Format::Csv(layout));
     }
-    let sample = text
-        .lines()
-        .find(|line| !line.starts_with("# ") && !line.trim().is_empty());
+    let sample = text.lines().find(|line| !line.starts_with("# ") && !line.trim().is_empty());
     if Prometheus::could_be(first) || sample.is_some_and(Prometheus::could_be) {
         return Ok(Format::Prometheus);
     }
@@ -116,9 +96,7 @@ fn json_format(path: &Path, first: &str) -> Result<Format, IngestError> {
         return Ok(Format::Otlp);
     }
     if has("\"fault\"") && has("\"start\"") && !has("\"metric\"") && !has("\"event\"") {
-        return Err(IngestError::Labels {
-            path: path.to_owned(),
-        });
+        return Err(IngestError::Labels { path: path.to_owned() });
     }
     Ok(Format::Ndjson)
 }
@@ -131,10 +109,7 @@ fn by_name(path: &Path, text: &str, line: u64) -> Result<Format, IngestError> {
         "ndjson" | "jsonl" => Ok(Format::Ndjson),
         "prom" => Ok(Format::Prometheus),
         "yaml" | "yml" => Err(IngestError::Config { path: path_buf }),
-        _ if text
-            .lines()
-            .any(|line| CONFIG_KEYS.iter().any(|key| line.starts_with(key))) =>
-        {
+        _ if text.lines().any(|line| CONFIG_KEYS.iter().any(|key| line.starts_with(key))) => {
             Err(IngestError::Config { path: path_buf })
         }
         _ => Err(IngestError::Unknown { path: path_buf, line }),
@@ -147,10 +122,7 @@ fn series_name(path: &Path) -> String {
         return "value".to_owned();
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = [".gz", ".zst", ".zstd"]
-        .iter()
-        .find_map(|end| name.strip_suffix(end))
-        .unwrap_or(&name);
+    let name = [".gz", ".zst", ".zstd"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
     let name = name.strip_suffix(".csv").unwrap_or(name);
     name.chars().take(256).collect()
 }

@@ -32,8 +32,7 @@ impl Sink<'_> {
     pub(crate) fn refuse(&mut self, reason: Reason, why: impl Display) {
         self.record.refuse(reason);
         if self.complaints.len() < MAX_COMPLAINTS {
-            self.complaints
-                .push(format!("{}:{}: {why}", self.partitions[0], self.line));
+            self.complaints.push(format!("{}:{}: {why}", self.partitions[0], self.line));
         }
     }
 
@@ -114,11 +113,7 @@ fn name_of(path: &Path) -> String {
 }
 
 fn read_error(path: &Path, line: u64) -> impl FnOnce(io::Error) -> IngestError {
-    move |source| IngestError::Read {
-        path: path.to_owned(),
-        line,
-        source,
-    }
+    move |source| IngestError::Read { path: path.to_owned(), line, source }
 }
 
 fn is_blank(line: &[u8]) -> bool {
@@ -140,21 +135,8 @@ pub(crate) fn outcomes(path: &Path) -> Result<Vec<ControlRecord>, IngestError> {
         };
         let mut record = Record::default();
         let (partitions, complaints) = (&mut source.partitions, &mut source.complaints);
-        source.decoder.decode(
-            line,
-            &mut Sink {
-                record: &mut record,
-                partitions,
-                complaints,
-                line: 0,
-            },
-        );
-        found.extend(
-            record
-                .controls
-                .into_iter()
-                .filter(|c| matches!(c, ControlRecord::Outcome { .. })),
-        );
+        source.decoder.decode(line, &mut Sink { record: &mut record, partitions, complaints, line: 0 });
+        found.extend(record.controls.into_iter().filter(|c| matches!(c, ControlRecord::Outcome { .. })));
     }
 }
 
@@ -178,10 +160,7 @@ impl CaptureSource for FileSource {
                 Line::End => return Ok(None),
                 Line::TooLong => {
                     let mib = MAX_LINE_BYTES >> 20;
-                    sink.refuse(
-                        Reason::Malformed,
-                        format_args!("the line is longer than {mib} MiB"),
-                    );
+                    sink.refuse(Reason::Malformed, format_args!("the line is longer than {mib} MiB"));
                     Some(0)
                 }
                 Line::Text(text) if is_blank(text) => None,

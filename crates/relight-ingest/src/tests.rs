@@ -17,11 +17,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn refusal(path: &Path) -> String {
-    let folder = path
-        .parent()
-        .expect("files lie in a folder")
-        .display()
-        .to_string();
+    let folder = path.parent().expect("files lie in a folder").display().to_string();
     match open(path) {
         Ok(_) => panic!("{} was taken", path.display()),
         Err(error) => error.to_string().replace(&folder, ".."),
@@ -34,11 +30,7 @@ fn rest(source: &mut dyn CaptureSource) -> Vec<(u64, String, f64)> {
     while let Some(partition) = source.next(&mut record).expect("the file is whole") {
         let name = Path::new(&source.partitions()[partition as usize]);
         let name = name.file_name().expect("a name").to_string_lossy().into_owned();
-        seen.push((
-            record.offset,
-            name,
-            record.points.first().map_or(f64::NAN, |point| point.value),
-        ));
+        seen.push((record.offset, name, record.points.first().map_or(f64::NAN, |point| point.value)));
     }
     seen
 }
@@ -61,22 +53,10 @@ fn what_is_no_capture_says_so() {
     std::fs::create_dir(folder.path().join("sub")).expect("it can be made");
     for (name, message) in [
         ("missing.csv", "`../missing.csv`: no such file or folder"),
-        (
-            "empty.ndjson",
-            "`../empty.ndjson` is empty: a capture needs at least one record",
-        ),
-        (
-            "blank.csv",
-            "`../blank.csv` is empty: a capture needs at least one record",
-        ),
-        (
-            "shop.yaml",
-            "`../shop.yaml` looks like a config, not a capture: pass it as `-c ../shop.yaml`",
-        ),
-        (
-            "shop.conf",
-            "`../shop.conf` looks like a config, not a capture: pass it as `-c ../shop.conf`",
-        ),
+        ("empty.ndjson", "`../empty.ndjson` is empty: a capture needs at least one record"),
+        ("blank.csv", "`../blank.csv` is empty: a capture needs at least one record"),
+        ("shop.yaml", "`../shop.yaml` looks like a config, not a capture: pass it as `-c ../shop.yaml`"),
+        ("shop.conf", "`../shop.conf` looks like a config, not a capture: pass it as `-c ../shop.conf`"),
         (
             "faults.ndjson",
             "`../faults.ndjson` holds labels, not records: pass it as `--labels ../faults.ndjson`",
@@ -102,29 +82,18 @@ fn a_folder_gives_its_captures_in_name_order() {
         ("record.sh", "echo"),
     ]);
     let sources = open(folder.path()).expect("a folder of captures");
-    let names: Vec<&str> = sources
-        .iter()
-        .map(|s| s.partitions()[0].rsplit('/').next().expect("a name"))
-        .collect();
+    let names: Vec<&str> =
+        sources.iter().map(|s| s.partitions()[0].rsplit('/').next().expect("a name")).collect();
     assert_eq!(names, ["a.csv", "b.ndjson"]);
-    assert_eq!(
-        sources.iter().map(|s| s.is_samples()).collect::<Vec<_>>(),
-        [true, false]
-    );
+    assert_eq!(sources.iter().map(|s| s.is_samples()).collect::<Vec<_>>(), [true, false]);
 }
 
 /// Scenario: a capture of every format, read again from each of its records on.
 /// Guarantee: what comes after a skip is exactly what came there in the first place.
 #[test]
 fn a_skip_changes_nothing_after_it() {
-    let ndjson = [
-        r#"{"t":0,"metric":"m","value":0}"#,
-        "",
-        "bad",
-        POINT,
-        r#"{"t":0,"metric":"m","value":3}"#,
-    ]
-    .join("\n");
+    let ndjson = [r#"{"t":0,"metric":"m","value":0}"#, "", "bad", POINT, r#"{"t":0,"metric":"m","value":3}"#]
+        .join("\n");
     let prometheus = "# TYPE h histogram\n\nh_bucket{le=\"1\"} 1 1396310400000\nh_bucket{le=\"+Inf\"} 2 1396310400000\n\
                       # TYPE c counter\nc 5 1396310400000\n";
     let folder = folder(&[
@@ -140,11 +109,8 @@ fn a_skip_changes_nothing_after_it() {
             source
                 .skip_to(&|partition| if partition.ends_with(name) { next } else { 0 })
                 .expect("it can be read");
-            let expected: Vec<_> = whole
-                .iter()
-                .filter(|(offset, ..)| *offset >= next)
-                .map(|r| format!("{r:?}"))
-                .collect();
+            let expected: Vec<_> =
+                whole.iter().filter(|(offset, ..)| *offset >= next).map(|r| format!("{r:?}")).collect();
             let found: Vec<_> = rest(&mut *source).iter().map(|r| format!("{r:?}")).collect();
             // Buckets of a histogram that was cut in two belong to a record that is not below `next`.
             if !(name == "c.prom" && next == 3) {
@@ -157,14 +123,7 @@ fn a_skip_changes_nothing_after_it() {
 #[test]
 fn records_go_to_the_partitions_they_name() {
     let line = |p: &str, value: u32| format!(r#"{{"t":0,"metric":"m","value":{value},"partition":"{p}"}}"#);
-    let text = [
-        line("x", 0),
-        line("y", 1),
-        POINT.to_owned(),
-        line("x", 3),
-        line("y", 4),
-    ]
-    .join("\n");
+    let text = [line("x", 0), line("y", 1), POINT.to_owned(), line("x", 3), line("y", 4)].join("\n");
     let folder = folder(&[("a.ndjson", &text)]);
     let path = folder.path().join("a.ndjson");
     let part = |offset: u64, name: &str, value: f64| (offset, name.to_owned(), value);
@@ -180,52 +139,31 @@ fn records_go_to_the_partitions_they_name() {
     assert_eq!(source.progress(), (text.len() as u64, text.len() as u64));
     // Skipping stops at the first record that is not known, whoever's it is.
     let mut source = open(&path).expect("a capture").remove(0);
-    source
-        .skip_to(&|name| if name.ends_with(":x") { 4 } else { 1 })
-        .expect("it can be read");
+    source.skip_to(&|name| if name.ends_with(":x") { 4 } else { 1 }).expect("it can be read");
     assert_eq!(rest(&mut *source), whole[1..]);
 }
 
 #[test]
 fn complaints_are_bounded_and_name_the_line() {
     let folder = folder(&[("a.ndjson", &format!("{POINT}\n{}", "x\n".repeat(50)))]);
-    let mut source = open(&folder.path().join("a.ndjson"))
-        .expect("a capture")
-        .remove(0);
+    let mut source = open(&folder.path().join("a.ndjson")).expect("a capture").remove(0);
     assert_eq!(rest(&mut *source).len(), 51);
     assert_eq!(source.complaints().len(), 20);
-    assert!(
-        source.complaints()[0].ends_with("a.ndjson:2: not a JSON object"),
-        "{:?}",
-        source.complaints()
-    );
+    assert!(source.complaints()[0].ends_with("a.ndjson:2: not a JSON object"), "{:?}", source.complaints());
 }
 
 #[test]
 fn sample_rows_are_as_written() {
-    let folder = folder(&[(
-        "a.csv",
-        "timestamp,value\n2014-04-01 00:00:00,20.0\n\n1396310400.50,x,1\noops\n",
-    )]);
+    let folder =
+        folder(&[("a.csv", "timestamp,value\n2014-04-01 00:00:00,20.0\n\n1396310400.50,x,1\noops\n")]);
     let mut rows = sample_rows(&folder.path().join("a.csv")).expect("a table");
     let mut seen = Vec::new();
-    while let Some(SampleRow {
-        offset,
-        timestamp,
-        value,
-        accepted,
-    }) = rows.next_row().expect("it can be read")
+    while let Some(SampleRow { offset, timestamp, value, accepted }) =
+        rows.next_row().expect("it can be read")
     {
         seen.push(format!("{offset} {timestamp} {value} {accepted}"));
     }
-    assert_eq!(
-        seen,
-        [
-            "1 2014-04-01 00:00:00 20.0 true",
-            "3 1396310400.50 x false",
-            "4   false"
-        ]
-    );
+    assert_eq!(seen, ["1 2014-04-01 00:00:00 20.0 true", "3 1396310400.50 x false", "4 oops  false"]);
 }
 
 #[test]
@@ -239,12 +177,6 @@ fn outcomes_are_found_ahead_of_the_replay() {
         ok: false,
         detail: "refused".to_owned(),
     };
-    assert_eq!(
-        recorded_outcomes(folder.path()).expect("a capture"),
-        std::slice::from_ref(&expected)
-    );
-    assert_eq!(
-        recorded_outcomes(&folder.path().join("a.ndjson")).expect("a capture"),
-        [expected]
-    );
+    assert_eq!(recorded_outcomes(folder.path()).expect("a capture"), std::slice::from_ref(&expected));
+    assert_eq!(recorded_outcomes(&folder.path().join("a.ndjson")).expect("a capture"), [expected]);
 }

@@ -126,7 +126,8 @@ impl Pipeline {
     pub fn run(&mut self, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
         loop {
             let control_due = self.control.poll_timeout().map(|(at, _)| at);
-            let due = [control_due, self.silence_due, self.responders.poll_timeout()].into_iter().flatten().min();
+            let due =
+                [control_due, self.silence_due, self.responders.poll_timeout()].into_iter().flatten().min();
             let Some(bin) = self.intake.next_bin(due) else { return Ok(()) };
             self.turn(bin, watch)?;
         }
@@ -139,7 +140,8 @@ impl Pipeline {
         // A deadline of Control makes a turn of Control alone: Detect must not notice, or what is
         // learned would depend on what was done.
         let silent = self.silence_due.is_some_and(|due| due <= ready.end);
-        let verdicts = if has_data || silent { self.step(&ready, watch.wants_readings())? } else { Verdicts::default() };
+        let verdicts =
+            if has_data || silent { self.step(&ready, watch.wants_readings())? } else { Verdicts::default() };
         let findings = self.findings(ready.at, &verdicts.findings);
         self.answer_until(ready.end)?;
         self.judge(&ready, &findings)?;
@@ -214,11 +216,21 @@ impl Pipeline {
         query: &GroupQuery,
         at: Timestamp,
     ) -> Result<Vec<relight_core::rule::DetectorView>, RuntimeError> {
-        let none = || vec![relight_core::rule::DetectorView { stale: true, ..Default::default() }; self.settings.rules[query.rule].detectors.len()];
-        let Some(group) = self.intake.directory().rule_group(query.rule, &query.group) else { return Ok(none()) };
+        let none = || {
+            vec![
+                relight_core::rule::DetectorView { stale: true, ..Default::default() };
+                self.settings.rules[query.rule].detectors.len()
+            ]
+        };
+        let Some(group) = self.intake.directory().rule_group(query.rule, &query.group) else {
+            return Ok(none());
+        };
         let mut sum = none();
         let rule = query.rule;
-        for views in self.shards.each(|_| move |shard: &mut crate::shards::Shard| shard.detect.views(rule, group, at))? {
+        for views in self
+            .shards
+            .each(|_| move |shard: &mut crate::shards::Shard| shard.detect.views(rule, group, at))?
+        {
             for (mine, theirs) in sum.iter_mut().zip(views) {
                 *mine = mine.merge(theirs);
             }

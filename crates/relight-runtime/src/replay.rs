@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use relight_core::Timestamp;
 use relight_core::incident::LedgerState;
 use relight_core::record::Record;
 use relight_core::rule::Settings;
-use relight_core::Timestamp;
 use relight_engine::control::summary::summarize;
 use relight_ingest::CaptureSource;
 use relight_store::{MemoryBaselines, MemoryLedger};
 
-pub use crate::pipeline::SimulatedOutcome;
 use crate::error::RuntimeError;
+pub use crate::pipeline::SimulatedOutcome;
 use crate::pipeline::{Commit, Pipeline, Responders, Stores, Turn, Watch};
 use crate::report::{Report, ScoredRow};
 
@@ -65,10 +65,7 @@ impl Watch for Observed<'_> {
 }
 
 /// Replays captures and reports what came of them.
-pub fn replay(
-    request: ReplayRequest,
-    observer: &mut dyn ReplayObserver,
-) -> Result<Report, RuntimeError> {
+pub fn replay(request: ReplayRequest, observer: &mut dyn ReplayObserver) -> Result<Report, RuntimeError> {
     let mut notices = Vec::new();
     let keeps_state = request.stores.is_some();
     let stores = request.stores.unwrap_or_else(|| Stores {
@@ -92,7 +89,11 @@ pub fn replay(
     }
     pipeline.run(&mut watch)?;
     // In memory, too: the ledger is what the report is read from.
-    if keeps_state { pipeline.snapshot()? } else { pipeline.commit()? }
+    if keeps_state {
+        pipeline.snapshot()?
+    } else {
+        pipeline.commit()?
+    }
     notices.extend(inputs.complaints());
     report(&mut pipeline, notices)
 }

@@ -189,18 +189,5 @@ impl Codec for ImageRef {
     }
 }
 
-codec_struct!(PartitionCut {
-    name,
-    next_offset,
-    highest,
-    watermark
-});
-codec_struct!(Manifest {
-    generation,
-    turn,
-    turns,
-    config_hash,
-    partitions,
-    intake,
-    images
-});
+codec_struct!(PartitionCut { name, next_offset, highest, watermark });
+codec_struct!(Manifest { generation, turn, turns, config_hash, partitions, intake, images });

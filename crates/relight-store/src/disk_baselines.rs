@@ -104,13 +104,7 @@ impl DiskBaselines {
             troubles.push(format!("the manifest of generation {promised} is gone from sled"));
         }
         let candidates = self.candidates(&contents.records, promised, &mut troubles)?;
-        Ok(Survey {
-            db,
-            candidates,
-            facts: contents.facts,
-            promised,
-            troubles,
-        })
+        Ok(Survey { db, candidates, facts: contents.facts, promised, troubles })
     }
 
     /// Generations that sled or, where sled lost them, the sentinel vouches for, and whose manifest reads.
@@ -120,11 +114,8 @@ impl DiskBaselines {
         promised: Option<u64>,
         troubles: &mut Vec<String>,
     ) -> Result<BTreeMap<u64, Manifest>, StoreError> {
-        let mut generations: Vec<u64> = self
-            .published()?
-            .into_iter()
-            .filter(|g| Some(*g) <= promised)
-            .collect();
+        let mut generations: Vec<u64> =
+            self.published()?.into_iter().filter(|g| Some(*g) <= promised).collect();
         generations.extend(records.keys());
         generations.sort_unstable();
         generations.dedup();
@@ -152,10 +143,7 @@ impl DiskBaselines {
         for (generation, manifest) in survey.candidates.iter().rev() {
             let images = read_images(&self.generation_folder(*generation), manifest);
             if let Some(images) = note_damage(images, &mut survey.troubles)? {
-                return Ok(Some(Snapshot {
-                    manifest: manifest.clone(),
-                    images,
-                }));
+                return Ok(Some(Snapshot { manifest: manifest.clone(), images }));
             }
         }
         Ok(None)
@@ -186,12 +174,8 @@ impl DiskBaselines {
     fn fall_back(&mut self, mut survey: Survey, snapshot: Snapshot) -> Result<Loaded, StoreError> {
         let found = snapshot.manifest.generation;
         let mut why = survey.troubles.join("; ");
-        let mut damaged: Vec<PathBuf> = self
-            .published()?
-            .into_iter()
-            .filter(|g| *g > found)
-            .map(|g| self.generation_folder(g))
-            .collect();
+        let mut damaged: Vec<PathBuf> =
+            self.published()?.into_iter().filter(|g| *g > found).map(|g| self.generation_folder(g)).collect();
         damaged.push(manifest_db::copy_folder(&self.state));
         damaged.retain(|path| path.exists());
         if !damaged.is_empty() {
@@ -204,11 +188,7 @@ impl DiskBaselines {
         survey.candidates.retain(|generation, _| *generation <= found);
         drop(survey.db.take());
         let db = self.fresh_db()?;
-        let records: Vec<Record> = survey
-            .candidates
-            .values()
-            .map(|m| Record::new(m, &encoded(m)))
-            .collect();
+        let records: Vec<Record> = survey.candidates.values().map(|m| Record::new(m, &encoded(m))).collect();
         db.insert(&records, &survey.facts)?;
         survey.db = Some(db);
         self.accept(survey, Some(found))?;
@@ -220,23 +200,13 @@ impl DiskBaselines {
         let why = survey.troubles.join("; ");
         drop(survey.db.take());
         let copy = manifest_db::copy_folder(&self.state);
-        let sled = if copy.exists() {
-            copy
-        } else {
-            manifest_db::folder(&self.state)
-        };
+        let sled = if copy.exists() { copy } else { manifest_db::folder(&self.state) };
         let damaged = [sled, self.images(), self.sentinel.path().to_owned()];
         let to = files::quarantine(&self.state, &damaged, &why)?;
         let db = Some(self.fresh_db()?);
         let facts = BTreeMap::new();
         self.accept(
-            Survey {
-                db,
-                candidates: BTreeMap::new(),
-                facts,
-                promised: None,
-                troubles: Vec::new(),
-            },
+            Survey { db, candidates: BTreeMap::new(), facts, promised: None, troubles: Vec::new() },
             None,
         )?;
         Ok(Loaded::Quarantined { to, why })
@@ -255,10 +225,7 @@ impl DiskBaselines {
                 Ok(db)
             }
             Err(Fault::Store(error)) => Err(error),
-            Err(Fault::Damage(why)) => Err(StoreError::Backend {
-                doing: "open the manifest database",
-                why,
-            }),
+            Err(Fault::Damage(why)) => Err(StoreError::Backend { doing: "open the manifest database", why }),
         }
     }
 
@@ -270,26 +237,17 @@ impl DiskBaselines {
         if generation > newest {
             return Ok(());
         }
-        Err(StoreError::Order(format!(
-            "generation {generation} does not follow {newest}"
-        )))
+        Err(StoreError::Order(format!("generation {generation} does not follow {newest}")))
     }
 
     /// The draft of a generation; begins it unless it is under way.
     fn draft(&mut self, generation: u64) -> Result<&mut Draft, StoreError> {
-        let under_way = self
-            .draft
-            .as_ref()
-            .is_some_and(|d| d.generation == generation && !d.published);
+        let under_way = self.draft.as_ref().is_some_and(|d| d.generation == generation && !d.published);
         if !under_way {
             self.drop_draft()?;
             files::remove(&self.draft_folder(generation))?;
             files::make_dir(&self.draft_folder(generation))?;
-            self.draft = Some(Draft {
-                generation,
-                images: BTreeMap::new(),
-                published: false,
-            });
+            self.draft = Some(Draft { generation, images: BTreeMap::new(), published: false });
         }
         Ok(self.draft.as_mut().expect("just made"))
     }
@@ -299,11 +257,7 @@ impl DiskBaselines {
             return Ok(());
         };
         files::remove(&self.draft_folder(draft.generation))?;
-        if draft.published {
-            files::remove(&self.generation_folder(draft.generation))
-        } else {
-            Ok(())
-        }
+        if draft.published { files::remove(&self.generation_folder(draft.generation)) } else { Ok(()) }
     }
 
     /// Makes the draft's files durable under their final name. They do not count yet.
@@ -311,11 +265,7 @@ impl DiskBaselines {
         let generation = manifest.generation;
         let (tmp, folder) = (self.draft_folder(generation), self.generation_folder(generation));
         let sealed = seal(MANIFEST, SCHEMA_VERSION, &encoded(manifest));
-        if self
-            .draft
-            .as_ref()
-            .is_some_and(|d| d.generation == generation && d.published)
-        {
+        if self.draft.as_ref().is_some_and(|d| d.generation == generation && d.published) {
             return files::write_durably(&folder.join("manifest.img"), &sealed);
         }
         self.draft(generation)?;
@@ -356,24 +306,15 @@ impl Baselines for DiskBaselines {
         let draft = self.draft(generation)?;
         fs::write(&path, seal(image_magic(kind), SCHEMA_VERSION, payload))
             .map_err(failed_to("write", &path))?;
-        let image = ImageRef {
-            kind,
-            group,
-            bytes: payload.len() as u64,
-            crc: crc32c::crc32c(payload),
-            generation,
-        };
+        let image =
+            ImageRef { kind, group, bytes: payload.len() as u64, crc: crc32c::crc32c(payload), generation };
         draft.images.insert((kind, group), image.clone());
         Ok(image)
     }
 
     fn commit(&mut self, manifest: &Manifest) -> Result<(), StoreError> {
         self.check_order(manifest.generation)?;
-        let put = self
-            .draft
-            .as_ref()
-            .filter(|d| d.generation == manifest.generation)
-            .map(|d| &d.images);
+        let put = self.draft.as_ref().filter(|d| d.generation == manifest.generation).map(|d| &d.images);
         check_images(manifest, put.unwrap_or(&BTreeMap::new()))?;
         self.publish(manifest)?;
         let db = match self.db.take() {
@@ -402,37 +343,27 @@ impl Baselines for DiskBaselines {
         };
         db.remove_records(keep_from)?;
         self.db = Some(db);
-        old.into_iter()
-            .try_for_each(|generation| files::remove(&self.generation_folder(generation)))
+        old.into_iter().try_for_each(|generation| files::remove(&self.generation_folder(generation)))
     }
 
     fn reject(&mut self, generation: u64, why: &str) -> Result<Loaded, StoreError> {
         let folder = self.generation_folder(generation);
         if !folder.exists() {
-            return Err(StoreError::Order(format!(
-                "there is no generation {generation} to reject"
-            )));
+            return Err(StoreError::Order(format!("there is no generation {generation} to reject")));
         }
         let rejected = format!("generation {generation} cannot be used: {why}");
         files::quarantine(&self.state, &[folder], &rejected)?;
         Ok(match self.load()? {
-            Loaded::FellBack { snapshot, why } => Loaded::FellBack {
-                snapshot,
-                why: format!("{rejected}; {why}"),
-            },
-            Loaded::Quarantined { to, why } => Loaded::Quarantined {
-                to,
-                why: format!("{rejected}; {why}"),
-            },
+            Loaded::FellBack { snapshot, why } => {
+                Loaded::FellBack { snapshot, why: format!("{rejected}; {why}") }
+            }
+            Loaded::Quarantined { to, why } => Loaded::Quarantined { to, why: format!("{rejected}; {why}") },
             loaded => loaded,
         })
     }
 
     fn get_fact(&self, key: &str) -> Option<Vec<u8>> {
-        self.staged_facts
-            .get(key)
-            .or_else(|| self.facts.get(key))
-            .cloned()
+        self.staged_facts.get(key).or_else(|| self.facts.get(key)).cloned()
     }
 
     fn put_fact(&mut self, key: &str, value: &[u8]) {
@@ -487,10 +418,9 @@ fn read_manifest(folder: &Path, record: Option<&Record>) -> Result<Manifest, Fau
     let manifest = Manifest::decode(&mut reader).map_err(damage)?;
     reader.finish().map_err(damage)?;
     match record {
-        Some(record) if *record != Record::new(&manifest, &payload) => Err(Fault::Damage(format!(
-            "{} is not the one that sled vouches for",
-            path.display()
-        ))),
+        Some(record) if *record != Record::new(&manifest, &payload) => {
+            Err(Fault::Damage(format!("{} is not the one that sled vouches for", path.display())))
+        }
         _ if folder.file_name() != Some(manifest.generation.to_string().as_ref()) => {
             Err(damage(Corrupt::Value("generation")))
         }
@@ -503,10 +433,7 @@ fn read_images(folder: &Path, manifest: &Manifest) -> Result<Vec<(ImageKind, Key
         let path = folder.join(image_name(image.kind, image.group));
         let payload = read_sealed(&path, image_magic(image.kind))?;
         if payload.len() as u64 != image.bytes || crc32c::crc32c(&payload) != image.crc {
-            return Err(Fault::Damage(format!(
-                "{} is not the one that was committed",
-                path.display()
-            )));
+            return Err(Fault::Damage(format!("{} is not the one that was committed", path.display())));
         }
         Ok((image.kind, image.group, payload))
     };
@@ -533,12 +460,7 @@ fn read_sealed(path: &Path, kind: [u8; 4]) -> Result<Vec<u8>, Fault> {
         }
         Err(Corrupt::Future { found, known }) => {
             let path = path.to_owned();
-            Err(StoreError::Future {
-                path,
-                found: found.into(),
-                known: known.into(),
-            }
-            .into())
+            Err(StoreError::Future { path, found: found.into(), known: known.into() }.into())
         }
         Err(why) => Err(damage(why.to_string())),
     }

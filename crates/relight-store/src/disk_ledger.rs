@@ -58,31 +58,20 @@ pub(crate) fn refuse_future(state: &Path) -> Result<(), StoreError> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => return Ok(()),
         Err(e) => return Err(failed_to("read", &path)(e)),
     }
-    let version = header[USER_VERSION_AT..USER_VERSION_AT + 4]
-        .try_into()
-        .expect("four bytes");
+    let version = header[USER_VERSION_AT..USER_VERSION_AT + 4].try_into().expect("four bytes");
     refuse_version(&path, u32::from_be_bytes(version))
 }
 
 fn refuse_version(path: &Path, found: u32) -> Result<(), StoreError> {
     if (LEDGER_VERSION + 1..=LAST_PLAUSIBLE_VERSION).contains(&found) {
-        return Err(StoreError::Future {
-            path: path.to_owned(),
-            found,
-            known: LEDGER_VERSION,
-        });
+        return Err(StoreError::Future { path: path.to_owned(), found, known: LEDGER_VERSION });
     }
     Ok(())
 }
 
 impl DiskLedger {
     pub(crate) fn new(state: &Path, lock: Arc<File>) -> Self {
-        Self {
-            state: state.to_owned(),
-            sentinel: Sentinel::of_ledger(state),
-            open: None,
-            _lock: lock,
-        }
+        Self { state: state.to_owned(), sentinel: Sentinel::of_ledger(state), open: None, _lock: lock }
     }
 
     /// The database with its log, and the sentinel last: until it is moved, what is missing is missed.
@@ -94,10 +83,8 @@ impl DiskLedger {
 
     /// Makes an empty ledger. It gets its name only when it is complete.
     fn create(&self) -> Result<(), StoreError> {
-        let failed = |e: rusqlite::Error| StoreError::Backend {
-            doing: "create the ledger",
-            why: e.to_string(),
-        };
+        let failed =
+            |e: rusqlite::Error| StoreError::Backend { doing: "create the ledger", why: e.to_string() };
         let tmp = self.state.join("ledger.new");
         for end in ["", "-wal", "-shm", "-journal"] {
             files::remove(&self.state.join(format!("ledger.new{end}")))?;
@@ -107,8 +94,7 @@ impl DiskLedger {
         let tx = conn.transaction().map_err(failed)?;
         tx.execute_batch(rows::SCHEMA).map_err(failed)?;
         rows::put(&tx, "meta", "head", &Head::new()).map_err(failed)?;
-        tx.pragma_update(None, "user_version", LEDGER_VERSION)
-            .map_err(failed)?;
+        tx.pragma_update(None, "user_version", LEDGER_VERSION).map_err(failed)?;
         tx.commit().map_err(failed)?;
         conn.close().map_err(|(_, e)| failed(e))?;
         files::sync(&tmp)?;
@@ -130,12 +116,9 @@ impl DiskLedger {
         check_file(&conn, &path)?;
         let (state, head) = rows::read_all(&conn)?;
         if let Witness::Says(commits) = witness
-            && head.commits < commits && false
+            && head.commits < commits
         {
-            let why = format!(
-                "ledger.sqlite has {} of {commits} commits: it was rolled back",
-                head.commits
-            );
+            let why = format!("ledger.sqlite has {} of {commits} commits: it was rolled back", head.commits);
             return Err(Fault::Damage(why));
         }
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -149,10 +132,7 @@ impl DiskLedger {
         let to = files::quarantine(&self.state, &self.files(), why)?;
         self.create()?;
         self.reopen()?;
-        Ok(LedgerHealth::Quarantined {
-            to,
-            why: why.to_owned(),
-        })
+        Ok(LedgerHealth::Quarantined { to, why: why.to_owned() })
     }
 
     /// Opens a ledger that was made just now.
@@ -163,10 +143,7 @@ impl DiskLedger {
                 Ok(state)
             }
             Err(Fault::Store(error)) => Err(error),
-            Err(Fault::Damage(why)) => Err(StoreError::Backend {
-                doing: "open the ledger",
-                why,
-            }),
+            Err(Fault::Damage(why)) => Err(StoreError::Backend { doing: "open the ledger", why }),
         }
     }
 }
@@ -176,9 +153,7 @@ fn check_file(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let version: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     refuse_version(path, version.cast_unsigned())?;
     if version.cast_unsigned() != LEDGER_VERSION {
-        return Err(Fault::Damage(format!(
-            "ledger.sqlite: impossible version {version}"
-        )));
+        return Err(Fault::Damage(format!("ledger.sqlite: impossible version {version}")));
     }
     let verdict: String = conn.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if verdict != "ok" {
@@ -186,9 +161,7 @@ fn check_file(conn: &Connection, path: &Path) -> Result<(), Fault> {
     }
     let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" || conn.is_readonly("main")? {
-        return Err(Fault::Damage(format!(
-            "ledger.sqlite: its header is damaged (journal mode {mode})"
-        )));
+        return Err(Fault::Damage(format!("ledger.sqlite: its header is damaged (journal mode {mode})")));
     }
     Ok(())
 }
@@ -218,17 +191,13 @@ impl Ledger for DiskLedger {
     }
 
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError> {
-        let failed = |e: rusqlite::Error| StoreError::Backend {
-            doing: "commit to the ledger",
-            why: e.to_string(),
-        };
+        let failed =
+            |e: rusqlite::Error| StoreError::Backend { doing: "commit to the ledger", why: e.to_string() };
         let Some(Open { conn, witness, head }) = &mut self.open else {
             return Err(StoreError::Order("the ledger was not loaded".to_owned()));
         };
         let mut next = head.clone();
-        let tx = conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         rows::write_all(&tx, &mut next, writes).map_err(failed)?;
         tx.commit().map_err(failed)?;
         *head = next;

@@ -27,9 +27,7 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError>
 
 /// Fsyncs a file or a folder.
 pub(crate) fn sync(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(failed_to("fsync", path))
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed_to("fsync", path))
 }
 
 /// Fsyncs the folder that a path lies in, so that its name survives a power cut.
@@ -59,13 +57,8 @@ fn sync_side_by_side(files: &[PathBuf]) -> Result<(), StoreError> {
     let lot = files.len().div_ceil(THREADS).max(1);
     let sync_lot = |files: &[PathBuf]| files.iter().try_for_each(|path| sync(path));
     thread::scope(|scope| {
-        let threads: Vec<_> = files
-            .chunks(lot)
-            .map(|lot| scope.spawn(move || sync_lot(lot)))
-            .collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().expect("an fsync does not panic"))
+        let threads: Vec<_> = files.chunks(lot).map(|lot| scope.spawn(move || sync_lot(lot))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("an fsync does not panic"))
     })
 }
 
@@ -132,10 +125,7 @@ pub(crate) fn quarantine(state: &Path, paths: &[PathBuf], why: &str) -> Result<P
     }
     make_dir(&folder)?;
     for path in paths.iter().filter(|path| path.exists()) {
-        rename(
-            path,
-            &folder.join(path.file_name().expect("a path in the state folder has a name")),
-        )?;
+        rename(path, &folder.join(path.file_name().expect("a path in the state folder has a name")))?;
     }
     let note = folder.join("why.txt");
     // The move is what counts; on a full disk the note is lost and the log still has the reason.

@@ -25,9 +25,9 @@
 //! never a first boot. Errors are left for what the operator has to see to: a full disk, a folder
 //! in use, a newer release's files; those leave every file as it was.
 //!
-//! sled panics on damage. Every call into it runs under `catch_unwind` (so the program must not be
-//! built with `panic = "abort"`), and opening it on a thread of its own, `relight-sled-open`, with a
-//! time limit. The process's panic hook is left alone: it prints such a panic, under that name.
+//! sled panics on damage. It is opened on a thread of its own, `relight-sled-open`, with a time
+//! limit, and every later call runs under `catch_unwind`; so the program must not be built with
+//! `panic = "abort"`. The process's panic hook is left alone: it prints such a panic, under that name.
 //!
 //! Nothing here knows what an image holds, decides when to snapshot, or reads a clock.
 #![warn(missing_docs)]

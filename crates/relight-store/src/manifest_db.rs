@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -37,14 +37,8 @@ pub(crate) struct Record {
 impl Record {
     /// The record of a manifest whose file's payload is `encoded`.
     pub(crate) fn new(manifest: &Manifest, encoded: &[u8]) -> Self {
-        let manifest = Manifest {
-            intake: Vec::new(),
-            ..manifest.clone()
-        };
-        Self {
-            manifest,
-            file_crc: crc32c::crc32c(encoded),
-        }
+        let manifest = Manifest { intake: Vec::new(), ..manifest.clone() };
+        Self { manifest, file_crc: crc32c::crc32c(encoded) }
     }
 }
 
@@ -86,11 +80,7 @@ pub(crate) fn open(state: &Path) -> Result<(ManifestDb, Contents), Fault> {
         return first;
     };
     if !copy.exists() {
-        return Err(StoreError::Backend {
-            doing: "create the manifest database",
-            why: first_why,
-        }
-        .into());
+        return Err(StoreError::Backend { doing: "create the manifest database", why: first_why }.into());
     }
     // A snapshot file only speeds an open up; without a damaged one the log is often whole.
     files::remove(&dir)?;
@@ -123,11 +113,7 @@ fn copy_aside(state: &Path) -> Result<(), StoreError> {
 
 fn drop_snapshots(dir: &Path, suffix: &str) -> Result<(), StoreError> {
     for (path, _) in files::list(dir)? {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("snap.") && name.ends_with(suffix) {
             files::remove(&path)?;
         }
@@ -140,31 +126,23 @@ fn guarded_open(dir: &Path) -> Result<(ManifestDb, Contents), Fault> {
     let (send, receive) = mpsc::channel();
     let path = dir.to_owned();
     let work = move || {
-        let opened = catch_unwind(AssertUnwindSafe(|| open_and_read(&path)));
         // The receiver is gone only after the time limit, and then nobody wants the answer.
-        let _ = send.send(opened);
+        let _ = send.send(open_and_read(&path));
     };
     thread::Builder::new()
         .name("relight-sled-open".to_owned())
         .spawn(work)
         .map_err(failed_to("start a thread to open", dir))?;
     match receive.recv_timeout(OPEN_LIMIT) {
-        Ok(Ok(Ok((db, pairs)))) => {
+        Ok(Ok((db, pairs))) => {
             let contents = read_contents(dir, pairs)?;
-            Ok((
-                ManifestDb {
-                    dir: dir.to_owned(),
-                    db: Some(db),
-                },
-                contents,
-            ))
+            Ok((ManifestDb { dir: dir.to_owned(), db: Some(db) }, contents))
         }
-        Ok(Ok(Err(error))) => Err(judge(error, dir)),
-        Ok(Err(_)) => Err(Fault::Damage("sled panicked while opening".to_owned())),
-        Err(_) => Err(Fault::Damage(format!(
-            "sled did not open within {} s",
-            OPEN_LIMIT.as_secs()
-        ))),
+        Ok(Err(error)) => Err(judge(error, dir)),
+        Err(RecvTimeoutError::Disconnected) => Err(Fault::Damage("sled panicked while opening".to_owned())),
+        Err(RecvTimeoutError::Timeout) => {
+            Err(Fault::Damage(format!("sled did not open within {} s", OPEN_LIMIT.as_secs())))
+        }
     }
 }
 
@@ -172,11 +150,7 @@ type Pairs = Vec<(sled::IVec, sled::IVec)>;
 
 fn open_and_read(dir: &Path) -> sled::Result<(sled::Db, Pairs)> {
     // No flusher thread: the only write is the commit, which flushes.
-    let db = sled::Config::new()
-        .path(dir)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .open()?;
+    let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
     let pairs = db.iter().collect::<sled::Result<Pairs>>()?;
     Ok((db, pairs))
 }
@@ -198,17 +172,11 @@ fn read_contents(dir: &Path, pairs: Pairs) -> Result<Contents, StoreError> {
             Ok(()) => {}
             Err(Corrupt::Future { found, known }) => {
                 let path = dir.to_owned();
-                return Err(StoreError::Future {
-                    path,
-                    found: found.into(),
-                    known: known.into(),
-                });
+                return Err(StoreError::Future { path, found: found.into(), known: known.into() });
             }
             Err(why) => {
                 let key = String::from_utf8_lossy(&key);
-                contents
-                    .troubles
-                    .push(format!("sled's value of `{}`: {why}", key.escape_debug()));
+                contents.troubles.push(format!("sled's value of `{}`: {why}", key.escape_debug()));
             }
         }
     }
@@ -219,10 +187,7 @@ fn read_pair(key: &[u8], value: &[u8], contents: &mut Contents) -> Result<(), Co
     if key.first() == Some(&b'm') {
         let (_, payload) = unseal(RECORD, SCHEMA_VERSION, value)?;
         let mut reader = Reader::new(payload);
-        let record = Record {
-            manifest: Manifest::decode(&mut reader)?,
-            file_crc: u32::decode(&mut reader)?,
-        };
+        let record = Record { manifest: Manifest::decode(&mut reader)?, file_crc: u32::decode(&mut reader)? };
         reader.finish()?;
         if key != record_key(record.manifest.generation) {
             return Err(Corrupt::Value("generation"));
@@ -283,9 +248,8 @@ impl ManifestDb {
     pub(crate) fn remove_records(&self, keep_from: u64) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         let old = record_key(0)..record_key(keep_from);
-        let keys = self.guarded("read the manifest keys", |db| {
-            db.range(old).keys().collect::<sled::Result<Vec<_>>>()
-        })?;
+        let keys = self
+            .guarded("read the manifest keys", |db| db.range(old).keys().collect::<sled::Result<Vec<_>>>())?;
         for key in keys {
             batch.remove(key);
         }

@@ -46,11 +46,7 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Clone for MemoryBaselines {
     /// Another handle on what was committed; what this one has put since stays with it.
     fn clone(&self) -> Self {
-        Self {
-            kept: Arc::clone(&self.kept),
-            draft: None,
-            staged_facts: BTreeMap::new(),
-        }
+        Self { kept: Arc::clone(&self.kept), draft: None, staged_facts: BTreeMap::new() }
     }
 }
 
@@ -70,9 +66,7 @@ impl MemoryBaselines {
         if generation > newest {
             return Ok(());
         }
-        Err(StoreError::Order(format!(
-            "generation {generation} does not follow {newest}"
-        )))
+        Err(StoreError::Order(format!("generation {generation} does not follow {newest}")))
     }
 }
 
@@ -83,32 +77,20 @@ impl Kept {
     }
 
     fn load(&mut self) -> Loaded {
-        let damaged: Vec<u64> = self
-            .snapshots
-            .keys()
-            .rev()
-            .copied()
-            .take_while(|g| self.damaged.contains(g))
-            .collect();
+        let damaged: Vec<u64> =
+            self.snapshots.keys().rev().copied().take_while(|g| self.damaged.contains(g)).collect();
         for generation in &damaged {
             self.snapshots.remove(generation);
             self.damaged.remove(generation);
         }
-        let why = damaged
-            .iter()
-            .map(|g| format!("generation {g} is damaged"))
-            .collect::<Vec<_>>()
-            .join("; ");
+        let why = damaged.iter().map(|g| format!("generation {g} is damaged")).collect::<Vec<_>>().join("; ");
         match self.snapshots.values().next_back().cloned() {
             Some(snapshot) if why.is_empty() => Loaded::Whole(snapshot),
             None if why.is_empty() => Loaded::Cold,
             Some(snapshot) => Loaded::FellBack { snapshot, why },
             None => {
                 self.facts.clear();
-                Loaded::Quarantined {
-                    to: self.quarantine(),
-                    why,
-                }
+                Loaded::Quarantined { to: self.quarantine(), why }
             }
         }
     }
@@ -129,23 +111,10 @@ impl Baselines for MemoryBaselines {
         payload: &[u8],
     ) -> Result<ImageRef, StoreError> {
         self.check_order(generation)?;
-        let image = ImageRef {
-            kind,
-            group,
-            bytes: payload.len() as u64,
-            crc: crc32c::crc32c(payload),
-            generation,
-        };
-        if self
-            .draft
-            .as_ref()
-            .is_none_or(|draft| draft.generation != generation)
-        {
-            self.draft = Some(Draft {
-                generation,
-                refs: BTreeMap::new(),
-                payloads: BTreeMap::new(),
-            });
+        let image =
+            ImageRef { kind, group, bytes: payload.len() as u64, crc: crc32c::crc32c(payload), generation };
+        if self.draft.as_ref().is_none_or(|draft| draft.generation != generation) {
+            self.draft = Some(Draft { generation, refs: BTreeMap::new(), payloads: BTreeMap::new() });
         }
         let draft = self.draft.as_mut().expect("just made");
         draft.refs.insert((kind, group), image.clone());
@@ -155,11 +124,7 @@ impl Baselines for MemoryBaselines {
 
     fn commit(&mut self, manifest: &Manifest) -> Result<(), StoreError> {
         self.check_order(manifest.generation)?;
-        let put = self
-            .draft
-            .as_ref()
-            .filter(|d| d.generation == manifest.generation)
-            .map(|d| &d.refs);
+        let put = self.draft.as_ref().filter(|d| d.generation == manifest.generation).map(|d| &d.refs);
         check_images(manifest, put.unwrap_or(&BTreeMap::new()))?;
         let mut payloads = self.draft.take().map(|draft| draft.payloads).unwrap_or_default();
         let image = |image: &ImageRef| {
@@ -168,48 +133,32 @@ impl Baselines for MemoryBaselines {
         };
         let images = manifest.images.iter().map(image).collect();
         let mut kept = lock(&self.kept);
-        kept.snapshots.insert(
-            manifest.generation,
-            Snapshot {
-                manifest: manifest.clone(),
-                images,
-            },
-        );
+        kept.snapshots.insert(manifest.generation, Snapshot { manifest: manifest.clone(), images });
         kept.facts.append(&mut self.staged_facts);
         Ok(())
     }
 
     fn prune(&mut self, keep_from: u64) -> Result<(), StoreError> {
         let keep_from = keep_from.min(self.newest().unwrap_or(0));
-        lock(&self.kept)
-            .snapshots
-            .retain(|generation, _| *generation >= keep_from);
+        lock(&self.kept).snapshots.retain(|generation, _| *generation >= keep_from);
         Ok(())
     }
 
     fn reject(&mut self, generation: u64, why: &str) -> Result<Loaded, StoreError> {
         if !lock(&self.kept).snapshots.contains_key(&generation) {
-            return Err(StoreError::Order(format!(
-                "there is no generation {generation} to reject"
-            )));
+            return Err(StoreError::Order(format!("there is no generation {generation} to reject")));
         }
         self.damage(generation);
         let rejected = format!("generation {generation} cannot be used: {why}");
         Ok(match self.load()? {
-            Loaded::FellBack { snapshot, .. } => Loaded::FellBack {
-                snapshot,
-                why: rejected,
-            },
+            Loaded::FellBack { snapshot, .. } => Loaded::FellBack { snapshot, why: rejected },
             Loaded::Quarantined { to, .. } => Loaded::Quarantined { to, why: rejected },
             loaded => loaded,
         })
     }
 
     fn get_fact(&self, key: &str) -> Option<Vec<u8>> {
-        self.staged_facts
-            .get(key)
-            .cloned()
-            .or_else(|| lock(&self.kept).facts.get(key).cloned())
+        self.staged_facts.get(key).cloned().or_else(|| lock(&self.kept).facts.get(key).cloned())
     }
 
     fn put_fact(&mut self, key: &str, value: &[u8]) {
@@ -233,11 +182,7 @@ struct KeptLedger {
 impl Ledger for MemoryLedger {
     fn load(&mut self) -> Result<(LedgerState, LedgerHealth), StoreError> {
         let mut kept = lock(&self.kept);
-        let health = if kept.exists {
-            LedgerHealth::Whole
-        } else {
-            LedgerHealth::New
-        };
+        let health = if kept.exists { LedgerHealth::Whole } else { LedgerHealth::New };
         kept.exists = true;
         Ok((kept.state.clone(), health))
     }
@@ -255,10 +200,7 @@ impl Ledger for MemoryLedger {
         kept.state = LedgerState::default();
         kept.quarantined += 1;
         let to = PathBuf::from(format!("quarantine-{}", kept.quarantined));
-        Ok(LedgerHealth::Quarantined {
-            to,
-            why: why.to_owned(),
-        })
+        Ok(LedgerHealth::Quarantined { to, why: why.to_owned() })
     }
 }
 

@@ -31,18 +31,12 @@ pub(crate) struct Sentinel {
 impl Sentinel {
     /// The one of the baselines: the newest generation.
     pub(crate) fn of_baselines(state: &Path) -> Self {
-        Self {
-            path: state.join("baselines.sentinel"),
-            kind: *b"BSEN",
-        }
+        Self { path: state.join("baselines.sentinel"), kind: *b"BSEN" }
     }
 
     /// The one of the ledger: how many transactions it has committed.
     pub(crate) fn of_ledger(state: &Path) -> Self {
-        Self {
-            path: state.join("ledger.sentinel"),
-            kind: *b"LSEN",
-        }
+        Self { path: state.join("ledger.sentinel"), kind: *b"LSEN" }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,11 +54,7 @@ impl Sentinel {
             }
             Err(Corrupt::Future { found, known }) => {
                 let path = self.path.clone();
-                Err(StoreError::Future {
-                    path,
-                    found: found.into(),
-                    known: known.into(),
-                })
+                Err(StoreError::Future { path, found: found.into(), known: known.into() })
             }
             Err(_) => Ok(Witness::Damaged),
         }
@@ -77,17 +67,13 @@ impl Sentinel {
 
     /// Opens it for [`Sentinel::note`].
     pub(crate) fn open(&self) -> Result<File, StoreError> {
-        File::options()
-            .write(true)
-            .open(&self.path)
-            .map_err(failed_to("open", &self.path))
+        File::options().write(true).open(&self.path).map_err(failed_to("open", &self.path))
     }
 
     /// Overwrites it in place without fsync: one small write inside one sector. A power cut may
     /// leave an older value, which vouches for less and is still true.
     pub(crate) fn note(&self, file: &File, value: u64) -> Result<(), StoreError> {
-        file.write_all_at(&self.sealed(value), 0)
-            .map_err(failed_to("write", &self.path))
+        file.write_all_at(&self.sealed(value), 0).map_err(failed_to("write", &self.path))
     }
 
     fn sealed(&self, value: u64) -> Vec<u8> {

@@ -24,11 +24,7 @@ impl StateDir {
     /// Errors: [`StoreError::Locked`] at once if another process has it, [`StoreError::Future`] if a
     /// newer release wrote it (no file is changed), [`StoreError::Io`].
     pub fn open(path: &Path) -> Result<Stores, StoreError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed_to("create", path))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed_to("create", path))?;
         let lock = Arc::new(lock(path)?);
         Sentinel::of_baselines(path).read()?;
         Sentinel::of_ledger(path).read()?;

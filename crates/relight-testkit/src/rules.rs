@@ -163,7 +163,11 @@ fn rules() -> Vec<RuleSpec> {
             "errors",
             vec![1, 0],
             any("errors"),
-            vec![step("notify", false, None), step("rollback", true, Some(verify)), step("page", false, None)],
+            vec![
+                step("notify", false, None),
+                step("rollback", true, Some(verify)),
+                step("page", false, None),
+            ],
         ),
         rule("anything", vec![5, 2, 3, 4, 6], any("anything"), Vec::new()),
     ]

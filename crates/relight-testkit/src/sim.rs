@@ -166,7 +166,8 @@ impl Sim {
     }
 
     fn after_crash(&self, disk: &Disk, rng: &mut Rng) {
-        if self.damage && rng.one_in(2)
+        if self.damage
+            && rng.one_in(2)
             && let Some(newest) = disk.baselines.newest()
         {
             disk.baselines.damage(newest);

@@ -1,1 +1,49 @@
-fn main() {}
+//! The command line: arguments in, an exit code out.
+//!
+//! Exit codes: 0 fine, 1 the run failed, 2 bad usage or config, 3 a `--fail-if` held. `clap`, `anyhow`
+//! and exit codes live in this crate only; what is decided about a stream is decided elsewhere.
+
+mod check;
+mod cli;
+mod explain;
+mod failure;
+mod output;
+mod replay;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use relight_config::Registry;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+/// The plug-ins that this binary has.
+const REGISTRY: Registry = Registry {
+    detectors: relight_detectors::ALL,
+    responders: relight_responders::ALL,
+};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::error(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Check { config } => check::run(&config),
+        Command::Replay(args) => replay::run(&args),
+        Command::Explain { name } => explain::run(name.as_deref()),
+        Command::Schema => output::print(&format!("{:#}\n", relight_config::schema(&REGISTRY))),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "relight", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
+        }
+    }
+}

@@ -52,11 +52,7 @@ impl Changes {
     pub(super) fn changed(&self, kind: &str, window: Span, now: Timestamp, group: &Labels) -> bool {
         let from = (now.minus(window), String::new(), Labels::default());
         let until = (now, String::new(), Labels::default());
-        from < until
-            && self
-                .0
-                .range(from..until)
-                .any(|(_, k, labels)| k == kind && agrees(labels, group))
+        from < until && self.0.range(from..until).any(|(_, k, labels)| k == kind && agrees(labels, group))
     }
 }
 
@@ -65,10 +61,7 @@ fn key(event: &Event) -> (Timestamp, String, Labels) {
 }
 
 fn agrees(event: &Labels, group: &Labels) -> bool {
-    let mut shared = event
-        .iter()
-        .filter_map(|(key, value)| Some((value, group.get(key)?)))
-        .peekable();
+    let mut shared = event.iter().filter_map(|(key, value)| Some((value, group.get(key)?))).peekable();
     shared.peek().is_some() && shared.all(|(theirs, ours)| theirs == ours)
 }
 
@@ -83,12 +76,7 @@ mod tests {
 
     fn event(at: i64, kind: &str, on: &str) -> Event {
         let body = String::new();
-        Event {
-            at: Timestamp::from_secs(at),
-            kind: kind.to_owned(),
-            labels: labels(on),
-            body,
-        }
+        Event { at: Timestamp::from_secs(at), kind: kind.to_owned(), labels: labels(on), body }
     }
 
     fn check(at: i64, kind: &str, on: &str, group: &str, expected: bool) {
@@ -109,20 +97,8 @@ mod tests {
         check(950, "flag", "service=shop", "service=shop", false);
         check(950, "log", "service=shop", "service=shop", false);
         check(950, "deploy", "service=cart", "service=shop", false);
-        check(
-            950,
-            "deploy",
-            "service=shop version=7",
-            "service=shop cluster=eu",
-            true,
-        );
-        check(
-            950,
-            "deploy",
-            "service=shop cluster=us",
-            "service=shop cluster=eu",
-            false,
-        );
+        check(950, "deploy", "service=shop version=7", "service=shop cluster=eu", true);
+        check(950, "deploy", "service=shop cluster=us", "service=shop cluster=eu", false);
         check(950, "deploy", "version=7", "service=shop", false);
         check(950, "deploy", "", "service=shop", false);
         check(950, "deploy", "service=shop", "", false);

@@ -22,11 +22,7 @@ impl Control {
             incident.worst_score = incident.worst_score.max(finding.reading.score);
             if finding.relearned {
                 if incident.relearned == 0 {
-                    incident.note(
-                        turn.end,
-                        "relearned",
-                        "a row took what it sees for its new normal",
-                    );
+                    incident.note(turn.end, "relearned", "a row took what it sees for its new normal");
                 }
                 incident.relearned += 1;
             }
@@ -45,11 +41,7 @@ impl Control {
 
     fn evidence(&self, finding: &Finding) -> Evidence {
         let row = KeyView::new(&finding.row);
-        let Band {
-            expected,
-            lower,
-            upper,
-        } = finding.reading.band;
+        let Band { expected, lower, upper } = finding.reading.band;
         Evidence {
             detector: self.settings.detectors[finding.detector].name.clone(),
             signal: row.name().to_owned(),
@@ -100,23 +92,12 @@ pub(super) fn onset(incident: &Incident, turn: &GroupTurn<'_>, not_before: Times
     let earliest = first.minus(MAX_ONSET).max(not_before.min(first));
     let named = turn.findings.iter().filter_map(|finding| finding.onset);
     let believable = named.filter(|at| (earliest..=first).contains(at));
-    believable
-        .min()
-        .map_or(incident.onset, |at| at.min(incident.onset))
+    believable.min().map_or(incident.onset, |at| at.min(incident.onset))
 }
 
 /// The row that spoke first, for people.
 pub(super) fn describe(evidence: &Evidence) -> String {
-    let Evidence {
-        detector,
-        signal,
-        labels,
-        value,
-        score,
-        lower,
-        upper,
-        ..
-    } = evidence;
+    let Evidence { detector, signal, labels, value, score, lower, upper, .. } = evidence;
     let (value, score) = (short(*value), short(*score));
     format!(
         "{signal}{labels} = {value}, outside {}..{} ({detector}, score {score})",

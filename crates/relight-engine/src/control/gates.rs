@@ -68,10 +68,7 @@ impl Control {
 
     fn lock_gate(&self, lock: &str) -> Option<String> {
         let holds = |state| is_sent(state) || state == ActionState::Verifying;
-        let mut on_lock = self
-            .actions
-            .values()
-            .filter(|action| action.mutates && action.lock == lock);
+        let mut on_lock = self.actions.values().filter(|action| action.mutates && action.lock == lock);
         on_lock
             .find(|action| holds(action.state))
             .map(|holder| format!("lock: {lock} is held by {}", holder.id))
@@ -99,12 +96,7 @@ fn escalation_gate(incident: &Incident) -> Option<String> {
 
 /// Whether the mode alone keeps a step from happening: a setting, not a failure.
 pub(super) fn is_mode_blocked(step: &Step) -> bool {
-    step.mode
-        < if step.mutates {
-            Mode::Approve
-        } else {
-            Mode::Suggest
-        }
+    step.mode < if step.mutates { Mode::Approve } else { Mode::Suggest }
 }
 
 /// The lock of a step's target: as configured, else the rule and its group.

@@ -46,10 +46,7 @@ impl GroupTurn<'_> {
     }
 
     fn is_stale(&self) -> bool {
-        let all = self
-            .views
-            .iter()
-            .fold(DetectorView::default(), |all, view| all.merge(*view));
+        let all = self.views.iter().fold(DetectorView::default(), |all, view| all.merge(*view));
         all.rows == 0 || all.stale
     }
 }
@@ -68,11 +65,7 @@ enum Verdict {
 impl Control {
     /// Applies a bin turn to one group.
     pub(super) fn group_turn(&mut self, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
-        let Some(mut incident) = self
-            .groups
-            .get(turn.query)
-            .and_then(|id| self.incidents.remove(id))
-        else {
+        let Some(mut incident) = self.groups.get(turn.query).and_then(|id| self.incidents.remove(id)) else {
             if self.verdict(turn, None, out) == Verdict::Holds {
                 self.begin(turn, out);
             }
@@ -90,31 +83,15 @@ impl Control {
     pub(super) fn ask(&self, what: &dyn Condition, turn: &GroupTurn<'_>) -> Result<bool, ConditionError> {
         let group = &turn.query.group;
         let changed = |kind: &str, window: Span| self.changes.changed(kind, window, turn.end, group);
-        what.holds(&RuleView {
-            detectors: turn.views,
-            group,
-            changed: &changed,
-        })
+        what.holds(&RuleView { detectors: turn.views, group, changed: &changed })
     }
 
     /// Whether every detector that spoke for the incident has data now. Without it, calm is not known
     /// but missing: another detector's data does not stand in.
     pub(super) fn speakers_have_data(&self, incident: &Incident, turn: &GroupTurn<'_>) -> bool {
-        let silent = turn
-            .rule
-            .detectors
-            .iter()
-            .zip(turn.views)
-            .filter(|(_, view)| view.with_data == 0);
-        let mut names = silent
-            .filter_map(|(ix, _)| self.settings.detectors.get(*ix))
-            .map(|d| &d.name);
-        !names.any(|name| {
-            incident
-                .evidence
-                .iter()
-                .any(|evidence| evidence.detector == *name)
-        })
+        let silent = turn.rule.detectors.iter().zip(turn.views).filter(|(_, view)| view.with_data == 0);
+        let mut names = silent.filter_map(|(ix, _)| self.settings.detectors.get(*ix)).map(|d| &d.name);
+        !names.any(|name| incident.evidence.iter().any(|evidence| evidence.detector == *name))
     }
 
     /// Counts a condition's error, and tells it once an incident.
@@ -126,11 +103,7 @@ impl Control {
     ) {
         self.counters.condition_errors += 1;
         let Some(incident) = incident else { return };
-        if !incident
-            .timeline
-            .iter()
-            .any(|moment| moment.what == "condition_error")
-        {
+        if !incident.timeline.iter().any(|moment| moment.what == "condition_error") {
             incident.note(self.now(), "condition_error", error.to_string());
             out.incidents.insert(incident.id.clone());
         }
@@ -145,9 +118,7 @@ impl Control {
         if !turn.has_data() {
             return Verdict::Unknown;
         }
-        let known = incident
-            .as_ref()
-            .is_none_or(|incident| self.speakers_have_data(incident, turn));
+        let known = incident.as_ref().is_none_or(|incident| self.speakers_have_data(incident, turn));
         match self.ask(turn.rule.when.as_ref(), turn) {
             Ok(true) => return Verdict::Holds,
             Ok(false) => {}
@@ -227,11 +198,7 @@ impl Control {
             }
         } else {
             (incident.held_for, incident.held_turns) = (Span::ZERO, 0);
-            if let Some(at) = incident
-                .timeline
-                .iter()
-                .rposition(|moment| moment.what == RETURNED)
-            {
+            if let Some(at) = incident.timeline.iter().rposition(|moment| moment.what == RETURNED) {
                 incident.timeline.remove(at);
             }
         }
@@ -262,11 +229,7 @@ impl Control {
     /// The condition does not hold in a turn of an open incident.
     fn calm(&mut self, incident: &mut Incident, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
         let begins = incident.calm_for == Span::ZERO;
-        let span = if begins {
-            turn.own()
-        } else {
-            turn.covered(incident, self.settings.interval())
-        };
+        let span = if begins { turn.own() } else { turn.covered(incident, self.settings.interval()) };
         incident.calm_for = add(incident.calm_for, span);
         (incident.held_for, incident.held_turns) = (Span::ZERO, 0);
         note_stale(incident, turn);
@@ -280,9 +243,7 @@ impl Control {
             incident.note(turn.end, "recovering", format!("calm since {}", turn.start));
         }
         // A verification under way has a deadline of its own; waiting for it gives credit where it is due.
-        let verifying = self
-            .current_action(incident)
-            .is_some_and(|a| a.state == ActionState::Verifying);
+        let verifying = self.current_action(incident).is_some_and(|a| a.state == ActionState::Verifying);
         let latched = incident.state == IncidentState::Escalated;
         if incident.calm_for >= turn.rule.keep_firing && !verifying && !latched {
             let why = self.resolution(incident);
@@ -307,12 +268,7 @@ impl Control {
         note_stale(incident, turn);
         let reopenings = incident.episode - 1;
         incident.note(turn.end, "reopened", format!("episode {}", incident.episode));
-        out.audit(
-            self.now(),
-            "incident_reopened",
-            &incident.id,
-            format!("episode {}", incident.episode),
-        );
+        out.audit(self.now(), "incident_reopened", &incident.id, format!("episode {}", incident.episode));
         if reopenings > turn.rule.max_flaps {
             let why = format!("flapping: {reopenings} reopenings > {}", turn.rule.max_flaps);
             self.escalate(incident, &why, out);
@@ -339,13 +295,7 @@ impl Control {
             match action.state {
                 ActionState::AwaitingApproval => self.block(incident, action, "recovered", out),
                 ActionState::Verifying => {
-                    self.finish(
-                        incident,
-                        action,
-                        ActionState::Inconclusive,
-                        "the incident is over",
-                        out,
-                    );
+                    self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);
                 }
                 _ => {}
             }
@@ -357,21 +307,14 @@ impl Control {
             incident.recovered = None;
         }
         incident.note(at, "resolved", resolution_name(why));
-        out.audit(
-            self.now(),
-            "incident_resolved",
-            &incident.id,
-            resolution_name(why),
-        );
+        out.audit(self.now(), "incident_resolved", &incident.id, resolution_name(why));
     }
 
     fn resolution(&self, incident: &Incident) -> Resolution {
         let earned = |action: &Action| {
             let is_verified = action.state == ActionState::Succeeded && action.verify_until.is_some();
             // What was well before the action started got well without it.
-            let in_time = incident
-                .recovered
-                .is_none_or(|well| action.started.is_some_and(|s| s <= well));
+            let in_time = incident.recovered.is_none_or(|well| action.started.is_some_and(|s| s <= well));
             action.mutates && is_verified && in_time
         };
         if incident.relearned > 0 {
@@ -385,11 +328,7 @@ impl Control {
 
     fn count_held(&self, incident: &mut Incident, turn: &GroupTurn<'_>) {
         let begins = incident.held_turns == 0;
-        let span = if begins {
-            turn.own()
-        } else {
-            turn.covered(incident, self.settings.interval())
-        };
+        let span = if begins { turn.own() } else { turn.covered(incident, self.settings.interval()) };
         incident.held_for = add(incident.held_for, span);
         incident.held_turns = incident.held_turns.saturating_add(1);
     }
@@ -420,11 +359,7 @@ fn note_stale(incident: &mut Incident, turn: &GroupTurn<'_>) -> bool {
         return false;
     }
     incident.stale = stale;
-    let (what, detail) = if stale {
-        ("stale", "no data")
-    } else {
-        ("fresh", "data is back")
-    };
+    let (what, detail) = if stale { ("stale", "no data") } else { ("fresh", "data is back") };
     incident.note(turn.end, what, detail);
     true
 }

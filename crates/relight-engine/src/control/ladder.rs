@@ -97,10 +97,7 @@ impl Control {
         }
         incident.note(self.now(), "started", name_of(&action));
         out.audit(self.now(), "action_started", &action.id, name_of(&action));
-        out.effects.push(Effect::Start {
-            action: action.clone(),
-            incident: incident.clone(),
-        });
+        out.effects.push(Effect::Start { action: action.clone(), incident: incident.clone() });
         self.put_action(action, out);
     }
 
@@ -112,11 +109,7 @@ impl Control {
         if incident.state == IncidentState::Open {
             incident.state = IncidentState::Responding;
         }
-        incident.note(
-            self.now(),
-            "awaiting_approval",
-            format!("{} until {until}", name_of(&action)),
-        );
+        incident.note(self.now(), "awaiting_approval", format!("{} until {until}", name_of(&action)));
         out.audit(self.now(), "action_awaiting", &action.id, action.detail.clone());
         self.put_action(action, out);
     }
@@ -139,11 +132,7 @@ impl Control {
 
     /// The responder is done with an action.
     pub(super) fn outcome(&mut self, id: &str, at: Timestamp, ok: bool, detail: String, out: &mut Out<'_>) {
-        let sent = self
-            .actions
-            .get(id)
-            .filter(|action| is_sent(action.state))
-            .cloned();
+        let sent = self.actions.get(id).filter(|action| is_sent(action.state)).cloned();
         let about = sent.and_then(|action| Some((self.incidents.remove(&action.incident)?, action)));
         let Some((mut incident, mut action)) = about else {
             self.counters.stray_inputs += 1;
@@ -154,31 +143,19 @@ impl Control {
         action.ended = Some(ended);
         action.detail = detail;
         let settings = Arc::clone(&self.settings);
-        let verify = self
-            .step_of(&settings.rules, &action)
-            .and_then(|(_, step)| step.verify.as_ref());
+        let verify = self.step_of(&settings.rules, &action).and_then(|(_, step)| step.verify.as_ref());
         let is_over = !incident.is_live() || incident.episode != action.episode;
         let said = action.detail.clone();
         match verify {
             _ if !ok => self.finish(&mut incident, action, ActionState::Failed, &said, out),
             Some(_) if is_over => {
-                self.finish(
-                    &mut incident,
-                    action,
-                    ActionState::Inconclusive,
-                    "the incident is over",
-                    out,
-                );
+                self.finish(&mut incident, action, ActionState::Inconclusive, "the incident is over", out);
             }
             Some(verify) => {
                 let until = ended.plus(verify.within);
                 action.state = ActionState::Verifying;
                 action.verify_until = Some(until);
-                incident.note(
-                    self.now(),
-                    "verifying",
-                    format!("{} until {until}", name_of(&action)),
-                );
+                incident.note(self.now(), "verifying", format!("{} until {until}", name_of(&action)));
                 self.put_action(action, out);
             }
             None => self.finish(&mut incident, action, ActionState::Succeeded, &said, out),
@@ -206,12 +183,7 @@ impl Control {
             _ => "inconclusive",
         };
         incident.note(self.now(), word, format!("{}: {detail}", name_of(&action)));
-        out.audit(
-            self.now(),
-            "action_ended",
-            &action.id,
-            format!("{word}: {detail}"),
-        );
+        out.audit(self.now(), "action_ended", &action.id, format!("{word}: {detail}"));
         if action.mutates {
             self.cool_down(&action, out);
             self.count_breaker(&action, out);
@@ -256,11 +228,7 @@ impl Control {
         let let_down = |action: &Action| match action.state {
             ActionState::Ineffective | ActionState::Inconclusive | ActionState::Failed => true,
             ActionState::Blocked => {
-                action.mutates
-                    && !rule
-                        .respond
-                        .get(action.step as usize)
-                        .is_some_and(is_mode_blocked)
+                action.mutates && !rule.respond.get(action.step as usize).is_some_and(is_mode_blocked)
             }
             // It was verified, and here we are again.
             ActionState::Succeeded => action.verify_until.is_some(),
@@ -279,10 +247,7 @@ impl Control {
 /// Whether the ladder may go on: the condition holds, and has for long enough.
 pub(super) fn needs_action(incident: &Incident, rule: &RuleSpec) -> bool {
     let state = incident.state;
-    let is_open = matches!(
-        state,
-        IncidentState::Open | IncidentState::Responding | IncidentState::Escalated
-    );
+    let is_open = matches!(state, IncidentState::Open | IncidentState::Responding | IncidentState::Escalated);
     is_open && incident.calm_for == Span::ZERO && is_held(incident, rule)
 }
 

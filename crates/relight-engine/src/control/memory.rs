@@ -21,22 +21,12 @@ pub(super) struct Out<'a> {
 
 impl<'a> Out<'a> {
     pub(super) const fn new(effects: &'a mut Vec<Effect>) -> Self {
-        Self {
-            incidents: BTreeSet::new(),
-            actions: BTreeSet::new(),
-            log: Vec::new(),
-            effects,
-        }
+        Self { incidents: BTreeSet::new(), actions: BTreeSet::new(), log: Vec::new(), effects }
     }
 
     pub(super) fn audit(&mut self, at: Timestamp, what: &str, subject: &str, detail: impl Into<String>) {
         let (what, subject) = (what.to_owned(), subject.to_owned());
-        self.log.push(LedgerWrite::Audit {
-            at,
-            what,
-            subject,
-            detail: detail.into(),
-        });
+        self.log.push(LedgerWrite::Audit { at, what, subject, detail: detail.into() });
     }
 }
 
@@ -49,17 +39,11 @@ impl Control {
                 continue;
             };
             let place = latest
-                .entry(GroupQuery {
-                    rule,
-                    group: incident.group.clone(),
-                })
+                .entry(GroupQuery { rule, group: incident.group.clone() })
                 .or_insert((incident.first_finding, &incident.id));
             *place = (*place).max((incident.first_finding, &incident.id));
         }
-        self.groups = latest
-            .into_iter()
-            .map(|(query, (_, id))| (query, id.clone()))
-            .collect();
+        self.groups = latest.into_iter().map(|(query, (_, id))| (query, id.clone())).collect();
     }
 
     /// Gives an incident back that was in hand, and has it written.
@@ -89,12 +73,8 @@ impl Control {
     /// difference when it is done.
     pub(super) fn forget_closed(&mut self) {
         let Applied { turn, control, .. } = self.applied;
-        let sent: BTreeSet<&str> = self
-            .actions
-            .values()
-            .filter(|a| !a.state.is_final())
-            .map(|a| a.incident.as_str())
-            .collect();
+        let sent: BTreeSet<&str> =
+            self.actions.values().filter(|a| !a.state.is_final()).map(|a| a.incident.as_str()).collect();
         let settings = &self.settings;
         self.incidents.retain(|id, incident| {
             let rule = settings.rules.iter().find(|rule| rule.name == incident.rule);
@@ -118,14 +98,7 @@ impl Control {
             encode_bytes(detector.map_or("", |d| d.name.as_str()).as_bytes(), &mut bytes);
             encode_bytes(&finding.row, &mut bytes);
             let band = finding.reading.band;
-            [
-                finding.value,
-                finding.reading.score,
-                band.expected,
-                band.lower,
-                band.upper,
-            ]
-            .encode(&mut bytes);
+            [finding.value, finding.reading.score, band.expected, band.lower, band.upper].encode(&mut bytes);
             finding.relearned.encode(&mut bytes);
             finding.onset.encode(&mut bytes);
         }

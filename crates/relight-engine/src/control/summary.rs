@@ -50,25 +50,15 @@ pub fn summarize(incidents: &[Incident], actions: &[Action]) -> Vec<RuleSummary>
     let mut first_mutation: BTreeMap<(&str, u32), Timestamp> = BTreeMap::new();
     for action in actions.iter().filter(|action| action.mutates) {
         let Some(started) = action.started else { continue };
-        let first = first_mutation
-            .entry((&action.incident, action.episode))
-            .or_insert(started);
+        let first = first_mutation.entry((&action.incident, action.episode)).or_insert(started);
         *first = started.min(*first);
     }
     let mut rules: BTreeMap<&str, Vec<&Incident>> = BTreeMap::new();
     for incident in incidents.iter().filter(|i| i.state == IncidentState::Resolved) {
         rules.entry(&incident.rule).or_default().push(incident);
     }
-    let acted = |i: &Incident| {
-        first_mutation
-            .get(&(i.id.as_str(), i.episode))
-            .copied()
-            .or(i.acted)
-    };
-    rules
-        .into_iter()
-        .map(|(rule, incidents)| of_rule(rule, &incidents, acted))
-        .collect()
+    let acted = |i: &Incident| first_mutation.get(&(i.id.as_str(), i.episode)).copied().or(i.acted);
+    rules.into_iter().map(|(rule, incidents)| of_rule(rule, &incidents, acted)).collect()
 }
 
 fn of_rule(
@@ -77,23 +67,12 @@ fn of_rule(
     acted: impl Fn(&Incident) -> Option<Timestamp>,
 ) -> RuleSummary {
     let count = |why: &[Resolution]| {
-        incidents
-            .iter()
-            .filter(|i| i.resolution.is_some_and(|r| why.contains(&r)))
-            .count() as u32
+        incidents.iter().filter(|i| i.resolution.is_some_and(|r| why.contains(&r))).count() as u32
     };
     let since_onset = |time: &dyn Fn(&Incident) -> Option<Timestamp>| {
-        percentiles(
-            incidents
-                .iter()
-                .filter_map(|i| Some(time(i)?.since(i.onset)))
-                .collect(),
-        )
+        percentiles(incidents.iter().filter_map(|i| Some(time(i)?.since(i.onset))).collect())
     };
-    let alone = |i: &Incident| {
-        i.recovered
-            .filter(|_| i.resolution == Some(Resolution::SelfRecovered))
-    };
+    let alone = |i: &Incident| i.recovered.filter(|_| i.resolution == Some(Resolution::SelfRecovered));
     RuleSummary {
         rule: rule.to_owned(),
         resolved: incidents.len() as u32,
@@ -110,15 +89,8 @@ fn of_rule(
 
 fn percentiles(mut spans: Vec<Span>) -> Option<Percentiles> {
     spans.sort_unstable();
-    let rank = |percent: usize| {
-        spans
-            .get((spans.len() * percent).div_ceil(100).max(1) - 1)
-            .copied()
-    };
-    Some(Percentiles {
-        p50: rank(50)?,
-        p90: rank(90)?,
-    })
+    let rank = |percent: usize| spans.get((spans.len() * percent).div_ceil(100).max(1) - 1).copied();
+    Some(Percentiles { p50: rank(50)?, p90: rank(90)? })
 }
 
 #[cfg(test)]
@@ -127,10 +99,8 @@ mod tests {
 
     fn check(secs: &[i64], expected: Option<(i64, i64)>) {
         let found = percentiles(secs.iter().map(|s| Span::from_secs(*s)).collect());
-        let expected = expected.map(|(p50, p90)| Percentiles {
-            p50: Span::from_secs(p50),
-            p90: Span::from_secs(p90),
-        });
+        let expected =
+            expected.map(|(p50, p90)| Percentiles { p50: Span::from_secs(p50), p90: Span::from_secs(p90) });
         assert_eq!(found, expected, "{secs:?}");
     }
 

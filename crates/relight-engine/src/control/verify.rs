@@ -18,9 +18,7 @@ use super::{Control, Out};
 impl Control {
     /// Looks at a turn with data on behalf of the action that waits for proof.
     pub(super) fn verify_turn(&mut self, incident: &mut Incident, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
-        let current = self
-            .current_action(incident)
-            .filter(|a| a.state == ActionState::Verifying);
+        let current = self.current_action(incident).filter(|a| a.state == ActionState::Verifying);
         let Some(mut action) = current.cloned() else {
             return;
         };
@@ -28,20 +26,14 @@ impl Control {
         let Some(verify) = step.and_then(|step| step.verify.as_ref()) else {
             return;
         };
-        let is_after = action
-            .ended
-            .is_some_and(|ended| turn.start >= ended.plus(verify.settle));
+        let is_after = action.ended.is_some_and(|ended| turn.start >= ended.plus(verify.settle));
         if !is_after || !self.speakers_have_data(incident, turn) {
             return;
         }
         action.sampled = true;
         if self.requirement(incident, verify, turn, out) {
             let begins = action.verified_for == Span::ZERO;
-            let span = if begins {
-                turn.own()
-            } else {
-                turn.covered(incident, self.settings.interval())
-            };
+            let span = if begins { turn.own() } else { turn.covered(incident, self.settings.interval()) };
             action.verified_for = add(action.verified_for, span);
         } else {
             action.verified_for = Span::ZERO;
@@ -81,9 +73,7 @@ impl Control {
             return self.put_action(action, out);
         };
         let settings = Arc::clone(&self.settings);
-        let verify = self
-            .step_of(&settings.rules, &action)
-            .and_then(|(_, step)| step.verify.as_ref());
+        let verify = self.step_of(&settings.rules, &action).and_then(|(_, step)| step.verify.as_ref());
         if action.state == ActionState::AwaitingApproval {
             self.block(&mut incident, action, "approval: nobody gave it in time", out);
         } else {
@@ -104,32 +94,18 @@ impl Control {
         // In band at present, but not yet for long enough: that is not "did not help".
         let cannot_tell = !action.sampled || action.verified_for > Span::ZERO;
         if !cannot_tell {
-            return self.finish(
-                incident,
-                action,
-                ActionState::Ineffective,
-                "still out of band",
-                out,
-            );
+            return self.finish(incident, action, ActionState::Ineffective, "still out of band", out);
         }
         let waits = verify.filter(|verify| verify.on_inconclusive == OnInconclusive::Wait);
         if let (Some(verify), Some(ended)) = (waits, action.ended) {
             let (once, twice) = (ended.plus(verify.within), ended.plus(verify.within.times(2)));
             if action.verify_until <= Some(once) && once < twice {
                 action.verify_until = Some(twice);
-                incident.note(
-                    self.now(),
-                    "waiting",
-                    format!("{} until {twice}", name_of(&action)),
-                );
+                incident.note(self.now(), "waiting", format!("{} until {twice}", name_of(&action)));
                 return self.put_action(action, out);
             }
         }
-        let why = if action.sampled {
-            "not in band for long enough"
-        } else {
-            "no data since it ended"
-        };
+        let why = if action.sampled { "not in band for long enough" } else { "no data since it ended" };
         self.finish(incident, action, ActionState::Inconclusive, why, out);
     }
 
@@ -157,10 +133,7 @@ impl Control {
         let Some(mut incident) = self.incidents.remove(id) else {
             return false;
         };
-        let known = incident
-            .timeline
-            .iter()
-            .any(|moment| moment.what == "acknowledged" && moment.at == at);
+        let known = incident.timeline.iter().any(|moment| moment.what == "acknowledged" && moment.at == at);
         self.counters.stray_inputs += u64::from(known);
         if known || !incident.is_live() {
             self.incidents.insert(incident.id.clone(), incident);
@@ -181,10 +154,7 @@ impl Control {
 
     /// Answers an action that waits for approval. The gates are asked again: time has passed.
     fn answer(&mut self, id: &str, yes: bool, out: &mut Out<'_>) -> bool {
-        let waiting = self
-            .actions
-            .get(id)
-            .filter(|a| a.state == ActionState::AwaitingApproval);
+        let waiting = self.actions.get(id).filter(|a| a.state == ActionState::AwaitingApproval);
         let Some(action) = waiting.cloned() else {
             return false;
         };

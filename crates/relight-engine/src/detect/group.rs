@@ -78,8 +78,11 @@ impl RowGroup {
             scratch.readings.findings.clear();
             scratch.readings.all = out.all.is_some().then(Vec::new);
             bank.step(column, &mut scratch.readings);
-            let found =
-                |r: &RowReading| RowFinding { detector: of.index, row: RowAddr { row: r.row, ..address }, reading: *r };
+            let found = |r: &RowReading| RowFinding {
+                detector: of.index,
+                row: RowAddr { row: r.row, ..address },
+                reading: *r,
+            };
             out.findings.extend(scratch.readings.findings.iter().map(found));
             if let (Some(all), Some(mine)) = (&mut out.all, &scratch.readings.all) {
                 all.extend(mine.iter().map(found));
@@ -115,7 +118,9 @@ impl RowGroup {
     fn count_missing(&self, at: Timestamp, missing: &mut Vec<u32>, values: &[f64]) {
         missing.clear();
         if self.is_patient() {
-            missing.extend((0..values.len()).map(|row| if values[row].is_nan() { self.missing(row, at) } else { 0 }));
+            missing.extend(
+                (0..values.len()).map(|row| if values[row].is_nan() { self.missing(row, at) } else { 0 }),
+            );
         }
     }
 
@@ -169,8 +174,7 @@ impl RowGroup {
         if !last.is_known() {
             return None;
         }
-        let score =
-            if self.stepped == Some(at) { self.banks[bank].last_score(row) } else { f32::NAN };
+        let score = if self.stepped == Some(at) { self.banks[bank].last_score(row) } else { f32::NAN };
         let cadence = f64::from(self.cadence[row as usize]).max(signal.interval.secs_f64());
         let has_data = !score.is_nan();
         let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);

@@ -91,10 +91,7 @@ impl Arena {
     }
 
     pub(super) fn addr(&self, ix: u32) -> SeriesAddr {
-        SeriesAddr {
-            group: KeyGroup::nth(self.groups[ix as usize] as usize),
-            slot: self.slots[ix as usize],
-        }
+        SeriesAddr { group: KeyGroup::nth(self.groups[ix as usize] as usize), slot: self.slots[ix as usize] }
     }
 
     /// Whether the key's end can still be written as a `u32`: 4 GiB of names are a limit like any other.

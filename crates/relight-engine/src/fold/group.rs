@@ -64,7 +64,13 @@ impl SeriesGroup {
             let slot = point.entry.slot();
             if current.as_ref().is_none_or(|(open, _)| *open != slot) {
                 if let Some((done, tally)) = current.take() {
-                    emit(feeds_of(feeds, ends, done), last[done as usize].kind, &tally, closing.interval, out);
+                    emit(
+                        feeds_of(feeds, ends, done),
+                        last[done as usize].kind,
+                        &tally,
+                        closing.interval,
+                        out,
+                    );
                 }
                 current = Some((slot, early.remove(&(closing.bin, slot)).unwrap_or_default()));
             }
@@ -103,7 +109,8 @@ impl SeriesGroup {
             bin.encode(out);
             log.save(&rank_of_slot, ranks, out);
         }
-        let mut early: Vec<_> = self.early.iter().map(|((bin, slot), t)| (*bin, rank_of_slot[*slot as usize], t)).collect();
+        let mut early: Vec<_> =
+            self.early.iter().map(|((bin, slot), t)| (*bin, rank_of_slot[*slot as usize], t)).collect();
         early.sort_by_key(|(bin, slot, _)| (*bin, *slot));
         (early.len() as u32).encode(out);
         for (bin, slot, tally) in early {

@@ -139,7 +139,8 @@ impl Tally {
         } else {
             let before = totals.replace(now.clone());
             let Some(before) = before else { return };
-            let shrunk = before.bounds != now.bounds || now.counts.iter().zip(&before.counts).any(|(a, b)| a < b);
+            let shrunk =
+                before.bounds != now.bounds || now.counts.iter().zip(&before.counts).any(|(a, b)| a < b);
             let observed = if is_reset(last, point, shrunk) { now.clone() } else { minus(now, &before) };
             self.add(last.at, point.entry.at, observed.total() as f64);
             observed

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use relight_core::codec::{Codec, Corrupt, Reader};
 
-use relight_core::record::{decode_event, encode_event};
 use relight_core::Timestamp;
+use relight_core::record::{decode_event, encode_event};
 
 use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState};
 use crate::counters::Counters;
@@ -71,4 +71,3 @@ fn load_bins(reader: &mut Reader<'_>, partitions: usize) -> Result<BTreeMap<Time
     }
     Ok(bins)
 }
-

@@ -53,13 +53,7 @@ impl Form {
             })
             .collect();
         places.sort_unstable_by_key(|(from, ..)| *from);
-        let mut form = Self {
-            text: Box::default(),
-            holes: Vec::with_capacity(3),
-            start,
-            kind,
-            partition,
-        };
+        let mut form = Self { text: Box::default(), holes: Vec::with_capacity(3), start, kind, partition };
         let (mut text, mut done) = (Vec::with_capacity(line.len()), 0);
         for (from, to, hole) in places {
             text.extend_from_slice(line.get(done..from)?);
@@ -73,11 +67,7 @@ impl Form {
 
     /// Reads a line of this form; `None` if it is not of this form.
     pub(super) fn fill(&self, line: &[u8]) -> Option<Filled> {
-        let mut filled = Filled {
-            t: Timestamp::MIN,
-            received: None,
-            value: f64::NAN,
-        };
+        let mut filled = Filled { t: Timestamp::MIN, received: None, value: f64::NAN };
         let (mut rest, mut done) = (line, 0);
         for (at, hole) in &self.holes {
             rest = rest.strip_prefix(&self.text[done..*at])?;

@@ -11,9 +11,7 @@ pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_str(TextVisitor { scalars: false })
-            .map(Text)
+        deserializer.deserialize_str(TextVisitor { scalars: false }).map(Text)
     }
 }
 
@@ -22,9 +20,7 @@ struct Scalar<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(TextVisitor { scalars: true })
-            .map(Scalar)
+        deserializer.deserialize_any(TextVisitor { scalars: true }).map(Scalar)
     }
 }
 
@@ -34,11 +30,7 @@ struct TextVisitor {
 
 impl TextVisitor {
     fn scalar<'a, E: Error>(self, value: impl fmt::Display) -> Result<Cow<'a, str>, E> {
-        if self.scalars {
-            Ok(Cow::Owned(value.to_string()))
-        } else {
-            Err(E::custom("expected a string"))
-        }
+        if self.scalars { Ok(Cow::Owned(value.to_string())) } else { Err(E::custom("expected a string")) }
     }
 }
 

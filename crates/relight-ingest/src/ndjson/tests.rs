@@ -12,33 +12,15 @@ fn records(lines: &[&str]) -> (Vec<(u32, Record)>, Vec<String>) {
 /// The single point of a line, as `name{labels} kind at-start value`.
 fn point(line: &str) -> String {
     let (records, complaints) = records(&[line]);
-    let [(_, record)] = &records[..] else {
-        panic!("one record for {line}")
-    };
-    let [point] = &record.points[..] else {
-        panic!("no point in {line}: {complaints:?}")
-    };
+    let [(_, record)] = &records[..] else { panic!("one record for {line}") };
+    let [point] = &record.points[..] else { panic!("no point in {line}: {complaints:?}") };
     let view = KeyView::new(record.key(point));
-    let start = if point.start == Timestamp::MIN {
-        String::new()
-    } else {
-        format!(" from {}", point.start)
-    };
-    let value = match record
-        .histograms
-        .get(point.value as usize)
-        .filter(|_| point.kind.is_histogram())
-    {
+    let start = if point.start == Timestamp::MIN { String::new() } else { format!(" from {}", point.start) };
+    let value = match record.histograms.get(point.value as usize).filter(|_| point.kind.is_histogram()) {
         Some(h) => format!("{:?}/{:?}", h.bounds, h.counts),
         None => point.value.to_string(),
     };
-    format!(
-        "{}{} {:?} {}{start} {value}",
-        view.name(),
-        view.to_labels(),
-        point.kind,
-        point.at
-    )
+    format!("{}{} {:?} {}{start} {value}", view.name(), view.to_labels(), point.kind, point.at)
 }
 
 #[test]
@@ -60,10 +42,7 @@ fn points() {
             r#"{"t":"2026-11-23T10:00:10+02:00","metric":"n","value":7,"kind":"cumulative","start":"2026-11-23T08:00:00Z"}"#,
             "n{} Cumulative 2026-11-23T08:00:10Z from 2026-11-23T08:00:00Z 7",
         ),
-        (
-            r#"{"t":0,"metric":"n","value":7,"kind":"delta"}"#,
-            "n{} Delta 1970-01-01T00:00:00Z 7",
-        ),
+        (r#"{"t":0,"metric":"n","value":7,"kind":"delta"}"#, "n{} Delta 1970-01-01T00:00:00Z 7"),
         (
             r#"{"t":0,"metric":"h","kind":"histogram","bounds":[1,2.5],"counts":[3,0,1]}"#,
             "h{} CumulativeHistogram 1970-01-01T00:00:00Z [1.0, 2.5]/[3, 0, 1]",
@@ -87,20 +66,11 @@ fn events_and_control_records() {
     ]);
     assert_eq!(complaints, Vec::<String>::new());
     let labels = Labels::new([("service".to_owned(), "shop".to_owned())]);
-    let deploy = Event {
-        at: Timestamp::from_ns(0),
-        kind: "deploy".to_owned(),
-        labels,
-        body: "v3".to_owned(),
-    };
+    let deploy =
+        Event { at: Timestamp::from_ns(0), kind: "deploy".to_owned(), labels, body: "v3".to_owned() };
     assert_eq!(records[0].1.events, [deploy]);
     assert_eq!(records[1].0, 1);
-    assert_eq!(
-        records[1].1.controls,
-        [ControlRecord::Advance {
-            to: Timestamp::from_secs(5)
-        }]
-    );
+    assert_eq!(records[1].1.controls, [ControlRecord::Advance { to: Timestamp::from_secs(5) }]);
     let outcome = ControlRecord::Outcome {
         at: Timestamp::from_ns(1),
         action: "01H-1-0".to_owned(),
@@ -128,23 +98,11 @@ fn bad_lines_say_why() {
         ("[]", Malformed, "not a JSON object"),
         ("{}", Malformed, "needs one of"),
         (r#"{"t":0,"metric":"m","value":1} x"#, Malformed, "trailing"),
-        (
-            r#"{"t":0,"metric":"m","knd":"delta","value":1}"#,
-            Malformed,
-            "unknown field `knd`",
-        ),
-        (
-            r#"{"t":0,"metric":"m","kind":"counter","value":1}"#,
-            Malformed,
-            "`kind` must be",
-        ),
+        (r#"{"t":0,"metric":"m","knd":"delta","value":1}"#, Malformed, "unknown field `knd`"),
+        (r#"{"t":0,"metric":"m","kind":"counter","value":1}"#, Malformed, "`kind` must be"),
         (r#"{"metric":"m","value":1}"#, Malformed, "no `t`"),
         (r#"{"t":1.5,"metric":"m","value":1}"#, Malformed, "RFC 3339"),
-        (
-            r#"{"t":"yesterday","metric":"m","value":1}"#,
-            Malformed,
-            "RFC 3339",
-        ),
+        (r#"{"t":"yesterday","metric":"m","value":1}"#, Malformed, "RFC 3339"),
         (r#"{"t":0,"metric":"m"}"#, Malformed, "`value`"),
         (r#"{"t":0,"metric":"m","value":null}"#, Malformed, "`value`"),
         (r#"{"t":0,"metric":"m","value":"12"}"#, Malformed, "number"),
@@ -153,31 +111,16 @@ fn bad_lines_say_why() {
         (r#"{"t":0,"metric":"m","value":1e999}"#, NonFinite, ""),
         (r#"{"t":0,"metric":"","value":1}"#, Malformed, "empty"),
         (r#"{"t":0,"metric":5,"value":1}"#, Malformed, "string"),
-        (
-            r#"{"t":0,"metric":"m","labels":{"a":{}},"value":1}"#,
-            Malformed,
-            "labels",
-        ),
-        (
-            r#"{"t":0,"metric":"m","event":"e","value":1}"#,
-            Malformed,
-            "needs one of",
-        ),
+        (r#"{"t":0,"metric":"m","labels":{"a":{}},"value":1}"#, Malformed, "labels"),
+        (r#"{"t":0,"metric":"m","event":"e","value":1}"#, Malformed, "needs one of"),
         (
             r#"{"t":0,"metric":"h","kind":"histogram","bounds":[2,1],"counts":[1,1,1]}"#,
             BadHistogram,
             "ascend",
         ),
+        (r#"{"t":0,"metric":"h","kind":"histogram","bounds":[2]}"#, Malformed, "`counts`"),
         (
-            r#"{"t":0,"metric":"h","kind":"histogram","bounds":[2]}"#,
-            Malformed,
-            "`counts`",
-        ),
-        (
-            &format!(
-                r#"{{"t":0,"metric":"m","labels":{{"a":"{}"}},"value":1}}"#,
-                "x".repeat(1025)
-            ),
+            &format!(r#"{{"t":0,"metric":"m","labels":{{"a":"{}"}},"value":1}}"#, "x".repeat(1025)),
             LabelLimit,
             "1025",
         ),
@@ -189,10 +132,7 @@ fn bad_lines_say_why() {
         assert_eq!(records.len(), 1, "{shown}");
         assert_eq!(records[0].1.refused, [(reason, 1)], "{shown}: {complaints:?}");
         assert!(records[0].1.points.is_empty(), "{shown}");
-        assert!(
-            why.is_empty() || complaints[0].contains(why),
-            "{shown}: {complaints:?}"
-        );
+        assert!(why.is_empty() || complaints[0].contains(why), "{shown}: {complaints:?}");
     }
 }
 

@@ -26,11 +26,7 @@ pub(super) fn explicit(point: &HistogramPoint<'_>) -> Option<Histogram> {
     let quarters = (LOWEST..=HIGHEST).map(|quarter| (quarter as f64 / PER_DOUBLING as f64).exp2());
     let bounds: Vec<f64> = std::iter::once(0.0).chain(quarters).collect();
     let mut counts = vec![0_u64; bounds.len() + 1];
-    let not_above_zero = point
-        .negative
-        .iter()
-        .flat_map(|buckets| &buckets.bucket_counts)
-        .map(|n| n.0);
+    let not_above_zero = point.negative.iter().flat_map(|buckets| &buckets.bucket_counts).map(|n| n.0);
     counts[0] = not_above_zero.fold(point.zero_count.0, u64::saturating_add);
     if let Some(positive) = &point.positive {
         for (i, n) in positive.bucket_counts.iter().enumerate() {

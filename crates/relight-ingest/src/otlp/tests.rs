@@ -25,27 +25,13 @@ fn metrics(metric: &str) -> String {
 fn shown(record: &Record) -> Vec<String> {
     let point = |point: &relight_core::record::Point| {
         let view = KeyView::new(record.key(point));
-        let start = if point.start == Timestamp::MIN {
-            "?".to_owned()
-        } else {
-            point.start.ns().to_string()
-        };
-        let value = match record
-            .histograms
-            .get(point.value as usize)
-            .filter(|_| point.kind.is_histogram())
-        {
+        let start = if point.start == Timestamp::MIN { "?".to_owned() } else { point.start.ns().to_string() };
+        let value = match record.histograms.get(point.value as usize).filter(|_| point.kind.is_histogram()) {
             Some(h) => format!("{:?}/{:?}", h.bounds, h.counts),
             None => point.value.to_string(),
         };
         let labels: Vec<String> = view.labels().map(|(k, v)| format!("{k}={v}")).collect();
-        format!(
-            "{} {} {:?} {start}..{} {value}",
-            view.name(),
-            labels.join(","),
-            point.kind,
-            point.at.ns()
-        )
+        format!("{} {} {:?} {start}..{} {value}", view.name(), labels.join(","), point.kind, point.at.ns())
     };
     record.points.iter().map(point).collect()
 }
@@ -59,20 +45,14 @@ fn check(metric: &str, expected: &[&str]) {
 fn numbers_of_every_kind() {
     check(
         r#""gauge":{"dataPoints":[{"timeUnixNano":"5","asDouble":1.5,"unknown":[1]},{"timeUnixNano":6,"asInt":"-3","attributes":[{"key":"who","value":{"stringValue":"point"}}]}]}"#,
-        &[
-            "m service.name=shop,who=scope Gauge ?..5 1.5",
-            "m service.name=shop,who=point Gauge ?..6 -3",
-        ],
+        &["m service.name=shop,who=scope Gauge ?..5 1.5", "m service.name=shop,who=point Gauge ?..6 -3"],
     );
     let sum = |monotonic: bool, temporality: u8| {
         format!(
             r#""sum":{{"isMonotonic":{monotonic},"aggregationTemporality":{temporality},"dataPoints":[{{"startTimeUnixNano":"2","timeUnixNano":"5","asInt":7}}]}}"#
         )
     };
-    check(
-        &sum(true, 2),
-        &["m service.name=shop,who=scope Cumulative 2..5 7"],
-    );
+    check(&sum(true, 2), &["m service.name=shop,who=scope Cumulative 2..5 7"]);
     check(&sum(true, 1), &["m service.name=shop,who=scope Delta 2..5 7"]);
     check(&sum(false, 2), &["m service.name=shop,who=scope Gauge 2..5 7"]);
     check(&sum(false, 1), &["m service.name=shop,who=scope Gauge 2..5 7"]);
@@ -114,10 +94,7 @@ fn exponential_histograms_share_their_bounds() {
     assert_eq!((fine.total(), coarse.total()), (7, 7));
     let filled = |h: &Histogram| -> Vec<(f64, u64)> {
         let bounds = h.bounds.iter().copied().chain([f64::INFINITY]);
-        bounds
-            .zip(h.counts.iter().copied())
-            .filter(|(_, n)| *n > 0)
-            .collect()
+        bounds.zip(h.counts.iter().copied()).filter(|(_, n)| *n > 0).collect()
     };
     assert_eq!(filled(fine), [(0.0, 4), (1.0, 1), (0.5_f64.exp2(), 2)]);
     assert_eq!(filled(coarse), [(0.0, 4), (1.0, 1), (2.0, 2)]);
@@ -130,11 +107,8 @@ fn logs_are_events() {
         {"observedTimeUnixNano":"6","eventName":"deploy","body":{"kvlistValue":{"values":[{"key":"v","value":{"arrayValue":{"values":[{"doubleValue":1.5},{}]}}}]}}}]}]}]}"#
         .replace('\n', " ");
     let (record, complaints) = record(&line);
-    let shown: Vec<String> = record
-        .events
-        .iter()
-        .map(|e| format!("{} {}{} {}", e.at.ns(), e.kind, e.labels, e.body))
-        .collect();
+    let shown: Vec<String> =
+        record.events.iter().map(|e| format!("{} {}{} {}", e.at.ns(), e.kind, e.labels, e.body)).collect();
     assert_eq!(
         shown,
         [
@@ -192,11 +166,6 @@ fn bad_points_say_why() {
         &format!(r#"{{"resourceMetrics":{}"#, "[".repeat(1_000_000)),
     ] {
         let (record, complaints) = record(line);
-        assert_eq!(
-            record.refused,
-            [(Malformed, 1)],
-            "{}: {complaints:?}",
-            &line[..line.len().min(80)]
-        );
+        assert_eq!(record.refused, [(Malformed, 1)], "{}: {complaints:?}", &line[..line.len().min(80)]);
     }
 }

@@ -48,18 +48,14 @@ impl Nanos {
 impl<'de> Deserialize<'de> for Int {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let whole = deserializer.deserialize_any(Whole)?;
-        i64::try_from(whole)
-            .map(Self)
-            .map_err(|_| D::Error::custom("an integer beyond 64 bits"))
+        i64::try_from(whole).map(Self).map_err(|_| D::Error::custom("an integer beyond 64 bits"))
     }
 }
 
 impl<'de> Deserialize<'de> for Unsigned {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let whole = deserializer.deserialize_any(Whole)?;
-        u64::try_from(whole)
-            .map(Self)
-            .map_err(|_| D::Error::custom("not an unsigned 64-bit integer"))
+        u64::try_from(whole).map(Self).map_err(|_| D::Error::custom("not an unsigned 64-bit integer"))
     }
 }
 
@@ -81,15 +77,10 @@ impl Visitor<'_> for Whole {
     fn visit_f64<E: Error>(self, value: f64) -> Result<i128, E> {
         // Some writers give `1.7e18`; a fraction is no integer.
         let is_whole = value.fract() == 0.0 && value.abs() < 1e20;
-        if is_whole {
-            Ok(value as i128)
-        } else {
-            Err(E::custom("a number with a fraction, for an integer"))
-        }
+        if is_whole { Ok(value as i128) } else { Err(E::custom("a number with a fraction, for an integer")) }
     }
     fn visit_str<E: Error>(self, text: &str) -> Result<i128, E> {
-        text.parse()
-            .map_err(|_| E::custom(format_args!("`{}` is no integer", shown(text))))
+        text.parse().map_err(|_| E::custom(format_args!("`{}` is no integer", shown(text))))
     }
 }
 
@@ -118,8 +109,7 @@ impl Visitor<'_> for Any {
         Ok(value)
     }
     fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
-        text.parse()
-            .map_err(|_| E::custom(format_args!("`{}` is no number", shown(text))))
+        text.parse().map_err(|_| E::custom(format_args!("`{}` is no number", shown(text))))
     }
 }
 
@@ -172,58 +162,27 @@ impl AnyValue<'_> {
     /// Its text: of lists and maps as JSON, of bytes as the base 64 they came in, of nothing empty.
     pub(super) fn text(&self) -> Cow<'_, str> {
         match self {
-            Self {
-                string: Some(Text(text)),
-                ..
+            Self { string: Some(Text(text)), .. } | Self { bytes: Some(Text(text)), .. } => {
+                Cow::Borrowed(text)
             }
-            | Self {
-                bytes: Some(Text(text)),
-                ..
-            } => Cow::Borrowed(text),
-            Self {
-                boolean: Some(value), ..
-            } => Cow::Borrowed(if *value { "true" } else { "false" }),
-            Self {
-                int: Some(Int(value)),
-                ..
-            } => Cow::Owned(value.to_string()),
-            Self {
-                double: Some(Float(value)),
-                ..
-            } => Cow::Owned(value.to_string()),
-            Self {
-                list: None,
-                map: None,
-                ..
-            } => Cow::Borrowed(""),
+            Self { boolean: Some(value), .. } => Cow::Borrowed(if *value { "true" } else { "false" }),
+            Self { int: Some(Int(value)), .. } => Cow::Owned(value.to_string()),
+            Self { double: Some(Float(value)), .. } => Cow::Owned(value.to_string()),
+            Self { list: None, map: None, .. } => Cow::Borrowed(""),
             _ => Cow::Owned(self.json().to_string()),
         }
     }
 
     fn json(&self) -> Value {
         match self {
-            Self {
-                boolean: Some(value), ..
-            } => Value::Bool(*value),
-            Self {
-                int: Some(Int(value)),
-                ..
-            } => Value::from(*value),
-            Self {
-                double: Some(Float(value)),
-                ..
-            } => Value::from(*value),
+            Self { boolean: Some(value), .. } => Value::Bool(*value),
+            Self { int: Some(Int(value)), .. } => Value::from(*value),
+            Self { double: Some(Float(value)), .. } => Value::from(*value),
             Self { list: Some(list), .. } => list.values.iter().map(Self::json).collect(),
-            Self { map: Some(map), .. } => map
-                .values
-                .iter()
-                .map(|pair| (pair.key.0.to_string(), pair.value.json()))
-                .collect(),
-            Self {
-                string: None,
-                bytes: None,
-                ..
-            } => Value::Null,
+            Self { map: Some(map), .. } => {
+                map.values.iter().map(|pair| (pair.key.0.to_string(), pair.value.json())).collect()
+            }
+            Self { string: None, bytes: None, .. } => Value::Null,
             _ => Value::String(self.text().into_owned()),
         }
     }

@@ -17,17 +17,12 @@ pub(super) fn series_text(line: &str) -> Option<(&str, &str)> {
 
 /// Reads the series at the start of a line; the rest is what follows it.
 pub(super) fn split_series(line: &str) -> Option<(Series, &str)> {
-    let end = line
-        .find(|c: char| c.is_ascii_whitespace() || c == '{')
-        .unwrap_or(line.len());
+    let end = line.find(|c: char| c.is_ascii_whitespace() || c == '{').unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     if name.contains(|c: char| c.is_ascii_control() || matches!(c, '"' | ',' | '=' | '}' | '#')) {
         return None;
     }
-    let mut series = Series {
-        name: name.to_owned(),
-        labels: Vec::new(),
-    };
+    let mut series = Series { name: name.to_owned(), labels: Vec::new() };
     let rest = match rest.trim_start().strip_prefix('{') {
         Some(inside) => labels(inside, &mut series)?,
         None => rest,

@@ -11,22 +11,12 @@ fn records(text: &str) -> (Vec<(u32, Record)>, Vec<String>) {
 fn shown(record: &Record) -> Vec<String> {
     let point = |point: &relight_core::record::Point| {
         let view = KeyView::new(record.key(point));
-        let value = match record
-            .histograms
-            .get(point.value as usize)
-            .filter(|_| point.kind.is_histogram())
-        {
+        let value = match record.histograms.get(point.value as usize).filter(|_| point.kind.is_histogram()) {
             Some(h) => format!("{:?}/{:?}", h.bounds, h.counts),
             None => point.value.to_string(),
         };
         let ms = point.at.ns() / 1_000_000;
-        format!(
-            "{}: {}{} {:?} {ms} {value}",
-            record.offset,
-            view.name(),
-            view.to_labels(),
-            point.kind
-        )
+        format!("{}: {}{} {:?} {ms} {value}", record.offset, view.name(), view.to_labels(), point.kind)
     };
     record.points.iter().map(point).collect()
 }
@@ -126,22 +116,12 @@ fn bad_lines_say_why() {
             Reason::BadHistogram,
             "fall",
         ),
-        (
-            "# TYPE h histogram\nh_bucket{le=\"x\"} 4 1396310400000",
-            Reason::Malformed,
-            "`le`",
-        ),
+        ("# TYPE h histogram\nh_bucket{le=\"x\"} 4 1396310400000", Reason::Malformed, "`le`"),
     ] {
         let (records, complaints) = records(text);
-        let refused: Vec<_> = records
-            .iter()
-            .flat_map(|(_, record)| record.refused.clone())
-            .collect();
+        let refused: Vec<_> = records.iter().flat_map(|(_, record)| record.refused.clone()).collect();
         assert_eq!(refused, [(reason, 1)], "{text}: {complaints:?}");
-        assert!(
-            why.is_empty() || complaints[0].contains(why),
-            "{text}: {complaints:?}"
-        );
+        assert!(why.is_empty() || complaints[0].contains(why), "{text}: {complaints:?}");
     }
 }
 

@@ -65,7 +65,10 @@ impl Pipeline {
             return Err(RuntimeError::Interval { was, is });
         }
         if manifest.config_hash != config_hash(&self.settings) {
-            notices.push("the config has changed since this state was learned; rows of changed detectors start cold".to_owned());
+            notices.push(
+                "the config has changed since this state was learned; rows of changed detectors start cold"
+                    .to_owned(),
+            );
         }
         self.totals = Totals::decode(&mut reader)?;
         let partition = |p: relight_store::PartitionCut| PartitionState {

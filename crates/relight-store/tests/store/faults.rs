@@ -5,8 +5,10 @@ use std::path::Path;
 
 use crate::world::{Dice, Past, copy, put_generation, text, turn};
 use relight_core::KeyGroup;
-use relight_core::codec::seal;
-use relight_store::{ImageKind, LEDGER_VERSION, Ledger, LedgerHealth, Loaded, StateDir, StoreError};
+use relight_core::codec::{Codec, seal};
+use relight_store::{
+    ImageKind, LEDGER_VERSION, Ledger, LedgerHealth, Loaded, Manifest, SCHEMA_VERSION, StateDir, StoreError,
+};
 
 /// How a load of both stores ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,10 +17,7 @@ struct Verdict {
     ledger: &'static str,
 }
 
-const WHOLE: Verdict = Verdict {
-    baselines: "whole",
-    ledger: "whole",
-};
+const WHOLE: Verdict = Verdict { baselines: "whole", ledger: "whole" };
 
 /// Loads a harmed folder. Whatever the harm: nothing wrong is handed out, nothing is taken for a
 /// first boot, and the stores go on working.
@@ -48,21 +47,12 @@ fn check(past: &Past, folder: &Path, harm: &str) -> Verdict {
         ledger: check_ledger(past, &mut *ledger, harm),
     };
     put_generation(&mut *baselines, 9).unwrap_or_else(|e| panic!("{harm}: then {e}"));
-    ledger
-        .commit(&turn(40))
-        .unwrap_or_else(|e| panic!("{harm}: then {e}"));
+    ledger.commit(&turn(40)).unwrap_or_else(|e| panic!("{harm}: then {e}"));
     drop((baselines, ledger));
     let (mut baselines, mut ledger) = StateDir::open(folder).unwrap_or_else(|e| panic!("{harm}: again {e}"));
     let again = baselines.load().unwrap_or_else(|e| panic!("{harm}: again {e}"));
-    assert!(
-        matches!(&again, Loaded::Whole(s) if s.manifest.generation == 9),
-        "{harm}: {again:?}"
-    );
-    assert_eq!(
-        baselines.get_fact("expected"),
-        Some(9_u64.to_le_bytes().to_vec()),
-        "{harm}"
-    );
+    assert!(matches!(&again, Loaded::Whole(s) if s.manifest.generation == 9), "{harm}: {again:?}");
+    assert_eq!(baselines.get_fact("expected"), Some(9_u64.to_le_bytes().to_vec()), "{harm}");
     assert_eq!(
         ledger.load().unwrap_or_else(|e| panic!("{harm}: again {e}")).1,
         LedgerHealth::Whole,
@@ -74,11 +64,7 @@ fn check(past: &Past, folder: &Path, harm: &str) -> Verdict {
 fn check_ledger(past: &Past, ledger: &mut dyn Ledger, harm: &str) -> &'static str {
     match ledger.load().unwrap_or_else(|e| panic!("{harm}: {e}")) {
         (state, LedgerHealth::Whole) => {
-            assert_eq!(
-                text(&state),
-                text(&past.ledger),
-                "{harm}: wrong ledger taken for whole"
-            );
+            assert_eq!(text(&state), text(&past.ledger), "{harm}: wrong ledger taken for whole");
             "whole"
         }
         (state, LedgerHealth::Quarantined { to, why }) => {
@@ -183,42 +169,42 @@ fn i15_missing_is_damage() {
         let folder = past.copy();
         fs::remove_file(folder.path().join(&file)).expect("removes");
         let harm = format!("{} gone", file.display());
-        check_reach(&file, &check(&past, folder.path(), &harm), &harm);
+        let verdict = check(&past, folder.path(), &harm);
+        check_reach(&file, &verdict, &harm);
+        if file.ends_with("baselines.sentinel") {
+            assert_eq!(verdict.baselines, "newest", "{harm}: not noticed");
+        }
     }
-    for (gone, expected) in [
-        ("manifest", "newest"),
-        ("images/3", "older"),
-        ("images", "quarantined"),
-    ] {
+    for (gone, expected) in [("manifest", "newest"), ("images/3", "older"), ("images", "quarantined")] {
         let folder = past.copy();
         fs::remove_dir_all(folder.path().join(gone)).expect("removes");
-        assert_eq!(
-            check(&past, folder.path(), gone).baselines,
-            expected,
-            "{gone} gone"
-        );
+        assert_eq!(check(&past, folder.path(), gone).baselines, expected, "{gone} gone");
     }
 }
 
-/// Scenario: an intact file of the generation before lies in the place of a newer one.
-/// Guarantee: its own seal is not enough; the manifest must vouch for it.
+/// Scenario: an intact file lies where another belongs: an image or a manifest of the generation
+/// before, or a manifest that was never committed.
+/// Guarantee: its own seal is not enough; the manifest, sled or the folder's name must vouch for it.
 #[test]
-fn a_file_of_another_generation_is_not_believed() {
+fn a_file_in_the_wrong_place_is_not_believed() {
     let past = Past::new(true);
-    for (file, expected) in [("r018.img", "older"), ("manifest.img", "older")] {
+    let mut forged = Vec::new();
+    Manifest { config_hash: 0, ..past.newest.manifest.clone() }.encode(&mut forged);
+    let forged = seal(*b"MANI", SCHEMA_VERSION, &forged);
+    for (file, bytes, sled_too) in [
+        ("r018.img", None, false),
+        ("manifest.img", None, false),
+        ("manifest.img", None, true),
+        ("manifest.img", Some(forged), false),
+    ] {
         let folder = past.copy();
-        fs::copy(
-            folder.path().join("images/2").join(file),
-            folder.path().join("images/3").join(file),
-        )
-        .expect("copies");
-        assert_eq!(
-            check(&past, folder.path(), file),
-            Verdict {
-                baselines: expected,
-                ..WHOLE
-            }
-        );
+        let images = folder.path().join("images");
+        let bytes = bytes.unwrap_or_else(|| fs::read(images.join("2").join(file)).expect("reads"));
+        fs::write(images.join("3").join(file), bytes).expect("writes");
+        if sled_too {
+            fs::remove_dir_all(folder.path().join("manifest")).expect("removes");
+        }
+        assert_eq!(check(&past, folder.path(), file), Verdict { baselines: "older", ..WHOLE });
     }
 }
 
@@ -232,17 +218,9 @@ fn two_damaged_generations_are_quarantined() {
         fs::write(folder.path().join(image), b"not an image").expect("writes");
     }
     let (mut baselines, _ledger) = StateDir::open(folder.path()).expect("opens");
-    let Loaded::Quarantined { to, why } = baselines.load().expect("loads") else {
-        panic!("not noticed")
-    };
-    assert!(
-        why.contains("images/2/r018.img") && why.contains("images/3/r018.img"),
-        "{why}"
-    );
-    assert_eq!(
-        fs::read(to.join("images/3/r018.img")).expect("kept"),
-        b"not an image"
-    );
+    let Loaded::Quarantined { to, why } = baselines.load().expect("loads") else { panic!("not noticed") };
+    assert!(why.contains("images/2/r018.img") && why.contains("images/3/r018.img"), "{why}");
+    assert_eq!(fs::read(to.join("images/3/r018.img")).expect("kept"), b"not an image");
     assert!(to.join("manifest.copy/db").exists());
 }
 
@@ -262,9 +240,7 @@ fn e12_kill_between_steps() {
                 1 => {
                     // Of a generation that is given up: the one that follows must not see it.
                     let group = KeyGroup::nth(5);
-                    baselines
-                        .put_image(generation + 100, ImageKind::Rows, group, b"lost")
-                        .expect("puts");
+                    baselines.put_image(generation + 100, ImageKind::Rows, group, b"lost").expect("puts");
                     baselines.put_fact("expected", b"lost");
                 }
                 2 => {
@@ -275,22 +251,12 @@ fn e12_kill_between_steps() {
             let killed = tempfile::tempdir().expect("a temporary folder");
             copy(live.path(), killed.path());
             let (mut baselines, mut ledger) = StateDir::open(killed.path()).expect("opens");
-            assert_eq!(
-                baselines.load().expect("loads").into_snapshot(),
-                newest,
-                "{generation}, {step}"
-            );
-            let fact = newest
-                .as_ref()
-                .map(|s| s.manifest.generation.to_le_bytes().to_vec());
+            assert_eq!(baselines.load().expect("loads").into_snapshot(), newest, "{generation}, {step}");
+            let fact = newest.as_ref().map(|s| s.manifest.generation.to_le_bytes().to_vec());
             assert_eq!(baselines.get_fact("expected"), fact, "{generation}, {step}");
             let (state, health) = ledger.load().expect("loads");
             assert_eq!(health, LedgerHealth::Whole, "{generation}, {step}");
-            assert_eq!(
-                state.applied_through.expect("a turn").count,
-                generation,
-                "{generation}, {step}"
-            );
+            assert_eq!(state.applied_through.expect("a turn").count, generation, "{generation}, {step}");
         }
     }
 }
@@ -308,11 +274,7 @@ fn e12_kill_inside_a_step() {
         put_generation(&mut *baselines, 4).expect("commits")
     };
     let cases = [
-        (
-            "not flipped",
-            ["manifest", "baselines.sentinel"].as_slice(),
-            &before.newest,
-        ),
+        ("not flipped", ["manifest", "baselines.sentinel"].as_slice(), &before.newest),
         ("no sentinel", &["baselines.sentinel"], &newer),
         ("complete", &[], &newer),
     ];
@@ -331,11 +293,7 @@ fn e12_kill_inside_a_step() {
         }
         fs::create_dir_all(folder.path().join("images/5.tmp")).expect("creates");
         let (mut baselines, _ledger) = StateDir::open(folder.path()).expect("opens");
-        assert_eq!(
-            baselines.load().expect("loads"),
-            Loaded::Whole(expected.clone()),
-            "{name}"
-        );
+        assert_eq!(baselines.load().expect("loads"), Loaded::Whole(expected.clone()), "{name}");
         assert!(!folder.path().join("images/5.tmp").exists(), "{name}");
     }
     let folder = before.copy();
@@ -363,10 +321,7 @@ fn snapshots_of_sled_are_expendable() {
             fs::write(path, b"garbage").expect("writes");
         }
     }
-    assert_ne!(
-        check(&past, folder.path(), "a damaged snapshot").baselines,
-        "quarantined"
-    );
+    assert_ne!(check(&past, folder.path(), "a damaged snapshot").baselines, "quarantined");
 }
 
 /// Scenario: the ledger and its log are put back to an earlier, intact copy, or only the log is gone.
@@ -380,16 +335,53 @@ fn a_rolled_back_ledger_is_noticed() {
         ledger.load().expect("loads");
         ledger.commit(&turn(32)).expect("commits");
     }
-    copy(
-        &past.copy().path().join("ledger.sqlite").with_file_name(""),
-        &folder.path().join("old"),
-    );
-    fs::rename(
-        folder.path().join("old/ledger.sqlite"),
-        folder.path().join("ledger.sqlite"),
-    )
-    .expect("renames");
+    copy(&past.copy().path().join("ledger.sqlite").with_file_name(""), &folder.path().join("old"));
+    fs::rename(folder.path().join("old/ledger.sqlite"), folder.path().join("ledger.sqlite"))
+        .expect("renames");
     assert_eq!(check(&past, folder.path(), "older ledger").ledger, "quarantined");
+}
+
+/// Scenario: rows are edited, added or removed behind relight's back, in ways that SQLite finds
+/// nothing wrong with; and a page forgets its last row.
+/// Guarantee: the ledger is quarantined, not believed.
+#[test]
+fn i20_an_edited_ledger_is_noticed() {
+    let past = Past::new(true);
+    for edit in [
+        "UPDATE audit SET line = replace(line, 'opened', 'closed') WHERE n = 3",
+        "UPDATE audit SET hash = '' WHERE n = 3",
+        "UPDATE audit SET n = 99 WHERE n = 31",
+        "DELETE FROM audit WHERE n = 31",
+        "DELETE FROM audit WHERE n = 1",
+        "INSERT INTO audit SELECT n + 1, line, hash FROM audit WHERE n = 31",
+        "UPDATE cooldowns SET key = 'lock-9' WHERE key = 'lock-1'",
+        "UPDATE breakers SET body = '0'",
+        "UPDATE meta SET body = replace(body, '\"changes\":31', '\"changes\":30')",
+        "DELETE FROM meta",
+        "DROP TABLE breakers",
+    ] {
+        let folder = past.copy();
+        let conn = rusqlite::Connection::open(folder.path().join("ledger.sqlite")).expect("opens");
+        conn.execute_batch(edit).expect(edit);
+        conn.close().expect("closes");
+        assert_eq!(check(&past, folder.path(), edit).ledger, "quarantined", "{edit}");
+    }
+    let folder = past.copy();
+    forget_last_row(&folder.path().join("ledger.sqlite"), "cooldowns");
+    assert_eq!(check(&past, folder.path(), "a row forgotten").ledger, "quarantined");
+}
+
+/// Lowers the cell count in the header of a table's only page.
+fn forget_last_row(ledger: &Path, table: &str) {
+    let conn = rusqlite::Connection::open(ledger).expect("opens");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let page: usize = conn.query_row(sql, [table], |row| row.get::<_, u32>(0)).expect("has a root") as usize;
+    conn.close().expect("closes");
+    let mut bytes = fs::read(ledger).expect("reads");
+    let header = (page - 1) * 4096;
+    assert_eq!((bytes[header], bytes[header + 4]), (0x0A, 3), "a leaf with three rows");
+    bytes[header + 4] = 2;
+    fs::write(ledger, bytes).expect("writes");
 }
 
 /// Scenario: the folder was written by a newer release.
@@ -409,17 +401,7 @@ fn e14_future_schema() {
         fs::write(folder.path().join(file), &bytes).expect("writes");
         let before = contents(folder.path());
         let error = StateDir::open(folder.path()).err().expect("is refused");
-        assert!(
-            matches!(
-                &error,
-                StoreError::Future {
-                    found: 2,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{file}: {error}"
-        );
+        assert!(matches!(&error, StoreError::Future { found: 2, known: 1, .. }), "{file}: {error}");
         assert!(error.to_string().contains(file), "{error}");
         assert!(before == contents(folder.path()), "{file}: something was touched");
     }
@@ -428,10 +410,7 @@ fn e14_future_schema() {
 fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     crate::world::walk(folder, &mut found);
-    found
-        .into_iter()
-        .map(|path| (path.clone(), fs::read(&path).expect("reads")))
-        .collect()
+    found.into_iter().map(|path| (path.clone(), fs::read(&path).expect("reads"))).collect()
 }
 
 /// Scenario: a version that no release ever wrote.
@@ -445,10 +424,7 @@ fn e15_garbage_version() {
         let mut bytes = fs::read(&path).expect("reads");
         bytes[60..64].copy_from_slice(&version.to_be_bytes());
         fs::write(&path, bytes).expect("writes");
-        assert_eq!(
-            check(&past, folder.path(), &format!("version {version:#x}")).ledger,
-            "quarantined"
-        );
+        assert_eq!(check(&past, folder.path(), &format!("version {version:#x}")).ledger, "quarantined");
     }
     for (file, expected) in [("baselines.sentinel", "newest"), ("images/3/s017.img", "older")] {
         let folder = past.copy();
@@ -468,21 +444,12 @@ fn e16_two_processes_one_dir() {
     let parent = tempfile::tempdir().expect("a temporary folder");
     let folder = parent.path().join("state");
     let (mut baselines, ledger) = StateDir::open(&folder).expect("opens");
-    assert_eq!(
-        fs::metadata(&folder).expect("is there").permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(fs::metadata(&folder).expect("is there").permissions().mode() & 0o777, 0o700);
     assert_eq!(baselines.load().expect("loads"), Loaded::Cold);
     let refused = StateDir::open(&folder).err().expect("is refused");
-    assert!(
-        matches!(&refused, StoreError::Locked(path) if *path == folder),
-        "{refused}"
-    );
+    assert!(matches!(&refused, StoreError::Locked(path) if *path == folder), "{refused}");
     drop(baselines);
-    assert!(
-        matches!(StateDir::open(&folder), Err(StoreError::Locked(_))),
-        "the ledger holds it too"
-    );
+    assert!(matches!(StateDir::open(&folder), Err(StoreError::Locked(_))), "the ledger holds it too");
     drop(ledger);
     assert!(StateDir::open(&folder).is_ok());
 }

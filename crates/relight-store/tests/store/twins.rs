@@ -12,21 +12,13 @@ use relight_store::{
 /// What a driver may do, in any order.
 #[derive(Debug, Clone)]
 enum Op {
-    Put {
-        ahead: u64,
-        group: usize,
-        payload: Vec<u8>,
-    },
+    Put { ahead: u64, group: usize, payload: Vec<u8> },
     Fact(u8, u8),
-    Commit {
-        ahead: u64,
-    },
-    Prune {
-        back: u64,
-    },
+    Commit { ahead: u64 },
+    Prune { back: u64 },
     Reject,
     Turn(u32),
-    Change(i64),
+    Change(i64, u32),
     ForgetIncident(u32),
     QuarantineLedger,
     Crash,
@@ -41,7 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..3_u64).prop_map(|back| Op::Prune { back }),
         1 => Just(Op::Reject),
         3 => (0..40_u32).prop_map(Op::Turn),
-        2 => (0..40_i64).prop_map(Op::Change),
+        2 => (0..8_i64, any::<u32>()).prop_map(|(at, build)| Op::Change(at, build)),
         1 => (0..13_u32).prop_map(Op::ForgetIncident),
         1 => Just(Op::QuarantineLedger),
         2 => Just(Op::Crash),
@@ -60,16 +52,11 @@ impl Run {
     fn step(&mut self, op: &Op, reopen: impl FnOnce() -> Stores) -> String {
         let (baselines, ledger) = &mut self.stores;
         match op {
-            Op::Put {
-                ahead,
-                group,
-                payload,
-            } => {
+            Op::Put { ahead, group, payload } => {
                 let generation = self.newest + ahead;
                 let put = baselines.put_image(generation, ImageKind::Series, KeyGroup::nth(*group), payload);
                 if let Ok(image) = &put {
-                    self.put
-                        .retain(|old| old.generation == generation && old.group != image.group);
+                    self.put.retain(|old| old.generation == generation && old.group != image.group);
                     self.put.push(image.clone());
                 }
                 outcome(put)
@@ -81,12 +68,7 @@ impl Run {
             Op::Commit { ahead } => {
                 let generation = self.newest + ahead;
                 let images = self.put.clone();
-                let manifest = Manifest {
-                    generation,
-                    images,
-                    intake: vec![7; 9],
-                    ..Manifest::default()
-                };
+                let manifest = Manifest { generation, images, intake: vec![7; 9], ..Manifest::default() };
                 let done = baselines.commit(&manifest);
                 if done.is_ok() {
                     self.newest = generation;
@@ -100,7 +82,7 @@ impl Run {
                 self.remember(loaded)
             }
             Op::Turn(n) => outcome(ledger.commit(&turn(*n))),
-            Op::Change(at) => outcome(ledger.commit(&[LedgerWrite::Change(event(*at))])),
+            Op::Change(at, build) => outcome(ledger.commit(&[LedgerWrite::Change(event(*at, *build))])),
             Op::ForgetIncident(n) => {
                 outcome(ledger.commit(&[LedgerWrite::ForgetIncident(format!("incident-{n}"))]))
             }
@@ -115,15 +97,8 @@ impl Run {
     fn load(&mut self) -> String {
         let loaded = self.stores.0.load();
         let (state, found) = self.stores.1.load().expect("loads");
-        let facts: Vec<_> = (0..3)
-            .map(|key| self.stores.0.get_fact(&key.to_string()))
-            .collect();
-        format!(
-            "{} {facts:?} {} {}",
-            self.remember(loaded),
-            health(&found),
-            text(&state)
-        )
+        let facts: Vec<_> = (0..3).map(|key| self.stores.0.get_fact(&key.to_string())).collect();
+        format!("{} {facts:?} {} {}", self.remember(loaded), health(&found), text(&state))
     }
 
     fn remember(&mut self, loaded: Result<Loaded, StoreError>) -> String {
@@ -217,14 +192,8 @@ fn the_ledger_reads_with_plain_sql() {
         ask("SELECT verb || ' ' || responder || ' ' || state FROM actions"),
         "rollback k8s-prod pending"
     );
-    assert_eq!(
-        ask("SELECT until FROM cooldowns WHERE key = 'lock-1'"),
-        "2025-11-23T08:01:10Z"
-    );
-    assert_eq!(
-        ask("SELECT at || ' ' || kind FROM changes"),
-        "1970-01-01T00:00:07Z deploy"
-    );
+    assert_eq!(ask("SELECT until FROM cooldowns WHERE key = 'lock-1'"), "2025-11-23T08:01:10Z");
+    assert_eq!(ask("SELECT at || ' ' || kind FROM changes"), "1970-01-01T00:00:07Z deploy");
     assert_eq!(ask("SELECT failures || '' FROM breakers"), "7");
     assert!(
         ask("SELECT line FROM audit").starts_with(r#"{"n":1,"at":"2025-11-23T08:01:10Z","what":"opened""#)
@@ -235,17 +204,8 @@ fn the_ledger_reads_with_plain_sql() {
 #[test]
 fn a_ledger_behind_is_told() {
     let at = Timestamp::from_secs;
-    let applied = |turn, count| Applied {
-        turn: at(turn),
-        count,
-        digest: 0,
-        control: at(turn),
-    };
-    let manifest = Manifest {
-        turn: Some(at(100)),
-        turns: 10,
-        ..Manifest::default()
-    };
+    let applied = |turn, count| Applied { turn: at(turn), count, digest: 0, control: at(turn) };
+    let manifest = Manifest { turn: Some(at(100)), turns: 10, ..Manifest::default() };
     for (applied, behind) in [
         (None, true),
         (Some(applied(90, 9)), true),

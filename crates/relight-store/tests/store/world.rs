@@ -18,10 +18,7 @@ pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) % n.max(1) as u64) as usize
     }
 }
@@ -33,15 +30,8 @@ pub(crate) fn labels(service: &str) -> Labels {
 /// An incident with every awkward float there is.
 pub(crate) fn incident(id: &str, nth: u32) -> Incident {
     let at = Timestamp::from_ns(1_763_884_800_123_456_789 + i64::from(nth));
-    let odd = [
-        f64::INFINITY,
-        f64::NEG_INFINITY,
-        f64::NAN,
-        -0.0,
-        f64::MIN_POSITIVE / 3.0,
-        0.1 + 0.2,
-        f64::MAX,
-    ];
+    let odd =
+        [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0, f64::MIN_POSITIVE / 3.0, 0.1 + 0.2, f64::MAX];
     let pick = |n: u32| odd[((nth + n) % 7) as usize];
     let evidence = Evidence {
         detector: "err_ewma".to_owned(),
@@ -78,14 +68,7 @@ pub(crate) fn incident(id: &str, nth: u32) -> Incident {
         worst_score: pick(5).abs(),
         evidence: vec![evidence; 3],
         next_step: 1,
-        timeline: vec![
-            Moment {
-                at,
-                what: "opened".to_owned(),
-                detail: "x".repeat(200)
-            };
-            5
-        ],
+        timeline: vec![Moment { at, what: "opened".to_owned(), detail: "x".repeat(200) }; 5],
     }
 }
 
@@ -113,14 +96,9 @@ pub(crate) fn action(id: &str, nth: u32) -> Action {
     }
 }
 
-pub(crate) fn event(at: i64) -> Event {
-    let body = "v1.2.3".to_owned();
-    Event {
-        at: Timestamp::from_secs(at),
-        kind: "deploy".to_owned(),
-        labels: labels("checkout"),
-        body,
-    }
+pub(crate) fn event(at: i64, build: u32) -> Event {
+    let body = format!("v{build}");
+    Event { at: Timestamp::from_secs(at), kind: "deploy".to_owned(), labels: labels("checkout"), body }
 }
 
 /// What one turn writes.
@@ -130,7 +108,7 @@ pub(crate) fn turn(n: u32) -> Vec<LedgerWrite> {
         LedgerWrite::Incident(Box::new(incident(&format!("incident-{}", n % 13), n))),
         LedgerWrite::Action(Box::new(action(&format!("action-{}", n % 5), n))),
         LedgerWrite::Cooldown(format!("lock-{}", n % 3), at),
-        LedgerWrite::Change(event(i64::from(n))),
+        LedgerWrite::Change(event(i64::from(n), n)),
         LedgerWrite::ForgetChanges(Timestamp::from_secs(i64::from(n) - 10)),
         LedgerWrite::Breaker("checkout-bad-deploy".to_owned(), n),
         LedgerWrite::Audit {
@@ -166,15 +144,10 @@ pub(crate) fn put_generation(baselines: &mut dyn Baselines, generation: u64) -> 
         images: Vec::new(),
     };
     let mut images = Vec::new();
-    for (nth, kind) in [ImageKind::Series, ImageKind::Rows, ImageKind::Rows]
-        .into_iter()
-        .enumerate()
-    {
+    for (nth, kind) in [ImageKind::Series, ImageKind::Rows, ImageKind::Rows].into_iter().enumerate() {
         let group = KeyGroup::nth(17 + nth);
         let payload: Vec<u8> = (0..2000 * nth).map(|_| dice.below(256) as u8).collect();
-        manifest
-            .images
-            .push(baselines.put_image(generation, kind, group, &payload)?);
+        manifest.images.push(baselines.put_image(generation, kind, group, &payload)?);
         images.push((kind, group, payload));
     }
     baselines.put_fact("expected", &generation.to_le_bytes());
@@ -208,9 +181,7 @@ impl Past {
         baselines.prune(2).expect("prunes");
         let state = ledger.load().expect("loads").0;
         ledger.commit(&turn(31)).expect("commits");
-        ledger
-            .commit(&[LedgerWrite::ForgetIncident("nobody".to_owned())])
-            .expect("commits");
+        ledger.commit(&[LedgerWrite::ForgetIncident("nobody".to_owned())]).expect("commits");
         assert_eq!(state.incidents.len(), 13);
         if closed {
             drop((baselines, ledger));
@@ -221,12 +192,7 @@ impl Past {
         }
         let (_again, mut ledger) = StateDir::open(live.path()).expect("opens");
         let ledger = ledger.load().expect("loads").0;
-        Self {
-            older,
-            newest,
-            ledger,
-            folder,
-        }
+        Self { older, newest, ledger, folder }
     }
 
     /// A fresh copy to harm.
@@ -240,20 +206,15 @@ impl Past {
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         walk(self.folder.path(), &mut found);
-        let relative = found
-            .iter()
-            .map(|path| path.strip_prefix(self.folder.path()).expect("below").to_owned());
-        relative
-            .filter(|path| !path.ends_with("lock") && !path.to_string_lossy().ends_with("-shm"))
-            .collect()
+        let relative =
+            found.iter().map(|path| path.strip_prefix(self.folder.path()).expect("below").to_owned());
+        relative.filter(|path| !path.ends_with("lock") && !path.to_string_lossy().ends_with("-shm")).collect()
     }
 }
 
 pub(crate) fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(dir)
-        .expect("lists")
-        .map(|entry| entry.expect("lists").path())
-        .collect();
+    let mut entries: Vec<_> =
+        fs::read_dir(dir).expect("lists").map(|entry| entry.expect("lists").path()).collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {

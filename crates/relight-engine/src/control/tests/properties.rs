@@ -36,42 +36,14 @@ fn happens() -> impl Strategy<Value = Happens> {
 /// Two rules on the same groups whose mutating steps share locks, with short limits, so that much
 /// happens in a short history.
 fn stage() -> Stage {
-    let limits = |lock: &str| Limits {
-        cooldown: secs(60),
-        max_per_day: Some(4),
-        lock: lock.to_owned(),
-    };
-    let asks = Step {
-        mode: Mode::Approve,
-        limits: limits("a"),
-        ..rollback()
-    };
-    let acts = Step {
-        limits: limits("a"),
-        ..rollback()
-    };
-    let own = Step {
-        limits: limits(""),
-        verify: None,
-        ..rollback()
-    };
-    let quick = RuleSpec {
-        hold: secs(0),
-        keep_firing: secs(20),
-        reopen_within: secs(100),
-        ..ladder(vec![])
-    };
+    let limits = |lock: &str| Limits { cooldown: secs(60), max_per_day: Some(4), lock: lock.to_owned() };
+    let asks = Step { mode: Mode::Approve, limits: limits("a"), ..rollback() };
+    let acts = Step { limits: limits("a"), ..rollback() };
+    let own = Step { limits: limits(""), verify: None, ..rollback() };
+    let quick = RuleSpec { hold: secs(0), keep_firing: secs(20), reopen_within: secs(100), ..ladder(vec![]) };
     Stage::new(vec![
-        RuleSpec {
-            respond: vec![acts.clone(), page(), own],
-            max_flaps: 5,
-            ..quick.clone()
-        },
-        RuleSpec {
-            name: "q".to_owned(),
-            respond: vec![page(), asks, acts, page()],
-            ..quick
-        },
+        RuleSpec { respond: vec![acts.clone(), page(), own], max_flaps: 5, ..quick.clone() },
+        RuleSpec { name: "q".to_owned(), respond: vec![page(), asks, acts, page()], ..quick },
     ])
 }
 
@@ -92,10 +64,7 @@ fn happen(stage: &mut Stage, what: &Happens) -> Turned {
         }
         Happens::Command(verb, ix) if !ids.is_empty() => stage.command(verb, Some(ix.get(&ids).clone())),
         Happens::Deadline => {
-            let due = stage
-                .control
-                .poll_timeout()
-                .map_or(stage.now, |(at, _)| at.max(stage.now));
+            let due = stage.control.poll_timeout().map_or(stage.now, |(at, _)| at.max(stage.now));
             // Control time runs ahead of event time, as it does live.
             stage.turn(ControlInput::Timeout, due)
         }
@@ -118,10 +87,7 @@ fn assert_promises(stage: &Stage) {
     assert_eq!(sent.len(), stage.started.len(), "an action was sent twice");
     let mut groups = BTreeSet::new();
     for incident in stage.ledger.incidents.values().filter(|i| i.is_live()) {
-        assert!(
-            groups.insert((&incident.rule, &incident.group)),
-            "two live incidents of one group"
-        );
+        assert!(groups.insert((&incident.rule, &incident.group)), "two live incidents of one group");
         let resolved = incident.state == IncidentState::Resolved;
         assert_eq!(incident.resolution.is_some(), resolved);
     }

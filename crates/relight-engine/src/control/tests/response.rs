@@ -6,11 +6,7 @@ use relight_core::rule::{Limits, Mode, OnInconclusive, RuleSpec, Step, Verify};
 use super::stage::{Stage, check, condition, ladder, page, rollback, rule, secs};
 
 fn in_mode(mode: Mode) -> RuleSpec {
-    ladder(vec![
-        Step { mode, ..page() },
-        Step { mode, ..rollback() },
-        Step { mode, ..page() },
-    ])
+    ladder(vec![Step { mode, ..page() }, Step { mode, ..rollback() }, Step { mode, ..page() }])
 }
 
 /// Guarantee: the step helps, it is proven, and the incident ends by it.
@@ -31,10 +27,7 @@ fn a_verified_step_ends_the_ladder() {
     );
     // Calm for long enough, but the proof is still out: it is waited for.
     check(
-        RuleSpec {
-            keep_firing: secs(10),
-            ..ladder(vec![rollback()])
-        },
+        RuleSpec { keep_firing: secs(10), ..ladder(vec![rollback()]) },
         "!!+ . . .",
         "20 opened, 20 started rollback, 20 verifying rollback, 30 recovering, 50 verified rollback, \
          50 resolved, Resolved by action",
@@ -45,22 +38,10 @@ fn a_verified_step_ends_the_ladder() {
 /// Guarantee: relight does not take credit for it.
 #[test]
 fn what_was_well_before_is_not_credited() {
-    let asks_first = Step {
-        mode: Mode::Approve,
-        ..rollback()
-    };
-    let mut stage = Stage::new(vec![RuleSpec {
-        keep_firing: secs(60),
-        ..ladder(vec![asks_first])
-    }]);
+    let asks_first = Step { mode: Mode::Approve, ..rollback() };
+    let mut stage = Stage::new(vec![RuleSpec { keep_firing: secs(60), ..ladder(vec![asks_first]) }]);
     stage.play("!! . y");
-    assert!(
-        stage
-            .story()
-            .ends_with("30 blocked rollback by recovered, Recovering"),
-        "{}",
-        stage.story()
-    );
+    assert!(stage.story().ends_with("30 blocked rollback by recovered, Recovering"), "{}", stage.story());
     stage.play(".x9");
     assert!(stage.story().ends_with("Resolved by itself"), "{}", stage.story());
     assert!(stage.started.is_empty());
@@ -86,20 +67,11 @@ fn f08_duplicate_alert_100x() {
 /// Guarantee: one rollback, a bounded number of pages, a human is called.
 #[test]
 fn f09_flap() {
-    let mut stage = Stage::new(vec![RuleSpec {
-        keep_firing: secs(20),
-        ..ladder(vec![rollback(), page()])
-    }]);
+    let mut stage = Stage::new(vec![RuleSpec { keep_firing: secs(20), ..ladder(vec![rollback(), page()]) }]);
     for _ in 0..90 {
         stage.play("!!+..+");
     }
-    let count = |verb| {
-        stage
-            .started
-            .iter()
-            .filter(|action| action.action == verb)
-            .count()
-    };
+    let count = |verb| stage.started.iter().filter(|action| action.action == verb).count();
     assert_eq!(count("rollback"), 1);
     assert!(count("page") <= 4, "{} pages", count("page"));
     assert!(stage.story().ends_with("Escalated"), "{}", stage.story());
@@ -114,6 +86,10 @@ fn f10_rollback_does_not_help() {
         "20 opened, 20 started rollback, 20 verifying rollback, 140 ineffective rollback, \
          140 started page, 140 sent page, 140 escalated, Escalated",
     );
+    // Acknowledged is acknowledged: what goes on is no reason to escalate again.
+    let mut stage = Stage::new(vec![ladder(vec![rollback(), page()])]);
+    stage.play("!!+ !x12 + a !x9");
+    assert!(stage.story().ends_with("140 acknowledged, Responding"), "{}", stage.story());
 }
 
 /// Guarantee: an action that could not be carried out hands on.
@@ -158,11 +134,7 @@ fn f13_missing_data_no_action() {
     let (due, why) = stage.control.poll_timeout().expect("a verification runs");
     assert_eq!((due, why), (stage.now, "verification"));
     stage.turn(crate::control::ControlInput::Timeout, due);
-    assert!(
-        stage
-            .story()
-            .contains("140 blocked rollback by freshness, 140 started page")
-    );
+    assert!(stage.story().contains("140 blocked rollback by freshness, 140 started page"));
     // Silence itself may be the trouble: it pages, and changes nothing.
     check(
         ladder(vec![rollback(), page()]),
@@ -176,17 +148,8 @@ fn f13_missing_data_no_action() {
 #[test]
 fn inconclusive_may_wait_once() {
     let verify = rollback().verify.expect("it wants proof");
-    let waits = Verify {
-        on_inconclusive: OnInconclusive::Wait,
-        hold: secs(60),
-        ..verify
-    };
-    let patient = || {
-        ladder(vec![Step {
-            verify: Some(waits.clone()),
-            ..rollback()
-        }])
-    };
+    let waits = Verify { on_inconclusive: OnInconclusive::Wait, hold: secs(60), ..verify };
+    let patient = || ladder(vec![Step { verify: Some(waits.clone()), ..rollback() }]);
     check(
         patient(),
         "!!+ sx24",
@@ -194,10 +157,7 @@ fn inconclusive_may_wait_once() {
          260 inconclusive rollback, 260 escalated, Escalated",
     );
     check(
-        RuleSpec {
-            keep_firing: secs(600),
-            ..patient()
-        },
+        RuleSpec { keep_firing: secs(600), ..patient() },
         "!!+ !x9 .x6",
         "20 opened, 20 started rollback, 20 verifying rollback, 120 recovering, 140 waiting rollback, \
          170 verified rollback, Mitigated",
@@ -214,10 +174,7 @@ fn f16_modes() {
         let details: Vec<&str> = stage.ledger.actions.values().map(|a| a.detail.as_str()).collect();
         let [page, rollback] = ["suggest", "auto"].map(|wanted| format!("mode: {name} < {wanted}"));
         assert_eq!(details, [page.as_str(), rollback.as_str(), page.as_str()]);
-        assert!(
-            stage.story().ends_with("Open"),
-            "what the mode holds back is no failure"
-        );
+        assert!(stage.story().ends_with("Open"), "what the mode holds back is no failure");
     }
     check(
         in_mode(Mode::Suggest),
@@ -231,20 +188,8 @@ fn f16_modes() {
 /// again at the gates when it comes.
 #[test]
 fn approval() {
-    let asks = || {
-        ladder(vec![
-            Step {
-                mode: Mode::Approve,
-                ..rollback()
-            },
-            page(),
-        ])
-    };
-    check(
-        asks(),
-        "!!y",
-        "20 opened, 20 awaiting_approval rollback, 20 started rollback, Responding",
-    );
+    let asks = || ladder(vec![Step { mode: Mode::Approve, ..rollback() }, page()]);
+    check(asks(), "!!y", "20 opened, 20 awaiting_approval rollback, 20 started rollback, Responding");
     check(
         asks(),
         "!!n+",
@@ -269,10 +214,7 @@ fn approval() {
 /// and never hold back a page.
 #[test]
 fn gates_hold_back() {
-    let again = || RuleSpec {
-        max_flaps: 9,
-        ..ladder(vec![rollback(), page()])
-    };
+    let again = || RuleSpec { max_flaps: 9, ..ladder(vec![rollback(), page()]) };
     let play = |rule: RuleSpec, script: &str| {
         let mut stage = Stage::new(vec![rule]);
         stage.play(script);
@@ -280,61 +222,40 @@ fn gates_hold_back() {
     };
     let stage = play(again(), "!!+..... !!");
     assert!(
-        stage
-            .story()
-            .ends_with("90 reopened, 90 blocked rollback by cooldown, 90 started page, Responding")
+        stage.story().ends_with("90 reopened, 90 blocked rollback by cooldown, 90 started page, Responding")
     );
 
-    let limits = Limits {
-        max_per_day: Some(1),
-        lock: "l".to_owned(),
-        ..Limits::default()
-    };
-    let once = RuleSpec {
-        respond: vec![Step { limits, ..rollback() }, page()],
-        ..again()
-    };
+    let limits = Limits { max_per_day: Some(1), lock: "l".to_owned(), ..Limits::default() };
+    let once = RuleSpec { respond: vec![Step { limits, ..rollback() }, page()], ..again() };
     let stage = play(once, "!!+..... !!");
-    assert!(
-        stage.story().contains("90 blocked rollback by budget"),
-        "{}",
-        stage.story()
-    );
+    assert!(stage.story().contains("90 blocked rollback by budget"), "{}", stage.story());
 
-    let free = Limits {
-        lock: "l".to_owned(),
-        ..Limits::default()
-    };
-    let breaks = RuleSpec {
-        respond: vec![
-            Step {
-                limits: free,
-                ..rollback()
-            },
-            page(),
-        ],
-        ..again()
-    };
+    let free = Limits { lock: "l".to_owned(), ..Limits::default() };
+    let breaks = RuleSpec { respond: vec![Step { limits: free, ..rollback() }, page()], ..again() };
     let twice = "!!-+...a !!-+...a !!";
     let stage = play(breaks.clone(), &format!("{twice}+..."));
+    assert!(stage.story().contains("blocked rollback by breaker"), "{}", stage.story());
+    let stage = play(RuleSpec { breaker_after: 9, ..breaks.clone() }, twice);
+    assert_eq!(stage.started.last().map(|a| a.action.as_str()), Some("rollback"), "{}", stage.story());
+}
+
+/// Guarantee: a cooldown counts from the action's end, however long it ran.
+#[test]
+fn cooldown_counts_from_the_end() {
+    let limits = Limits { cooldown: secs(60), lock: "l".to_owned(), ..Limits::default() };
+    let slow = Step { limits, verify: None, ..rollback() };
+    let story = |script: &str| {
+        let mut stage = Stage::new(vec![ladder(vec![slow.clone()])]);
+        stage.play(script);
+        stage.story()
+    };
+    let early = story("!! !x4 + ... !!");
     assert!(
-        stage.story().contains("blocked rollback by breaker"),
-        "{}",
-        stage.story()
+        early.contains("60 sent rollback") && early.contains("110 blocked rollback by cooldown"),
+        "{early}"
     );
-    let stage = play(
-        RuleSpec {
-            breaker_after: 9,
-            ..breaks.clone()
-        },
-        twice,
-    );
-    assert_eq!(
-        stage.started.last().map(|a| a.action.as_str()),
-        Some("rollback"),
-        "{}",
-        stage.story()
-    );
+    let late = story("!! !x4 + .... !!");
+    assert!(late.ends_with("120 started rollback, Responding"), "{late}");
 }
 
 /// Scenario: two groups in trouble whose steps share a lock.
@@ -345,31 +266,17 @@ fn one_action_at_a_time_on_a_lock() {
     for _ in 0..2 {
         stage.bin(&[("cart", '!'), ("shop", '!')]);
     }
-    let verbs: Vec<&str> = stage
-        .started
-        .iter()
-        .map(|action| action.action.as_str())
-        .collect();
+    let verbs: Vec<&str> = stage.started.iter().map(|action| action.action.as_str()).collect();
     assert_eq!(verbs, ["rollback", "page"]);
-    let blocked = stage
-        .ledger
-        .actions
-        .values()
-        .find(|a| a.state == ActionState::Blocked);
+    let blocked = stage.ledger.actions.values().find(|a| a.state == ActionState::Blocked);
     let detail = blocked.map(|a| a.detail.clone()).unwrap_or_default();
-    assert_eq!(
-        detail,
-        format!("lock: deploy/shop is held by {}", stage.started[0].id)
-    );
+    assert_eq!(detail, format!("lock: deploy/shop is held by {}", stage.started[0].id));
 }
 
 /// Guarantee: what helped and did not last is taken up by the next step, once it has held again.
 #[test]
 fn a_relapse_goes_on_with_the_ladder() {
-    let rule = RuleSpec {
-        keep_firing: secs(60),
-        ..ladder(vec![rollback(), page()])
-    };
+    let rule = RuleSpec { keep_firing: secs(60), ..ladder(vec![rollback(), page()]) };
     check(
         rule,
         "!!+ . . . ! . ! ! +",
@@ -389,11 +296,7 @@ fn deadlines_survive_a_restart() {
     };
     let calm = story("!!+ !x5 ~x20 !");
     assert_eq!(calm, story("!!r+r !x5r ~x20 r!"));
-    assert!(
-        calm.0.contains("140 ineffective rollback, 140 started page"),
-        "{}",
-        calm.0
-    );
+    assert!(calm.0.contains("140 ineffective rollback, 140 started page"), "{}", calm.0);
 }
 
 /// Guarantee: the intent is in the ledger, in the same turn, for every effect that leaves.
@@ -420,17 +323,10 @@ fn no_effect_without_an_intent() {
 fn stray_inputs_are_counted() {
     let mut stage = Stage::new(vec![ladder(vec![rollback()])]);
     stage.play("!!.x9");
-    assert_eq!(
-        stage.ledger.incidents.values().next().map(|i| i.state),
-        Some(IncidentState::Resolved)
-    );
+    assert_eq!(stage.ledger.incidents.values().next().map(|i| i.state), Some(IncidentState::Resolved));
     let id = stage.started[0].id.clone();
     stage.outcome(id.clone(), true);
-    assert_eq!(
-        stage.ledger.actions[&id].state,
-        ActionState::Inconclusive,
-        "nobody can tell any more"
-    );
+    assert_eq!(stage.ledger.actions[&id].state, ActionState::Inconclusive, "nobody can tell any more");
     stage.outcome(id, true);
     stage.outcome("nobody".to_owned(), false);
     stage.command("approve", Some("nobody".to_owned()));
@@ -442,18 +338,9 @@ fn stray_inputs_are_counted() {
 #[test]
 fn mitigated_is_not_recovered() {
     let verify = rollback().verify.expect("it wants proof");
-    let loose = Verify {
-        require: condition("true", |_| Ok(true)),
-        ..verify
-    };
+    let loose = Verify { require: condition("true", |_| Ok(true)), ..verify };
     check(
-        RuleSpec {
-            respond: vec![Step {
-                verify: Some(loose),
-                ..rollback()
-            }],
-            ..rule()
-        },
+        RuleSpec { respond: vec![Step { verify: Some(loose), ..rollback() }], ..rule() },
         "!!+!!!!...",
         "20 opened, 20 started rollback, 20 verifying rollback, 50 verified rollback, 70 recovering, \
          90 resolved, Resolved by action",

@@ -59,11 +59,7 @@ pub(super) fn condition(text: &'static str, ask: Ask) -> Arc<dyn Condition> {
 fn anomalous(view: &RuleView<'_>) -> Result<bool, ConditionError> {
     let worst = view.detectors.iter().fold(0.0_f64, |worst, d| worst.max(d.score));
     // The stage's sign for a condition that cannot be evaluated.
-    if worst > 99.0 {
-        Err(ConditionError("division by zero".to_owned()))
-    } else {
-        Ok(worst > 1.0)
-    }
+    if worst > 99.0 { Err(ConditionError("division by zero".to_owned())) } else { Ok(worst > 1.0) }
 }
 
 pub(super) fn labels(service: &str) -> Labels {
@@ -88,10 +84,7 @@ pub(super) fn rule() -> RuleSpec {
 }
 
 /// Tells somebody.
-#[expect(
-    clippy::default_trait_access,
-    reason = "the engine does without the JSON crate"
-)]
+#[expect(clippy::default_trait_access, reason = "the engine does without the JSON crate")]
 pub(super) fn page() -> Step {
     Step {
         action: "page".to_owned(),
@@ -110,17 +103,11 @@ pub(super) fn rollback() -> Step {
         action: "rollback".to_owned(),
         with: "k8s".to_owned(),
         mutates: true,
-        limits: Limits {
-            cooldown: secs(1_800),
-            max_per_day: Some(3),
-            lock: "deploy/shop".to_owned(),
-        },
+        limits: Limits { cooldown: secs(1_800), max_per_day: Some(3), lock: "deploy/shop".to_owned() },
         verify: Some(Verify {
             settle: secs(10),
             within: secs(120),
-            require: condition("d.in_band", |view| {
-                Ok(view.detectors.iter().all(DetectorView::in_band))
-            }),
+            require: condition("d.in_band", |view| Ok(view.detectors.iter().all(DetectorView::in_band))),
             hold: secs(20),
             on_inconclusive: OnInconclusive::Escalate,
         }),
@@ -230,10 +217,7 @@ impl Stage {
     }
 
     pub(super) fn play(&mut self, script: &str) -> Vec<Turned> {
-        expand(script)
-            .into_iter()
-            .map(|symbol| self.step(symbol))
-            .collect()
+        expand(script).into_iter().map(|symbol| self.step(symbol)).collect()
     }
 
     pub(super) fn step(&mut self, symbol: char) -> Turned {
@@ -242,18 +226,13 @@ impl Stage {
                 Some(action) => self.outcome(action, symbol == '+'),
                 None => Turned::default(),
             },
-            'a' => self.command("ack", self.ledger.incidents.keys().next_back().cloned()),
+            'a' => self.command("ack", Some(self.story_id())),
             'y' => self.command("approve", self.ledger.actions.keys().next_back().cloned()),
             'n' => self.command("reject", self.ledger.actions.keys().next_back().cloned()),
             'z' => self.command("reset", Some("r".to_owned())),
             'D' => {
                 let (at, body) = (self.now, String::new());
-                self.events.push(Event {
-                    at,
-                    kind: "deploy".to_owned(),
-                    labels: labels("shop"),
-                    body,
-                });
+                self.events.push(Event { at, kind: "deploy".to_owned(), labels: labels("shop"), body });
                 Turned::default()
             }
             'r' => {
@@ -275,10 +254,8 @@ impl Stage {
     /// One bin, with a symbol a group.
     pub(super) fn bin(&mut self, groups: &[(&str, char)]) -> Turned {
         let start = self.now;
-        let findings: Vec<Finding> = groups
-            .iter()
-            .filter_map(|(group, symbol)| finding(start, group, *symbol))
-            .collect();
+        let findings: Vec<Finding> =
+            groups.iter().filter_map(|(group, symbol)| finding(start, group, *symbol)).collect();
         let queries = self.control.queries(&findings);
         let symbol_of = |query: &GroupQuery| groups.iter().find(|(group, _)| labels(group) == query.group);
         let views: Vec<(GroupQuery, Vec<DetectorView>)> = queries
@@ -291,13 +268,7 @@ impl Stage {
             .collect();
         self.now = start.plus(INTERVAL);
         let events = std::mem::take(&mut self.events);
-        let turn = BinTurn {
-            start,
-            end: self.now,
-            events: &events,
-            findings: &findings,
-            views: &views,
-        };
+        let turn = BinTurn { start, end: self.now, events: &events, findings: &findings, views: &views };
         let mut turned = Turned::default();
         self.control.bin_turn(&turn, &mut turned.0, &mut turned.1);
         self.commit(turned)
@@ -305,33 +276,17 @@ impl Stage {
 
     pub(super) fn outcome(&mut self, action: String, ok: bool) -> Turned {
         let detail = if ok { "done" } else { "refused" };
-        self.turn(
-            ControlInput::Outcome {
-                at: self.now,
-                action,
-                ok,
-                detail: detail.to_owned(),
-            },
-            self.now,
-        )
+        self.turn(ControlInput::Outcome { at: self.now, action, ok, detail: detail.to_owned() }, self.now)
     }
 
     pub(super) fn command(&mut self, verb: &str, target: Option<String>) -> Turned {
         let target = target.unwrap_or_default();
-        self.turn(
-            ControlInput::Command {
-                at: self.now,
-                verb: verb.to_owned(),
-                target,
-            },
-            self.now,
-        )
+        self.turn(ControlInput::Command { at: self.now, verb: verb.to_owned(), target }, self.now)
     }
 
     pub(super) fn turn(&mut self, input: ControlInput, now: Timestamp) -> Turned {
         let mut turned = Turned::default();
-        self.control
-            .control_turn(input, now, &mut turned.0, &mut turned.1);
+        self.control.control_turn(input, now, &mut turned.0, &mut turned.1);
         self.commit(turned)
     }
 
@@ -345,6 +300,11 @@ impl Stage {
             self.started.push(action.clone());
         }
         turned
+    }
+
+    /// The newest incident's id.
+    pub(super) fn story_id(&self) -> String {
+        self.ledger.incidents.keys().next_back().cloned().unwrap_or_default()
     }
 
     /// The newest incident's story and where it stands.
@@ -414,11 +374,7 @@ fn finding(at: Timestamp, group: &str, symbol: char) -> Option<Finding> {
         'E' => 100.0,
         _ => return None,
     };
-    let band = Band {
-        expected: 1.0,
-        lower: 0.0,
-        upper: 2.0,
-    };
+    let band = Band { expected: 1.0, lower: 0.0, upper: 2.0 };
     Some(Finding {
         at,
         detector: 0,
@@ -443,13 +399,7 @@ fn view(symbol: char) -> DetectorView {
         '_' => (0.0, 0, false),
         _ => (0.5, 1, false),
     };
-    DetectorView {
-        score,
-        rows: 1,
-        anomalous: u32::from(score > 1.0),
-        with_data,
-        stale,
-    }
+    DetectorView { score, rows: 1, anomalous: u32::from(score > 1.0), with_data, stale }
 }
 
 /// Plays a script and compares the story of the newest incident.

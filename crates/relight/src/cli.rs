@@ -1,0 +1,105 @@
+//! The table of commands and flags: help and completions come from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::replay::expectation::Expectation;
+
+/// Watches metric and event streams, learns what normal looks like, and says and does what brings a system back.
+#[derive(Debug, Parser)]
+#[command(name = "relight", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 the run failed, 2 bad usage or config, 3 a --fail-if held.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Validates a config: every error at once, with file, line and column
+    #[command(after_help = "Examples:\n  relight check -c shop.yaml")]
+    Check {
+        /// The config file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Runs the whole loop on recorded streams, as fast as it goes; nothing is touched
+    #[command(after_help = REPLAY_HELP)]
+    Replay(ReplayArgs),
+    /// Prints the page of a detector or responder; without a name, what there is
+    #[command(after_help = "Examples:\n  relight explain\n  relight explain ewma")]
+    Explain {
+        /// A detector or a responder
+        name: Option<String>,
+    },
+    /// Prints the JSON Schema of the config, for editors
+    #[command(after_help = "Examples:\n  relight schema > relight.schema.json")]
+    Schema,
+    /// Prints shell completions
+    #[command(
+        after_help = "Examples:\n  relight completions bash > ~/.local/share/bash-completion/completions/relight"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Files, folders, or `-` for standard input
+    ///
+    /// Newline-delimited JSON, OTLP JSON lines, Prometheus text with timestamps, or `timestamp,value`
+    /// CSV; plain, gzip or zstd. A folder stands for its captures in name order.
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    /// The config file; without one, every series is watched and nothing is done
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Goes on from what this folder holds, and leaves there what was learned
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Threads of the engine; the result does not depend on it [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) threads: Option<u16>,
+    /// Known faults, to tell recall, delay and false alerts
+    ///
+    /// One a line: {"fault":"bad_deploy","start":"2026-11-23T08:10:00Z","end":"2026-11-23T08:15:00Z","labels":{"service":"checkout"}}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Writes `timestamp,value,anomaly_score`, a row for each row of a single CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scores: Option<PathBuf>,
+    /// Exits with 3 if this holds, such as `incidents > 0`; may be repeated
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) fail_if: Vec<Expectation>,
+    /// Prints newline-delimited JSON instead of a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const REPLAY_HELP: &str = "\
+Examples:
+  relight replay cpu.csv
+  relight replay -c shop.yaml captures/ --labels faults.ndjson
+  zstdcat day.ndjson.zst | relight replay -c shop.yaml - --json
+  relight replay cpu.csv --scores cpu.scores.csv
+  relight replay -c shop.yaml week.ndjson --fail-if 'false_alerts > 2' --fail-if 'recall < 1'
+
+--fail-if compares one figure with a number or a time, by <, <=, >, >=, == or !=:
+  incidents, unresolved, escalated, actions, findings, refused, points, series;
+  time_to_detect_p50, _p90, time_to_recover_p50, _p90 (over all incidents: `> 5m`);
+  with --labels also recall, missed, false_alerts, delay_p50, delay_p90.
+A figure that there is none of, such as the recovery time of no incident, fails nothing.
+
+--json prints one object a line. `record` says which; times are RFC 3339, `_s` are seconds, absent is null:
+  totals    partitions, records, points, events, series, rows, bins, findings, first, last, refused
+  incident  id, rule, group, state, episode, stale, onset, detected, acted, mitigated, recovered, resolved,
+            resolution, time_to_detect_s, time_to_recover_s, findings, worst_score, evidence, timeline
+  action    id, incident, episode, rule, step, do, with, mutates, args, state, planned, started, ended, detail, plan
+  rule      rule, resolved, by_verified_action, by_themselves, new_normal, closed, time_to_detect_s,
+            time_to_act_s, time_to_recover_s, time_to_recover_by_themselves_s (each p50 and p90)
+  labels    faults, caught, recall, false_alerts, delay_s; and a `fault` for each: fault, start, end, labels,
+            incident, delay_s
+With --state it tells all that the folder holds. It depends on the captures and the config alone.";

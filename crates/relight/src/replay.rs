@@ -1,0 +1,203 @@
+//! `relight replay`: captures through the whole loop, and what came of them.
+
+pub(crate) mod expectation;
+mod figures;
+mod human;
+mod json;
+mod labels;
+mod progress;
+mod scores;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use relight_config::Config;
+use relight_core::record::ControlRecord;
+use relight_core::responder::{Plan, Request};
+use relight_core::signal::Binning;
+use relight_ingest::CaptureSource;
+use relight_runtime::{ReplayRequest, Report, RuntimeError, SimulatedOutcome, Stores};
+use relight_store::StateDir;
+
+use self::figures::Figures;
+use self::labels::Verdict;
+use self::progress::Progress;
+use self::scores::Scores;
+use crate::cli::ReplayArgs;
+use crate::failure::Failure;
+use crate::{check, output};
+
+/// A snapshot costs a few seconds at a million series, a second at most at a hundred thousand.
+const SNAPSHOT_EVERY_POINTS: u64 = 2_000_000;
+
+/// What is shown: the report, and what was made of it.
+struct Story<'a> {
+    report: &'a Report,
+    /// Of each action, by its id, what its responder would have done.
+    plans: &'a BTreeMap<String, Plan>,
+    /// What labels say about the incidents.
+    verdict: Option<&'a Verdict>,
+}
+
+pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
+    // What can be known to be wrong is said before an hour is spent.
+    let faults = args.labels.as_deref().map(labels::read).transpose()?;
+    expectation::check(&args.fail_if, faults.is_some())?;
+    let sources = open(args)?;
+    let config = config(args, &sources)?;
+    let scores = args
+        .scores
+        .as_deref()
+        .map(|file| open_scores(args, file, &sources, &config))
+        .transpose()?;
+
+    let mut progress = Progress::new(scores);
+    let started = Instant::now();
+    let request = request(args, &config, sources)?;
+    let outcome = relight_runtime::replay(request, &mut progress);
+    let elapsed = started.elapsed();
+    progress.finish()?;
+    let report = outcome.map_err(|error| match error {
+        RuntimeError::Ingest(error) => Failure::from(error),
+        error => Failure::Run(error.into()),
+    })?;
+
+    report.notices.iter().for_each(|notice| output::notice(notice));
+    let verdict = faults.map(|faults| labels::judge(&faults, &report));
+    let plans = plans(&report, &config);
+    let story = Story {
+        report: &report,
+        plans: &plans,
+        verdict: verdict.as_ref(),
+    };
+    let run_time = args.state.is_none().then_some(elapsed);
+    output::print(&if args.json {
+        json::render(&story)?
+    } else {
+        human::render(&story, run_time)
+    })?;
+    expectation::judge(&args.fail_if, &Figures::of(&report, verdict.as_ref()))
+}
+
+fn open(args: &ReplayArgs) -> Result<Vec<Box<dyn CaptureSource>>, Failure> {
+    let mut sources: Vec<Box<dyn CaptureSource>> = Vec::new();
+    for path in &args.captures {
+        for source in relight_ingest::open(path)? {
+            let name = &source.partitions()[0];
+            if sources.iter().any(|known| known.partitions()[0] == *name) {
+                return Err(Failure::usage(format_args!(
+                    "`{name}` is given twice: name each capture once"
+                )));
+            }
+            sources.push(source);
+        }
+    }
+    Ok(sources)
+}
+
+fn config(args: &ReplayArgs, sources: &[Box<dyn CaptureSource>]) -> Result<Config, Failure> {
+    match &args.config {
+        Some(path) => check::read(path),
+        None => check::without_file(is_lone_table(sources)),
+    }
+}
+
+fn is_lone_table(sources: &[Box<dyn CaptureSource>]) -> bool {
+    matches!(sources, [source] if source.is_samples())
+}
+
+fn open_scores(
+    args: &ReplayArgs,
+    file: &Path,
+    sources: &[Box<dyn CaptureSource>],
+    config: &Config,
+) -> Result<Scores, Failure> {
+    let refuse = |why: &str| Err(Failure::usage(format_args!("--scores {why}")));
+    if args.state.is_some() {
+        return refuse("needs a run from the first row on: leave out --state");
+    }
+    if !is_lone_table(sources) {
+        return refuse("needs exactly one capture, a `timestamp,value` CSV");
+    }
+    if config.settings.binning != Binning::Sample {
+        return refuse("needs each row to be a bin of its own: put `interval: sample` into the config");
+    }
+    let [capture] = &args.captures[..] else {
+        return refuse("needs exactly one capture");
+    };
+    if capture == Path::new("-") {
+        return refuse("reads the capture twice: give a file instead of standard input");
+    }
+    // A folder with a single table in it stands for that table.
+    let name = Path::new(&sources[0].partitions()[0]).to_owned();
+    Scores::create(if capture.is_dir() { &name } else { capture }, file)
+}
+
+fn request(
+    args: &ReplayArgs,
+    config: &Config,
+    sources: Vec<Box<dyn CaptureSource>>,
+) -> Result<ReplayRequest, Failure> {
+    let stores = match &args.state {
+        Some(path) => {
+            let (baselines, ledger) = StateDir::open(path).map_err(|error| Failure::Run(error.into()))?;
+            Some(Stores { baselines, ledger })
+        }
+        None => None,
+    };
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(ReplayRequest {
+        settings: Arc::new(config.settings.clone()),
+        sources,
+        threads: args.threads.map_or_else(cores, usize::from),
+        stores,
+        snapshot_every: SNAPSHOT_EVERY_POINTS,
+        outcomes: outcomes(args, config)?,
+        want_readings: args.scores.is_some(),
+    })
+}
+
+/// How actions ended in the captures. Only a config that acts has any.
+fn outcomes(args: &ReplayArgs, config: &Config) -> Result<BTreeMap<String, SimulatedOutcome>, Failure> {
+    let mut outcomes = BTreeMap::new();
+    if config.settings.rules.iter().all(|rule| rule.respond.is_empty()) {
+        return Ok(outcomes);
+    }
+    for path in &args.captures {
+        for record in relight_ingest::recorded_outcomes(path)? {
+            if let ControlRecord::Outcome {
+                at,
+                action,
+                ok,
+                detail,
+            } = record
+            {
+                outcomes.insert(action, SimulatedOutcome { at, ok, detail });
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+/// What the responders would have done. One that is not in the config any more, or sees no sense in
+/// the request, has no plan.
+fn plans(report: &Report, config: &Config) -> BTreeMap<String, Plan> {
+    let plan = |action| {
+        let action: &relight_core::incident::Action = action;
+        let incident = report
+            .incidents
+            .iter()
+            .find(|incident| incident.id == action.incident)?;
+        let responder = config.responders.get(&action.with)?;
+        Some((
+            action.id.clone(),
+            responder.plan(&Request { action, incident }).ok()?,
+        ))
+    };
+    report.actions.iter().filter_map(plan).collect()
+}
+
+#[cfg(test)]
+mod tests;

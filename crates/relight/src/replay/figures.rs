@@ -1,0 +1,176 @@
+//! The figures of a replay by name, and how figures are written for people.
+
+use relight_core::Span;
+use relight_core::incident::IncidentState;
+use relight_runtime::Report;
+
+use super::labels::Verdict;
+
+/// Names that `--fail-if` knows, and whether they need `--labels`.
+pub(super) const NAMES: [(&str, bool); 17] = [
+    ("incidents", false),
+    ("unresolved", false),
+    ("escalated", false),
+    ("actions", false),
+    ("findings", false),
+    ("refused", false),
+    ("points", false),
+    ("series", false),
+    ("time_to_detect_p50", false),
+    ("time_to_detect_p90", false),
+    ("time_to_recover_p50", false),
+    ("time_to_recover_p90", false),
+    ("recall", true),
+    ("missed", true),
+    ("false_alerts", true),
+    ("delay_p50", true),
+    ("delay_p90", true),
+];
+
+/// Figures by name; times are in seconds. A figure that there is none of is not in it.
+pub(super) struct Figures(Vec<(&'static str, f64)>);
+
+impl Figures {
+    pub(super) fn of(report: &Report, verdict: Option<&Verdict>) -> Self {
+        let incidents = || {
+            report
+                .incidents
+                .iter()
+                .filter(|incident| incident.detected.is_some())
+        };
+        let in_state = |f: &dyn Fn(IncidentState) -> bool| incidents().filter(|i| f(i.state)).count() as f64;
+        let totals = &report.totals;
+        let mut figures = Self(vec![
+            ("incidents", incidents().count() as f64),
+            ("unresolved", in_state(&|state| state != IncidentState::Resolved)),
+            ("escalated", in_state(&|state| state == IncidentState::Escalated)),
+            ("actions", report.actions.len() as f64),
+            ("findings", totals.findings as f64),
+            (
+                "refused",
+                totals.refused.iter().map(|(_, n)| *n).sum::<u64>() as f64,
+            ),
+            ("points", totals.points as f64),
+            ("series", totals.series as f64),
+        ]);
+        let detect = incidents()
+            .filter_map(|i| Some(i.detected?.since(i.onset)))
+            .collect();
+        figures.percentiles(["time_to_detect_p50", "time_to_detect_p90"], detect);
+        let recover = incidents()
+            .filter_map(|i| Some(i.recovered?.since(i.onset)))
+            .collect();
+        figures.percentiles(["time_to_recover_p50", "time_to_recover_p90"], recover);
+        if let Some(verdict) = verdict {
+            figures
+                .0
+                .extend(verdict.recall().map(|recall| ("recall", recall)));
+            figures
+                .0
+                .push(("missed", (verdict.faults.len() - verdict.caught()) as f64));
+            figures
+                .0
+                .push(("false_alerts", verdict.false_alerts.len() as f64));
+            figures.percentiles(["delay_p50", "delay_p90"], verdict.delays());
+        }
+        figures
+    }
+
+    fn percentiles(&mut self, names: [&'static str; 2], spans: Vec<Span>) {
+        if let Some((p50, p90)) = percentiles(spans) {
+            self.0
+                .extend([(names[0], p50.secs_f64()), (names[1], p90.secs_f64())]);
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<f64> {
+        self.0
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| *value)
+    }
+}
+
+/// The 50th and 90th percentile by nearest rank; `None` of nothing.
+pub(super) fn percentiles(mut spans: Vec<Span>) -> Option<(Span, Span)> {
+    spans.sort_unstable();
+    let rank = |percent: usize| {
+        spans
+            .get((spans.len() * percent).div_ceil(100).max(1) - 1)
+            .copied()
+    };
+    Some((rank(50)?, rank(90)?))
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A value to four significant digits.
+pub(super) fn short(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let magnitude = value.abs().log10().floor();
+    if !(-4.0..15.0).contains(&magnitude) {
+        return format!("{value:.3e}");
+    }
+    let decimals = (3.0 - magnitude).max(0.0) as usize;
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+/// A length of time without what nobody reads: whole seconds from ten seconds on, else milliseconds.
+pub(super) fn rough(span: Span) -> String {
+    let unit = if span.ns().abs() >= 10_000_000_000 {
+        1_000_000_000
+    } else {
+        1_000_000
+    };
+    Span::from_ns((span.ns() as f64 / unit as f64).round() as i64 * unit).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_for_people() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(n), text);
+        }
+        for (value, text) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.123_456, "0.1235"),
+            (-12.5, "-12.5"),
+            (123_456.7, "123457"),
+            (1e20, "1.000e20"),
+            (1.5e-7, "1.500e-7"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+        for (ns, text) in [
+            (0, "0s"),
+            (1_234_567_890, "1s235ms"),
+            (99_600_000_000, "1m40s"),
+            (-20_000_000_000, "-20s"),
+        ] {
+            assert_eq!(rough(Span::from_ns(ns)), text);
+        }
+    }
+}

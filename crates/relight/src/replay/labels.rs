@@ -1,0 +1,134 @@
+//! `--labels`: what known faults say about the incidents of a replay.
+//!
+//! An incident is about a fault if it overlaps its window, from the incident's first onset to its end,
+//! and agrees with it on every label that both have. The delay of a fault is from its start to the
+//! first alert of an incident about it. An incident about no fault is a false alert.
+
+use std::path::Path;
+
+use relight_core::incident::Incident;
+use relight_core::{Labels, Span, Timestamp};
+use relight_runtime::Report;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// A known fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    #[serde(rename = "fault")]
+    pub(super) name: String,
+    pub(super) start: Timestamp,
+    pub(super) end: Timestamp,
+    #[serde(default)]
+    pub(super) labels: Labels,
+}
+
+/// What became of one fault.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Caught {
+    pub(super) fault: Fault,
+    /// The incident that told of it first, and how long that took.
+    pub(super) by: Option<(String, Span)>,
+}
+
+/// What became of all of them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Verdict {
+    pub(super) faults: Vec<Caught>,
+    /// Ids of incidents about no fault.
+    pub(super) false_alerts: Vec<String>,
+}
+
+impl Verdict {
+    pub(super) fn caught(&self) -> usize {
+        self.faults.iter().filter(|caught| caught.by.is_some()).count()
+    }
+
+    /// The part of the faults that was caught; `None` if there were none.
+    pub(super) fn recall(&self) -> Option<f64> {
+        (!self.faults.is_empty()).then(|| self.caught() as f64 / self.faults.len() as f64)
+    }
+
+    /// How long each fault took to be told of, of those that were.
+    pub(super) fn delays(&self) -> Vec<Span> {
+        self.faults
+            .iter()
+            .filter_map(|caught| Some(caught.by.as_ref()?.1))
+            .collect()
+    }
+}
+
+/// Reads a labels file: one fault a line.
+pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
+    let text = output::read_text(path)?;
+    let mut faults: Vec<Fault> = Vec::new();
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let place = format!("{}:{}", path.display(), number + 1);
+        let fault: Fault = serde_json::from_str(line).map_err(|error| {
+            Failure::usage(format_args!(
+                "{place}: {error}; a fault is {{\"fault\":..,\"start\":..,\"end\":..,\"labels\":{{..}}}}"
+            ))
+        })?;
+        if fault.end < fault.start {
+            return Err(Failure::usage(format_args!("{place}: `end` is before `start`")));
+        }
+        faults.push(fault);
+    }
+    Ok(faults)
+}
+
+/// Holds incidents against faults.
+pub(super) fn judge(faults: &[Fault], report: &Report) -> Verdict {
+    let incidents: Vec<&Incident> = report.incidents.iter().filter(|i| i.detected.is_some()).collect();
+    let about_none = |incident: &&&Incident| !faults.iter().any(|fault| is_about(incident, fault));
+    let false_alerts = incidents
+        .iter()
+        .filter(about_none)
+        .map(|incident| incident.id.clone())
+        .collect();
+    let first = |fault: &Fault| {
+        let alerts = incidents
+            .iter()
+            .filter(|incident| is_about(incident, fault))
+            .map(|incident| {
+                let delay = first_alert(incident, fault).since(fault.start).max(Span::ZERO);
+                (incident.id.clone(), delay)
+            });
+        alerts.min_by_key(|(_, delay)| *delay)
+    };
+    let faults = faults
+        .iter()
+        .map(|fault| Caught {
+            by: first(fault),
+            fault: fault.clone(),
+        })
+        .collect();
+    Verdict { faults, false_alerts }
+}
+
+fn is_about(incident: &Incident, fault: &Fault) -> bool {
+    let begin = incident
+        .timeline
+        .first()
+        .map_or(incident.onset, |moment| moment.at.min(incident.onset));
+    let end = incident.resolved.unwrap_or(Timestamp::MAX);
+    let agrees = |(key, value): (&str, &str)| incident.group.get(key).is_none_or(|ours| ours == value);
+    begin <= fault.end && end >= fault.start && fault.labels.iter().all(agrees)
+}
+
+/// When an incident first told of a fault: its first opening since the fault began, or, if it was
+/// open all along, at once.
+fn first_alert(incident: &Incident, fault: &Fault) -> Timestamp {
+    let openings = incident
+        .timeline
+        .iter()
+        .filter(|moment| matches!(&*moment.what, "opened" | "reopened"));
+    let times = openings.map(|moment| moment.at).chain(incident.detected);
+    times.filter(|at| *at >= fault.start).min().unwrap_or(fault.start)
+}

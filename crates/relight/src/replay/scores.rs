@@ -1,0 +1,141 @@
+//! `--scores`: the rows of a table as they were written, each with its score.
+//!
+//! Of several detectors the largest score counts. An excursion alerts once: its first row keeps its
+//! score and the rest stay below 1. A row that could not be read, or was refused, has the score 0.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use relight_detectors::Emission;
+use relight_ingest::{SampleRow, SampleRows};
+use relight_runtime::ScoredRow;
+
+use crate::failure::Failure;
+
+/// Writes one row for each row of a table.
+pub(super) struct Scores {
+    path: PathBuf,
+    rows: SampleRows,
+    out: BufWriter<File>,
+    emission: Emission,
+    /// The rows up to this offset, exclusive, are written.
+    written: u64,
+    failed: Option<anyhow::Error>,
+}
+
+impl Scores {
+    pub(super) fn create(capture: &Path, file: &Path) -> Result<Self, Failure> {
+        let rows = relight_ingest::sample_rows(capture)?;
+        let context = || format!("failed to write `{}`", file.display());
+        let mut out = BufWriter::new(File::create(file).with_context(context).map_err(Failure::Usage)?);
+        out.write_all(b"timestamp,value,anomaly_score\n")
+            .with_context(context)?;
+        let emission = Emission::default();
+        Ok(Self {
+            path: file.to_owned(),
+            rows,
+            out,
+            emission,
+            written: 0,
+            failed: None,
+        })
+    }
+
+    /// Takes the verdicts of one turn: all of one row.
+    pub(super) fn take(&mut self, readings: &[ScoredRow]) {
+        let judged = readings.iter().filter(|row| !row.value.is_nan());
+        let Some(offset) = judged.clone().map(|row| row.offset).max() else {
+            return;
+        };
+        if offset < self.written || self.failed.is_some() {
+            return;
+        }
+        let score = judged
+            .filter(|row| row.offset == offset)
+            .map(|row| row.reading.score)
+            .fold(0.0, f64::max);
+        let score = self.emission.emit(score);
+        self.failed = self.write_through(Some((offset, score))).err();
+    }
+
+    /// Writes the rows up to the one with this score, or all that are left.
+    fn write_through(&mut self, scored: Option<(u64, f64)>) -> anyhow::Result<()> {
+        while let Some(row) = self.rows.next_row()? {
+            self.written = row.offset + 1;
+            let is_scored = scored.is_some_and(|(offset, _)| row.offset >= offset);
+            let score = scored
+                .filter(|(offset, _)| row.offset == *offset)
+                .map_or(0.0, |(_, score)| score);
+            self.write(&row, score)
+                .with_context(|| format!("failed to write `{}`", self.path.display()))?;
+            if is_scored {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, row: &SampleRow, score: f64) -> std::io::Result<()> {
+        writeln!(
+            self.out,
+            "{},{},{score}",
+            field(&row.timestamp),
+            field(&row.value)
+        )
+    }
+
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
+        self.write_through(None)?;
+        let flushed = self.out.flush();
+        flushed.with_context(|| format!("failed to write `{}`", self.path.display()))?;
+        Ok(())
+    }
+}
+
+/// A field, quoted if it must be.
+fn field(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains(['"', ',']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relight_core::Timestamp;
+    use relight_core::detector::{Band, Reading};
+
+    use super::*;
+
+    /// Scenario: a table with a row that cannot be read, one without a verdict, and an excursion of three rows.
+    /// Guarantee: one row for each row, written as it was, in order, with one alert for the excursion.
+    #[test]
+    fn one_row_for_each_row() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (table, file) = (folder.path().join("a.csv"), folder.path().join("scores.csv"));
+        let rows = "timestamp,value\n2014-04-01 00:00:00,1.0\noops\n1396310400,2\n1396310401,9\n1396310402.50,8,x\n\n3,7\n4,6\n";
+        std::fs::write(&table, rows).expect("it can be written");
+        let mut scores = Scores::create(&table, &file).expect("a table");
+        for (offset, score) in [(1, 0.25), (4, 3.0), (5, 2.0), (7, 2.5)] {
+            let row = |score| ScoredRow {
+                offset,
+                at: Timestamp::from_secs(0),
+                detector: 0,
+                value: 1.0,
+                reading: Reading::new(score, Band::UNKNOWN),
+            };
+            scores.take(&[row(0.1), row(score)]);
+        }
+        scores.finish().expect("it can be written");
+        let written = std::fs::read_to_string(&file).expect("it is there");
+        let expected = "timestamp,value,anomaly_score\n2014-04-01 00:00:00,1.0,0.25\noops,,0\n1396310400,2,0\n\
+                        1396310401,9,3\n1396310402.50,8,0.99\n3,7,0.99\n4,6,0\n";
+        assert_eq!(written, expected);
+    }
+}
