@@ -13,7 +13,7 @@ pub enum IngestError {
         path: PathBuf,
     },
     /// It is there, but cannot be opened.
-    #[error("cannot open `{}`: {source}", path.display())]
+    #[error("cannot open `{}`", path.display())]
     Open {
         /// As it was given.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum IngestError {
         source: io::Error,
     },
     /// Reading broke off: the disk failed, or a compressed stream is damaged or cut short.
-    #[error("cannot read `{}` beyond line {line}: {source}", path.display())]
+    #[error("cannot read `{}` beyond line {line}", path.display())]
     Read {
         /// As it was given.
         path: PathBuf,

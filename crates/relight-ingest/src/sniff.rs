@@ -1,7 +1,7 @@
 //! Tells the format of a capture by what it holds; by its name only where the content leaves it open.
 
 use std::ffi::OsStr;
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use crate::csv::{Csv, Layout};
@@ -63,10 +63,24 @@ pub(crate) fn layout(path: &Path, bytes: Bytes) -> Result<(Layout, Bytes), Inges
 
 fn peek(path: &Path, mut bytes: Bytes) -> Result<(Vec<u8>, Bytes), IngestError> {
     let mut head = Vec::new();
-    let read = bytes.by_ref().take(HEAD_BYTES).read_to_end(&mut head);
-    read.map_err(|source| IngestError::Read { path: path.to_owned(), line: 0, source })?;
-    let again = Box::new(Cursor::new(head.clone()).chain(bytes));
-    Ok((head, again))
+    let rest: Bytes = match bytes.by_ref().take(HEAD_BYTES).read_to_end(&mut head) {
+        Ok(_) => bytes,
+        Err(source) if head.is_empty() => {
+            return Err(IngestError::Read { path: path.to_owned(), line: 0, source });
+        }
+        // What could be read is whole: the error is met again behind it.
+        Err(error) => Box::new(Broken(Some(error))),
+    };
+    Ok((head.clone(), Box::new(Cursor::new(head).chain(rest))))
+}
+
+/// Gives one error, then nothing.
+struct Broken(Option<io::Error>);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
+    }
 }
 
 fn format(path: &Path, head: &[u8]) -> Result<Format, IngestError> {
@@ -101,9 +115,12 @@ fn json_format(path: &Path, first: &str) -> Result<Format, IngestError> {
     Ok(Format::Ndjson)
 }
 
-/// Nothing is like a capture at the start: the name tells which decoder shall say what is wrong.
+/// The start is like no capture. A later line may be, or the name tells which decoder is to say what is wrong.
 fn by_name(path: &Path, text: &str, line: u64) -> Result<Format, IngestError> {
     let path_buf = path.to_owned();
+    if let Some(json) = text.lines().find(|line| line.starts_with("{\"")) {
+        return json_format(path, json);
+    }
     match extension(path).as_str() {
         "csv" => Ok(Format::Csv(Layout::unknown())),
         "ndjson" | "jsonl" => Ok(Format::Ndjson),

@@ -143,6 +143,37 @@ fn records_go_to_the_partitions_they_name() {
     assert_eq!(rest(&mut *source), whole[1..]);
 }
 
+/// Scenario: an archive that was cut short, as a recorder that was killed leaves it.
+/// Guarantee: what is there is read; then an error says how far that was.
+#[test]
+fn a_cut_archive_is_read_as_far_as_it_goes() {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    encoder
+        .write_all(format!("{POINT}\n{POINT}\n{}", "x".repeat(100)).as_bytes())
+        .expect("memory does not fail");
+    let packed = encoder.finish().expect("memory does not fail");
+    let folder = folder(&[]);
+    let path = folder.path().join("a.ndjson.gz");
+    std::fs::write(&path, &packed[..packed.len() - 60]).expect("it can be written");
+    let mut source = open(&path).expect("a capture").remove(0);
+    let mut record = Record::default();
+    for offset in 0..2 {
+        assert_eq!(source.next(&mut record).expect("whole so far"), Some(0));
+        assert_eq!(record.offset, offset);
+    }
+    let error = source.next(&mut record).expect_err("it is cut short");
+    assert!(matches!(error, IngestError::Read { line: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_bad_first_line_is_a_bad_line() {
+    let folder = folder(&[("capture", &format!("oops\n{POINT}\n"))]);
+    let mut source = open(&folder.path().join("capture")).expect("a capture").remove(0);
+    assert_eq!(rest(&mut *source).len(), 2);
+    assert_eq!(source.complaints().len(), 1);
+}
+
 #[test]
 fn complaints_are_bounded_and_name_the_line() {
     let folder = folder(&[("a.ndjson", &format!("{POINT}\n{}", "x\n".repeat(50)))]);

@@ -119,7 +119,8 @@ pub trait Baselines: Send {
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
     /// Adds one image to a generation that is not committed yet. Images of another generation that
-    /// was begun and not committed are dropped; the same image put twice is replaced.
+    /// was begun and not committed are dropped; the same image put twice is replaced. After an error
+    /// all images of the generation are to be put anew.
     fn put_image(
         &mut self,
         generation: u64,

@@ -303,12 +303,16 @@ impl Baselines for DiskBaselines {
     ) -> Result<ImageRef, StoreError> {
         self.check_order(generation)?;
         let path = self.draft_folder(generation).join(image_name(kind, group));
-        let draft = self.draft(generation)?;
-        fs::write(&path, seal(image_magic(kind), SCHEMA_VERSION, payload))
-            .map_err(failed_to("write", &path))?;
+        self.draft(generation)?;
+        let sealed = seal(image_magic(kind), SCHEMA_VERSION, payload);
+        if let Err(error) = fs::write(&path, sealed) {
+            // On a full disk the ledger needs the room more than half a cut does.
+            self.drop_draft()?;
+            return Err(failed_to("write", &path)(error));
+        }
         let image =
             ImageRef { kind, group, bytes: payload.len() as u64, crc: crc32c::crc32c(payload), generation };
-        draft.images.insert((kind, group), image.clone());
+        self.draft(generation)?.images.insert((kind, group), image.clone());
         Ok(image)
     }
 

@@ -219,7 +219,7 @@ fn check_audit(conn: &Connection, head: &Head) -> Result<(), Fault> {
         let (n, line, hash): (i64, String, String) = row.try_into()?;
         lines += 1;
         last = chain(&last, &line);
-        if false {
+        if n != lines || last != hash {
             return Err(Fault::Damage(format!("ledger.sqlite: line {lines} of the audit breaks its chain")));
         }
     }

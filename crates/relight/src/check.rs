@@ -31,11 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
 
 /// The config of a run without one. Rows of a lone table are judged one by one.
 pub(crate) fn without_file(is_samples: bool) -> Result<Config, Failure> {
-    if is_samples {
-        parse("defaults", "interval: sample\n")
-    } else {
-        Ok(relight_config::defaults(&REGISTRY))
-    }
+    if is_samples { parse("defaults", "interval: sample\n") } else { Ok(relight_config::defaults(&REGISTRY)) }
 }
 
 fn parse(name: &str, text: &str) -> Result<Config, Failure> {

@@ -25,11 +25,11 @@ fn list<'a>(title: &str, pages: impl Iterator<Item = (&'a str, &'a str)>) -> Str
     format!("{BOLD}{title}{BOLD:#}\n{}", lines.collect::<String>())
 }
 
-/// The first line of a page that is neither empty nor a heading, up to its first full stop.
-fn first_sentence(doc: &str) -> &str {
-    let line = doc
-        .lines()
-        .find(|line| !line.is_empty() && !line.starts_with('#'))
-        .unwrap_or_default();
-    line.split_once(". ").map_or(line, |(sentence, _)| sentence)
+/// The first sentence of a page's first paragraph.
+fn first_sentence(doc: &str) -> String {
+    let lines = doc.lines().skip_while(|line| line.is_empty() || line.starts_with('#'));
+    let paragraph: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    let text = paragraph.join(" ");
+    let end = text.find([':', ';']).into_iter().chain(text.find(". ")).min();
+    text[..end.unwrap_or(text.len())].trim_end_matches('.').to_owned()
 }

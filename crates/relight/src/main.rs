@@ -19,10 +19,8 @@ use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 
 /// The plug-ins that this binary has.
-const REGISTRY: Registry = Registry {
-    detectors: relight_detectors::ALL,
-    responders: relight_responders::ALL,
-};
+const REGISTRY: Registry =
+    Registry { detectors: relight_detectors::ALL, responders: relight_responders::ALL };
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {

@@ -19,9 +19,9 @@ pub(crate) const GREEN: Style = AnsiColor::Green.on_default();
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Run(
-            anyhow::Error::new(error).context("failed to write to standard output"),
-        )),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Run(anyhow::Error::new(error).context("failed to write to standard output")))
+        }
         _ => Ok(()),
     }
 }
@@ -39,6 +39,5 @@ pub(crate) fn notice(text: &str) {
 /// Reads a file that the command line named.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path);
-    text.with_context(|| format!("failed to read `{}`", path.display()))
-        .map_err(Failure::Usage)
+    text.with_context(|| format!("failed to read `{}`", path.display())).map_err(Failure::Usage)
 }

@@ -47,11 +47,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     expectation::check(&args.fail_if, faults.is_some())?;
     let sources = open(args)?;
     let config = config(args, &sources)?;
-    let scores = args
-        .scores
-        .as_deref()
-        .map(|file| open_scores(args, file, &sources, &config))
-        .transpose()?;
+    let scores = args.scores.as_deref().map(|file| open_scores(args, file, &sources, &config)).transpose()?;
 
     let mut progress = Progress::new(scores);
     let started = Instant::now();
@@ -67,17 +63,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     report.notices.iter().for_each(|notice| output::notice(notice));
     let verdict = faults.map(|faults| labels::judge(&faults, &report));
     let plans = plans(&report, &config);
-    let story = Story {
-        report: &report,
-        plans: &plans,
-        verdict: verdict.as_ref(),
-    };
+    let story = Story { report: &report, plans: &plans, verdict: verdict.as_ref() };
     let run_time = args.state.is_none().then_some(elapsed);
-    output::print(&if args.json {
-        json::render(&story)?
-    } else {
-        human::render(&story, run_time)
-    })?;
+    output::print(&if args.json { json::render(&story)? } else { human::render(&story, run_time) })?;
     expectation::judge(&args.fail_if, &Figures::of(&report, verdict.as_ref()))
 }
 
@@ -87,9 +75,7 @@ fn open(args: &ReplayArgs) -> Result<Vec<Box<dyn CaptureSource>>, Failure> {
         for source in relight_ingest::open(path)? {
             let name = &source.partitions()[0];
             if sources.iter().any(|known| known.partitions()[0] == *name) {
-                return Err(Failure::usage(format_args!(
-                    "`{name}` is given twice: name each capture once"
-                )));
+                return Err(Failure::usage(format_args!("`{name}` is given twice: name each capture once")));
             }
             sources.push(source);
         }
@@ -167,13 +153,7 @@ fn outcomes(args: &ReplayArgs, config: &Config) -> Result<BTreeMap<String, Simul
     }
     for path in &args.captures {
         for record in relight_ingest::recorded_outcomes(path)? {
-            if let ControlRecord::Outcome {
-                at,
-                action,
-                ok,
-                detail,
-            } = record
-            {
+            if let ControlRecord::Outcome { at, action, ok, detail } = record {
                 outcomes.insert(action, SimulatedOutcome { at, ok, detail });
             }
         }
@@ -186,15 +166,9 @@ fn outcomes(args: &ReplayArgs, config: &Config) -> Result<BTreeMap<String, Simul
 fn plans(report: &Report, config: &Config) -> BTreeMap<String, Plan> {
     let plan = |action| {
         let action: &relight_core::incident::Action = action;
-        let incident = report
-            .incidents
-            .iter()
-            .find(|incident| incident.id == action.incident)?;
+        let incident = report.incidents.iter().find(|incident| incident.id == action.incident)?;
         let responder = config.responders.get(&action.with)?;
-        Some((
-            action.id.clone(),
-            responder.plan(&Request { action, incident }).ok()?,
-        ))
+        Some((action.id.clone(), responder.plan(&Request { action, incident }).ok()?))
     };
     report.actions.iter().filter_map(plan).collect()
 }

@@ -147,6 +147,7 @@ fn what_was_seen_before_changes_nothing() {
         r#"{"t":"2026-11-23T08:00:00Z","metric":"a","labels":{"x":"1"},"value":1e999}"#,
         r#"{"t":"2026-11-23T08:00:00Z","metric":"a","labels":{"x":"1"},"value":"NaN"}"#,
         r#"{"t":"2026-11-23T08:00:00Z","metric":"a","labels":{"x":"1"},"value":1} "#,
+        r#"{"t":"2026-11-23T08:00:00Z","metric":"a","labels":{"x":"1"},"value":1}}"#,
         r#"{"t":"2026-11-23T08:00:00Z","metric":"a","labels":{"x":"1"},"value":1,"kind":"delta"}"#,
         r#"{"t":"2026-11-23T08:00:00Z","metric":"a","labels":{"x":"1"},"value":1,"partition":"p"}"#,
         r#"{"t":1763884800000000001,"metric":"a","labels":{"x":"1"},"value":1}"#,

@@ -10,14 +10,8 @@ use crate::failure::Failure;
 type Compare = fn(&f64, &f64) -> bool;
 
 /// The longer operators first: `<=` starts with `<`.
-const OPERATORS: [(&str, Compare); 6] = [
-    ("<=", f64::le),
-    (">=", f64::ge),
-    ("==", f64::eq),
-    ("!=", f64::ne),
-    ("<", f64::lt),
-    (">", f64::gt),
-];
+const OPERATORS: [(&str, Compare); 6] =
+    [("<=", f64::le), (">=", f64::ge), ("==", f64::eq), ("!=", f64::ne), ("<", f64::lt), (">", f64::gt)];
 
 /// A comparison that must not hold.
 #[derive(Debug, Clone)]
@@ -38,10 +32,8 @@ impl FromStr for Expectation {
             let (name, limit) = text.split_once(op)?;
             Some((name.trim().to_owned(), limit.trim().to_owned(), *compare))
         };
-        let (name, limit, compare) = OPERATORS
-            .iter()
-            .find_map(split)
-            .ok_or("write it as `incidents > 0` or `delay_p90 > 1m`")?;
+        let (name, limit, compare) =
+            OPERATORS.iter().find_map(split).ok_or("write it as `incidents > 0` or `delay_p90 > 1m`")?;
         let known = NAMES.iter().find(|(known, _)| *known == name);
         let (name, needs_labels) = *known.ok_or_else(|| {
             let have: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
@@ -51,51 +43,29 @@ impl FromStr for Expectation {
         let limit = number.or_else(|| limit.parse::<Span>().ok().map(Span::secs_f64));
         let limit =
             limit.ok_or_else(|| format!("`{text}` compares with neither a number nor a time such as 90s"))?;
-        Ok(Self {
-            text: text.trim().to_owned(),
-            name,
-            needs_labels,
-            compare,
-            limit,
-        })
+        Ok(Self { text: text.trim().to_owned(), name, needs_labels, compare, limit })
     }
 }
 
 /// Fails if an expectation needs labels and there are none.
 pub(super) fn check(expectations: &[Expectation], has_labels: bool) -> Result<(), Failure> {
     match expectations.iter().find(|e| e.needs_labels && !has_labels) {
-        Some(e) => Err(Failure::usage(format_args!(
-            "--fail-if '{}' needs --labels",
-            e.text
-        ))),
+        Some(e) => Err(Failure::usage(format_args!("--fail-if '{}' needs --labels", e.text))),
         None => Ok(()),
     }
 }
 
 /// Fails if any of them holds; all that do are named.
 pub(super) fn judge(expectations: &[Expectation], figures: &Figures) -> Result<(), Failure> {
-    let holds = |e: &&Expectation| {
-        figures
-            .get(e.name)
-            .is_some_and(|value| (e.compare)(&value, &e.limit))
-    };
+    let holds = |e: &&Expectation| figures.get(e.name).is_some_and(|value| (e.compare)(&value, &e.limit));
     let failed: Vec<String> = expectations
         .iter()
         .filter(holds)
         .map(|e| {
-            format!(
-                "--fail-if '{}' holds: {} is {}",
-                e.text,
-                e.name,
-                figures.get(e.name).unwrap_or(f64::NAN)
-            )
+            format!("--fail-if '{}' holds: {} is {}", e.text, e.name, figures.get(e.name).unwrap_or(f64::NAN))
         })
         .collect();
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Expectation(failed.join("\n")))
-    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Expectation(failed.join("\n"))) }
 }
 
 #[cfg(test)]
@@ -119,10 +89,7 @@ mod tests {
             ("incidents > many", "neither a number nor a time"),
             ("incidents > NaN", "neither a number nor a time"),
         ] {
-            assert!(
-                text.parse::<Expectation>().expect_err(text).contains(why),
-                "{text}"
-            );
+            assert!(text.parse::<Expectation>().expect_err(text).contains(why), "{text}");
         }
     }
 }

@@ -32,12 +32,7 @@ pub(super) struct Figures(Vec<(&'static str, f64)>);
 
 impl Figures {
     pub(super) fn of(report: &Report, verdict: Option<&Verdict>) -> Self {
-        let incidents = || {
-            report
-                .incidents
-                .iter()
-                .filter(|incident| incident.detected.is_some())
-        };
+        let incidents = || report.incidents.iter().filter(|incident| incident.detected.is_some());
         let in_state = |f: &dyn Fn(IncidentState) -> bool| incidents().filter(|i| f(i.state)).count() as f64;
         let totals = &report.totals;
         let mut figures = Self(vec![
@@ -46,31 +41,18 @@ impl Figures {
             ("escalated", in_state(&|state| state == IncidentState::Escalated)),
             ("actions", report.actions.len() as f64),
             ("findings", totals.findings as f64),
-            (
-                "refused",
-                totals.refused.iter().map(|(_, n)| *n).sum::<u64>() as f64,
-            ),
+            ("refused", totals.refused.iter().map(|(_, n)| *n).sum::<u64>() as f64),
             ("points", totals.points as f64),
             ("series", totals.series as f64),
         ]);
-        let detect = incidents()
-            .filter_map(|i| Some(i.detected?.since(i.onset)))
-            .collect();
+        let detect = incidents().filter_map(|i| Some(i.detected?.since(i.onset))).collect();
         figures.percentiles(["time_to_detect_p50", "time_to_detect_p90"], detect);
-        let recover = incidents()
-            .filter_map(|i| Some(i.recovered?.since(i.onset)))
-            .collect();
+        let recover = incidents().filter_map(|i| Some(i.recovered?.since(i.onset))).collect();
         figures.percentiles(["time_to_recover_p50", "time_to_recover_p90"], recover);
         if let Some(verdict) = verdict {
-            figures
-                .0
-                .extend(verdict.recall().map(|recall| ("recall", recall)));
-            figures
-                .0
-                .push(("missed", (verdict.faults.len() - verdict.caught()) as f64));
-            figures
-                .0
-                .push(("false_alerts", verdict.false_alerts.len() as f64));
+            figures.0.extend(verdict.recall().map(|recall| ("recall", recall)));
+            figures.0.push(("missed", (verdict.faults.len() - verdict.caught()) as f64));
+            figures.0.push(("false_alerts", verdict.false_alerts.len() as f64));
             figures.percentiles(["delay_p50", "delay_p90"], verdict.delays());
         }
         figures
@@ -78,27 +60,19 @@ impl Figures {
 
     fn percentiles(&mut self, names: [&'static str; 2], spans: Vec<Span>) {
         if let Some((p50, p90)) = percentiles(spans) {
-            self.0
-                .extend([(names[0], p50.secs_f64()), (names[1], p90.secs_f64())]);
+            self.0.extend([(names[0], p50.secs_f64()), (names[1], p90.secs_f64())]);
         }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<f64> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| *value)
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 }
 
 /// The 50th and 90th percentile by nearest rank; `None` of nothing.
 pub(super) fn percentiles(mut spans: Vec<Span>) -> Option<(Span, Span)> {
     spans.sort_unstable();
-    let rank = |percent: usize| {
-        spans
-            .get((spans.len() * percent).div_ceil(100).max(1) - 1)
-            .copied()
-    };
+    let rank = |percent: usize| spans.get((spans.len() * percent).div_ceil(100).max(1) - 1).copied();
     Some((rank(50)?, rank(90)?))
 }
 
@@ -126,20 +100,12 @@ pub(super) fn short(value: f64) -> String {
     }
     let decimals = (3.0 - magnitude).max(0.0) as usize;
     let text = format!("{value:.decimals$}");
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// A length of time without what nobody reads: whole seconds from ten seconds on, else milliseconds.
 pub(super) fn rough(span: Span) -> String {
-    let unit = if span.ns().abs() >= 10_000_000_000 {
-        1_000_000_000
-    } else {
-        1_000_000
-    };
+    let unit = if span.ns().abs() >= 10_000_000_000 { 1_000_000_000 } else { 1_000_000 };
     Span::from_ns((span.ns() as f64 / unit as f64).round() as i64 * unit).to_string()
 }
 
@@ -164,12 +130,9 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
-        for (ns, text) in [
-            (0, "0s"),
-            (1_234_567_890, "1s235ms"),
-            (99_600_000_000, "1m40s"),
-            (-20_000_000_000, "-20s"),
-        ] {
+        for (ns, text) in
+            [(0, "0s"), (1_234_567_890, "1s235ms"), (99_600_000_000, "1m40s"), (-20_000_000_000, "-20s")]
+        {
             assert_eq!(rough(Span::from_ns(ns)), text);
         }
     }

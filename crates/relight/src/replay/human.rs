@@ -43,17 +43,12 @@ fn stream(out: &mut String, report: &Report, run_time: Option<Duration>) {
     let totals = &report.totals;
     if totals.first.is_known() && totals.last.is_known() {
         let length = rough(totals.last.since(totals.first));
-        line(
-            out,
-            format_args!("{BOLD}{} to {}{BOLD:#} ({length})", totals.first, totals.last),
-        );
+        line(out, format_args!("{BOLD}{} to {}{BOLD:#} ({length})", totals.first, totals.last));
     }
-    let rate = run_time.map_or_else(String::new, |time| {
-        let secs = time.as_secs_f64().max(1e-3);
-        format!(
-            ", read in {secs:.1} s ({} points/s)",
-            grouped((totals.points as f64 / secs) as u64)
-        )
+    // A rate of what took no time means nothing.
+    let rate = run_time.filter(|time| time.as_millis() >= 100).map_or_else(String::new, |time| {
+        let secs = time.as_secs_f64();
+        format!(", read in {secs:.1} s ({} points/s)", grouped((totals.points as f64 / secs) as u64))
     });
     line(
         out,
@@ -74,15 +69,9 @@ fn stream(out: &mut String, report: &Report, run_time: Option<Duration>) {
         ),
     );
     if !totals.refused.is_empty() {
-        let refused: Vec<String> = totals
-            .refused
-            .iter()
-            .map(|(reason, n)| format!("{} {}", grouped(*n), reason.name()))
-            .collect();
-        line(
-            out,
-            format_args!("{YELLOW}refused{YELLOW:#}: {}", refused.join(", ")),
-        );
+        let refused: Vec<String> =
+            totals.refused.iter().map(|(reason, n)| format!("{} {}", grouped(*n), reason.name())).collect();
+        line(out, format_args!("{YELLOW}refused{YELLOW:#}: {}", refused.join(", ")));
     }
 }
 
@@ -91,13 +80,7 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
         0 | 1 => String::new(),
         n => format!(", episode {n}"),
     };
-    line(
-        out,
-        format_args!(
-            "\n{RED}incident{RED:#} {BOLD}{}{BOLD:#} {}",
-            incident.rule, incident.group
-        ),
-    );
+    line(out, format_args!("\n{RED}incident{RED:#} {BOLD}{}{BOLD:#} {}", incident.rule, incident.group));
     line(out, format_args!("  {DIM}{}{episode}{DIM:#}", incident.id));
     moment(out, "onset", Some(incident.onset), incident.onset);
     moment(out, "detected", incident.detected, incident.onset);
@@ -108,23 +91,14 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
     for evidence in incident.evidence.iter().take(EVIDENCE_SHOWN) {
         band(out, evidence);
     }
-    for action in story
-        .report
-        .actions
-        .iter()
-        .filter(|action| action.incident == incident.id)
-    {
+    for action in story.report.actions.iter().filter(|action| action.incident == incident.id) {
         of_action(out, action, story);
     }
 }
 
 fn moment(out: &mut String, what: &str, at: Option<Timestamp>, onset: Timestamp) {
     let Some(at) = at else { return };
-    let after = if at == onset {
-        String::new()
-    } else {
-        format!("  {} after onset", rough(at.since(onset)))
-    };
+    let after = if at == onset { String::new() } else { format!("  {} after onset", rough(at.since(onset))) };
     line(out, format_args!("  {what:<10} {at}{after}"));
 }
 
@@ -139,11 +113,7 @@ fn state(incident: &Incident) -> String {
         Some(Resolution::RuleRemoved) => "closed with its rule".to_owned(),
         None => live(incident.state).to_owned(),
     };
-    if incident.stale {
-        format!("{why}, without data at present")
-    } else {
-        why
-    }
+    if incident.stale { format!("{why}, without data at present") } else { why }
 }
 
 const fn live(state: IncidentState) -> &'static str {
@@ -159,33 +129,16 @@ const fn live(state: IncidentState) -> &'static str {
 }
 
 fn band(out: &mut String, evidence: &Evidence) {
-    let Evidence {
-        detector,
-        signal,
-        labels,
-        value,
-        score,
-        expected,
-        lower,
-        upper,
-        ..
-    } = evidence;
-    let seen = if value.is_nan() {
-        "no data".to_owned()
-    } else {
-        short(*value)
-    };
+    let Evidence { detector, signal, labels, value, score, expected, lower, upper, .. } = evidence;
+    let seen = if value.is_nan() { "no data".to_owned() } else { short(*value) };
     let band = match (lower.is_finite(), upper.is_finite()) {
         (true, true) => format!("outside {} .. {}", short(*lower), short(*upper)),
         (true, false) => format!("below {}", short(*lower)),
         (false, true) => format!("above {}", short(*upper)),
         (false, false) => "anomalous".to_owned(),
     };
-    let expected = if expected.is_finite() {
-        format!(", expected {}", short(*expected))
-    } else {
-        String::new()
-    };
+    let expected =
+        if expected.is_finite() { format!(", expected {}", short(*expected)) } else { String::new() };
     line(
         out,
         format_args!(
@@ -201,11 +154,7 @@ fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {
         Some(plan) => plan.summary.clone(),
         None => action.action.clone(),
     };
-    let detail = if action.detail.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", action.detail)
-    };
+    let detail = if action.detail.is_empty() { String::new() } else { format!(": {}", action.detail) };
     line(
         out,
         format_args!(
@@ -239,13 +188,7 @@ fn rules(out: &mut String, report: &Report) {
     if report.rules.is_empty() {
         return;
     }
-    let width = report
-        .rules
-        .iter()
-        .map(|rule| rule.rule.chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(4);
+    let width = report.rules.iter().map(|rule| rule.rule.chars().count()).max().unwrap_or(0).max(4);
     line(
         out,
         format_args!(
@@ -270,20 +213,13 @@ fn rules(out: &mut String, report: &Report) {
 }
 
 fn both(percentiles: Option<Percentiles>) -> String {
-    percentiles.map_or_else(
-        || "-".to_owned(),
-        |p| format!("{} / {}", rough(p.p50), rough(p.p90)),
-    )
+    percentiles.map_or_else(|| "-".to_owned(), |p| format!("{} / {}", rough(p.p50), rough(p.p90)))
 }
 
 fn labels(out: &mut String, verdict: &Verdict) {
     let n = verdict.faults.len();
     let missed = n - verdict.caught();
-    let colour = if missed == 0 && verdict.false_alerts.is_empty() {
-        GREEN
-    } else {
-        YELLOW
-    };
+    let colour = if missed == 0 && verdict.false_alerts.is_empty() { GREEN } else { YELLOW };
     line(
         out,
         format_args!(
@@ -299,10 +235,7 @@ fn labels(out: &mut String, verdict: &Verdict) {
             Some((id, delay)) => format!("{GREEN}caught{GREEN:#} after {} by {id}", rough(*delay)),
             None => format!("{RED}missed{RED:#}"),
         };
-        line(
-            out,
-            format_args!("  {} {} {}: {told}", fault.start, fault.name, fault.labels),
-        );
+        line(out, format_args!("  {} {} {}: {told}", fault.start, fault.name, fault.labels));
     }
     for id in &verdict.false_alerts {
         line(out, format_args!("  {YELLOW}false alert{YELLOW:#}: {id}"));

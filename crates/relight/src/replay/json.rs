@@ -17,13 +17,7 @@ use crate::failure::Failure;
 pub(super) fn render(story: &Story<'_>) -> Result<String, Failure> {
     let report = story.report;
     let mut lines = vec![totals(&report.totals)];
-    lines.extend(
-        report
-            .incidents
-            .iter()
-            .filter(|i| i.detected.is_some())
-            .map(incident),
-    );
+    lines.extend(report.incidents.iter().filter(|i| i.detected.is_some()).map(incident));
     lines.extend(report.actions.iter().map(|a| action(a, story)));
     lines.extend(report.rules.iter().map(rule));
     if let Some(verdict) = story.verdict {
@@ -41,11 +35,8 @@ pub(super) fn render(story: &Story<'_>) -> Result<String, Failure> {
 }
 
 fn totals(totals: &Totals) -> Value {
-    let refused: Map<String, Value> = totals
-        .refused
-        .iter()
-        .map(|(reason, n)| (reason.name().to_owned(), json!(n)))
-        .collect();
+    let refused: Map<String, Value> =
+        totals.refused.iter().map(|(reason, n)| (reason.name().to_owned(), json!(n))).collect();
     json!({
         "record": "totals",
         "partitions": totals.partitions,
@@ -135,10 +126,7 @@ fn rule(rule: &RuleSummary) -> Value {
 }
 
 fn seconds(percentiles: Option<Percentiles>) -> Value {
-    percentiles.map_or(
-        Value::Null,
-        |p| json!({"p50": p.p50.secs_f64(), "p90": p.p90.secs_f64()}),
-    )
+    percentiles.map_or(Value::Null, |p| json!({"p50": p.p50.secs_f64(), "p90": p.p90.secs_f64()}))
 }
 
 fn labels(verdict: &Verdict) -> Value {

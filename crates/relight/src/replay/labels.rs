@@ -53,10 +53,7 @@ impl Verdict {
 
     /// How long each fault took to be told of, of those that were.
     pub(super) fn delays(&self) -> Vec<Span> {
-        self.faults
-            .iter()
-            .filter_map(|caught| Some(caught.by.as_ref()?.1))
-            .collect()
+        self.faults.iter().filter_map(|caught| Some(caught.by.as_ref()?.1)).collect()
     }
 }
 
@@ -64,11 +61,7 @@ impl Verdict {
 pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
     let text = output::read_text(path)?;
     let mut faults: Vec<Fault> = Vec::new();
-    for (number, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = format!("{}:{}", path.display(), number + 1);
         let fault: Fault = serde_json::from_str(line).map_err(|error| {
             Failure::usage(format_args!(
@@ -87,36 +80,20 @@ pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
 pub(super) fn judge(faults: &[Fault], report: &Report) -> Verdict {
     let incidents: Vec<&Incident> = report.incidents.iter().filter(|i| i.detected.is_some()).collect();
     let about_none = |incident: &&&Incident| !faults.iter().any(|fault| is_about(incident, fault));
-    let false_alerts = incidents
-        .iter()
-        .filter(about_none)
-        .map(|incident| incident.id.clone())
-        .collect();
+    let false_alerts = incidents.iter().filter(about_none).map(|incident| incident.id.clone()).collect();
     let first = |fault: &Fault| {
-        let alerts = incidents
-            .iter()
-            .filter(|incident| is_about(incident, fault))
-            .map(|incident| {
-                let delay = first_alert(incident, fault).since(fault.start).max(Span::ZERO);
-                (incident.id.clone(), delay)
-            });
+        let alerts = incidents.iter().filter(|incident| is_about(incident, fault)).map(|incident| {
+            let delay = first_alert(incident, fault).since(fault.start).max(Span::ZERO);
+            (incident.id.clone(), delay)
+        });
         alerts.min_by_key(|(_, delay)| *delay)
     };
-    let faults = faults
-        .iter()
-        .map(|fault| Caught {
-            by: first(fault),
-            fault: fault.clone(),
-        })
-        .collect();
+    let faults = faults.iter().map(|fault| Caught { by: first(fault), fault: fault.clone() }).collect();
     Verdict { faults, false_alerts }
 }
 
 fn is_about(incident: &Incident, fault: &Fault) -> bool {
-    let begin = incident
-        .timeline
-        .first()
-        .map_or(incident.onset, |moment| moment.at.min(incident.onset));
+    let begin = incident.timeline.first().map_or(incident.onset, |moment| moment.at.min(incident.onset));
     let end = incident.resolved.unwrap_or(Timestamp::MAX);
     let agrees = |(key, value): (&str, &str)| incident.group.get(key).is_none_or(|ours| ours == value);
     begin <= fault.end && end >= fault.start && fault.labels.iter().all(agrees)
@@ -125,10 +102,7 @@ fn is_about(incident: &Incident, fault: &Fault) -> bool {
 /// When an incident first told of a fault: its first opening since the fault began, or, if it was
 /// open all along, at once.
 fn first_alert(incident: &Incident, fault: &Fault) -> Timestamp {
-    let openings = incident
-        .timeline
-        .iter()
-        .filter(|moment| matches!(&*moment.what, "opened" | "reopened"));
+    let openings = incident.timeline.iter().filter(|moment| matches!(&*moment.what, "opened" | "reopened"));
     let times = openings.map(|moment| moment.at).chain(incident.detected);
     times.filter(|at| *at >= fault.start).min().unwrap_or(fault.start)
 }

@@ -24,12 +24,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(scores: Option<Scores>) -> Self {
-        Self {
-            started: Instant::now(),
-            is_terminal: std::io::stderr().is_terminal(),
-            bar: None,
-            scores,
-        }
+        Self { started: Instant::now(), is_terminal: std::io::stderr().is_terminal(), bar: None, scores }
     }
 
     /// Removes the bar and completes the scores.

@@ -30,17 +30,9 @@ impl Scores {
         let rows = relight_ingest::sample_rows(capture)?;
         let context = || format!("failed to write `{}`", file.display());
         let mut out = BufWriter::new(File::create(file).with_context(context).map_err(Failure::Usage)?);
-        out.write_all(b"timestamp,value,anomaly_score\n")
-            .with_context(context)?;
+        out.write_all(b"timestamp,value,anomaly_score\n").with_context(context)?;
         let emission = Emission::default();
-        Ok(Self {
-            path: file.to_owned(),
-            rows,
-            out,
-            emission,
-            written: 0,
-            failed: None,
-        })
+        Ok(Self { path: file.to_owned(), rows, out, emission, written: 0, failed: None })
     }
 
     /// Takes the verdicts of one turn: all of one row.
@@ -52,10 +44,8 @@ impl Scores {
         if offset < self.written || self.failed.is_some() {
             return;
         }
-        let score = judged
-            .filter(|row| row.offset == offset)
-            .map(|row| row.reading.score)
-            .fold(0.0, f64::max);
+        let score =
+            judged.filter(|row| row.offset == offset).map(|row| row.reading.score).fold(0.0, f64::max);
         let score = self.emission.emit(score);
         self.failed = self.write_through(Some((offset, score))).err();
     }
@@ -65,11 +55,8 @@ impl Scores {
         while let Some(row) = self.rows.next_row()? {
             self.written = row.offset + 1;
             let is_scored = scored.is_some_and(|(offset, _)| row.offset >= offset);
-            let score = scored
-                .filter(|(offset, _)| row.offset == *offset)
-                .map_or(0.0, |(_, score)| score);
-            self.write(&row, score)
-                .with_context(|| format!("failed to write `{}`", self.path.display()))?;
+            let score = scored.filter(|(offset, _)| row.offset == *offset).map_or(0.0, |(_, score)| score);
+            self.write(&row, score).with_context(|| format!("failed to write `{}`", self.path.display()))?;
             if is_scored {
                 break;
             }
@@ -78,12 +65,7 @@ impl Scores {
     }
 
     fn write(&mut self, row: &SampleRow, score: f64) -> std::io::Result<()> {
-        writeln!(
-            self.out,
-            "{},{},{score}",
-            field(&row.timestamp),
-            field(&row.value)
-        )
+        writeln!(self.out, "{},{},{score}", field(&row.timestamp), field(&row.value))
     }
 
     pub(super) fn finish(mut self) -> Result<(), Failure> {
@@ -99,11 +81,7 @@ impl Scores {
 
 /// A field, quoted if it must be.
 fn field(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains(['"', ',']) {
-        format!("\"{}\"", text.replace('"', "\"\"")).into()
-    } else {
-        text.into()
-    }
+    if text.contains(['"', ',']) { format!("\"{}\"", text.replace('"', "\"\"")).into() } else { text.into() }
 }
 
 #[cfg(test)]

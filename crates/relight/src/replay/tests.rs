@@ -20,11 +20,7 @@ fn at(secs: i64) -> Timestamp {
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    Labels::new(
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
-    )
+    Labels::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
 }
 
 fn evidence() -> Evidence {
@@ -66,11 +62,7 @@ fn incident() -> Incident {
         worst_score: f64::INFINITY,
         evidence: vec![evidence()],
         next_step: 1,
-        timeline: vec![Moment {
-            at: at(20),
-            what: "opened".to_owned(),
-            detail: String::new(),
-        }],
+        timeline: vec![Moment { at: at(20), what: "opened".to_owned(), detail: String::new() }],
     }
 }
 
@@ -98,12 +90,8 @@ fn action() -> Action {
 }
 
 fn report() -> Report {
-    let pending = Incident {
-        id: "pending".to_owned(),
-        detected: None,
-        state: IncidentState::Pending,
-        ..incident()
-    };
+    let pending =
+        Incident { id: "pending".to_owned(), detected: None, state: IncidentState::Pending, ..incident() };
     let (incidents, actions) = (vec![incident(), pending], vec![action()]);
     let totals = Totals {
         partitions: 1,
@@ -119,24 +107,12 @@ fn report() -> Report {
         refused: vec![(Reason::Malformed, 3)],
     };
     let rules = summarize(&incidents, &actions);
-    Report {
-        totals,
-        incidents,
-        actions,
-        rules,
-        notices: vec!["shop.ndjson:3: not a JSON object".to_owned()],
-    }
+    Report { totals, incidents, actions, rules, notices: vec!["shop.ndjson:3: not a JSON object".to_owned()] }
 }
 
 fn plans() -> BTreeMap<String, Plan> {
     let body = serde_json::json!({"revision": 3});
-    BTreeMap::from([(
-        action().id,
-        Plan {
-            summary: "roll checkout back to 3".to_owned(),
-            body,
-        },
-    )])
+    BTreeMap::from([(action().id, Plan { summary: "roll checkout back to 3".to_owned(), body })])
 }
 
 fn faults() -> Vec<Fault> {
@@ -162,11 +138,7 @@ fn plain(text: &str) -> String {
 fn for_people() {
     let (report, plans) = (report(), plans());
     let verdict = judge(&faults(), &report);
-    let story = Story {
-        report: &report,
-        plans: &plans,
-        verdict: Some(&verdict),
-    };
+    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict) };
     let text = plain(&human::render(&story, Some(Duration::from_millis(1_500))));
     let expected = r#"2025-11-23T07:50:00Z to 2025-11-23T08:33:00Z (43m)
 212 series, 1,234,567 points, 2 events, read in 1.5 s (823,044 points/s)
@@ -204,21 +176,11 @@ fn nothing_happened() {
         rules: Vec::new(),
         notices: Vec::new(),
     };
-    let story = Story {
-        report: &report,
-        plans: &BTreeMap::new(),
-        verdict: None,
-    };
+    let story = Story { report: &report, plans: &BTreeMap::new(), verdict: None };
     let text = plain(&human::render(&story, None));
-    assert_eq!(
-        text,
-        "0 series, 0 points, 0 events\n0 findings in 0 rows over 0 bins\n\nno incidents\n"
-    );
+    assert_eq!(text, "0 series, 0 points, 0 events\n0 findings in 0 rows over 0 bins\n\nno incidents\n");
     let json = json::render(&story).expect("it can be written");
-    assert!(
-        json.contains(r#""first":null"#) && json.lines().count() == 1,
-        "{json}"
-    );
+    assert!(json.contains(r#""first":null"#) && json.lines().count() == 1, "{json}");
 }
 
 /// Guarantee: every line is an object with the keys that the help promises, and no figure of the machine's.
@@ -226,26 +188,12 @@ fn nothing_happened() {
 fn for_programs() {
     let (report, plans) = (report(), plans());
     let verdict = judge(&faults(), &report);
-    let story = Story {
-        report: &report,
-        plans: &plans,
-        verdict: Some(&verdict),
-    };
+    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict) };
     let text = json::render(&story).expect("it can be written");
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
-    let records: Vec<&str> = lines
-        .iter()
-        .map(|line| line["record"].as_str().expect("its kind"))
-        .collect();
-    assert_eq!(
-        records,
-        [
-            "totals", "incident", "action", "rule", "labels", "fault", "fault", "fault"
-        ]
-    );
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let records: Vec<&str> = lines.iter().map(|line| line["record"].as_str().expect("its kind")).collect();
+    assert_eq!(records, ["totals", "incident", "action", "rule", "labels", "fault", "fault", "fault"]);
     assert_eq!(lines[0]["refused"], serde_json::json!({"malformed": 3}));
     assert_eq!(lines[1]["onset"], "2025-11-23T08:00:00Z");
     assert_eq!(lines[1]["time_to_recover_s"], 50.0);
@@ -257,15 +205,8 @@ fn for_programs() {
     assert_eq!(lines[5]["delay_s"], 25.0);
     assert!(!text.contains("shop.ndjson") && !text.contains("rate"));
     let help = <crate::cli::Cli as clap::CommandFactory>::command();
-    let help = help
-        .find_subcommand("replay")
-        .and_then(|c| c.get_after_help())
-        .expect("help")
-        .to_string();
-    for key in lines
-        .iter()
-        .flat_map(|line| line.as_object().expect("an object").keys())
-    {
+    let help = help.find_subcommand("replay").and_then(|c| c.get_after_help()).expect("help").to_string();
+    for key in lines.iter().flat_map(|line| line.as_object().expect("an object").keys()) {
         assert!(help.contains(key.as_str()), "`{key}` is not in the help");
     }
 }
