@@ -22,12 +22,7 @@ mod tests {
 
     use super::*;
 
-    const HEADINGS: [&str; 4] = [
-        "## What it does",
-        "## When to use it",
-        "## Settings",
-        "## Example",
-    ];
+    const HEADINGS: [&str; 4] = ["## What it does", "## When to use it", "## Settings", "## Example"];
 
     #[test]
     fn names_are_unique_and_sorted() {
@@ -40,30 +35,14 @@ mod tests {
     #[test]
     fn every_page_has_its_headings_and_settings() {
         for spec in ALL {
-            assert!(
-                spec.doc.starts_with(&format!("# {}\n", spec.name)),
-                "{}: title",
-                spec.name
-            );
+            assert!(spec.doc.starts_with(&format!("# {}\n", spec.name)), "{}: title", spec.name);
             for heading in HEADINGS {
-                assert!(
-                    spec.doc.contains(&format!("\n{heading}\n")),
-                    "{}: {heading}",
-                    spec.name
-                );
+                assert!(spec.doc.contains(&format!("\n{heading}\n")), "{}: {heading}", spec.name);
             }
             let schema = (spec.schema)();
             for (name, setting) in schema["properties"].as_object().into_iter().flatten() {
-                assert!(
-                    spec.doc.contains(&format!("`{name}`")),
-                    "{}: {name} is not on its page",
-                    spec.name
-                );
-                assert!(
-                    setting["description"].is_string(),
-                    "{}: {name} has no description",
-                    spec.name
-                );
+                assert!(spec.doc.contains(&format!("`{name}`")), "{}: {name} is not on its page", spec.name);
+                assert!(setting["description"].is_string(), "{}: {name} has no description", spec.name);
             }
         }
     }
@@ -72,17 +51,9 @@ mod tests {
     fn every_example_builds_and_unknown_settings_do_not() {
         for spec in ALL {
             let mut settings = (spec.example)();
-            assert!(
-                (spec.build)(&settings, &Secrets::default()).is_ok(),
-                "{}",
-                spec.name
-            );
+            assert!((spec.build)(&settings, &Secrets::default()).is_ok(), "{}", spec.name);
             settings["no_such_setting"] = true.into();
-            assert!(
-                (spec.build)(&settings, &Secrets::default()).is_err(),
-                "{}",
-                spec.name
-            );
+            assert!((spec.build)(&settings, &Secrets::default()).is_err(), "{}", spec.name);
         }
     }
 
@@ -91,19 +62,12 @@ mod tests {
     #[test]
     fn plans_are_pure() {
         let (incident, action) = (incident(), action());
-        let request = Request {
-            action: &action,
-            incident: &incident,
-        };
+        let request = Request { action: &action, incident: &incident };
         for spec in ALL {
             let make = || (spec.build)(&(spec.example)(), &Secrets::default()).expect("an example builds");
             let (one, other) = (make(), make());
             let plan = one.plan(&request).expect("a plan");
-            assert!(
-                !plan.summary.is_empty() && !plan.summary.contains('\n'),
-                "{}",
-                spec.name
-            );
+            assert!(!plan.summary.is_empty() && !plan.summary.contains('\n'), "{}", spec.name);
             assert_eq!(one.plan(&request), Ok(plan.clone()), "{}", spec.name);
             assert_eq!(other.plan(&request), Ok(plan), "{}", spec.name);
         }

@@ -45,12 +45,7 @@ impl Responder for Log {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            effect: EffectKind::Idempotent,
-            reach: self.reach,
-            observes: false,
-            reverts: true,
-        }
+        Capabilities { effect: EffectKind::Idempotent, reach: self.reach, observes: false, reverts: true }
     }
 
     fn plan(&self, request: &Request<'_>) -> Result<Plan, PlanError> {
@@ -69,9 +64,7 @@ impl Responder for Log {
     }
 
     async fn apply(&self, _attempt: Attempt, plan: &Plan) -> Result<Receipt, ResponderError> {
-        Ok(Receipt {
-            summary: format!("would {}", plan.summary),
-        })
+        Ok(Receipt { summary: format!("would {}", plan.summary) })
     }
 
     async fn revert(
@@ -80,9 +73,7 @@ impl Responder for Log {
         plan: &Plan,
         _receipt: &Receipt,
     ) -> Result<Receipt, ResponderError> {
-        Ok(Receipt {
-            summary: format!("would undo: {}", plan.summary),
-        })
+        Ok(Receipt { summary: format!("would undo: {}", plan.summary) })
     }
 }
 
@@ -93,10 +84,7 @@ mod tests {
     /// Guarantee: it is taken for harmless unless it says that it stands in for something that is not.
     #[test]
     fn reach_is_what_it_stands_in_for() {
-        for (settings, reach) in [
-            (json!({}), Reach::Notify),
-            (json!({ "reach": "mutate" }), Reach::Mutate),
-        ] {
+        for (settings, reach) in [(json!({}), Reach::Notify), (json!({ "reach": "mutate" }), Reach::Mutate)] {
             let config = serde_json::from_value(settings).expect("settings");
             let log = Log::new(config, &Secrets::default()).expect("builds");
             assert_eq!(Responder::capabilities(&log).reach, reach);

@@ -44,9 +44,7 @@ impl Several {
             let each: Vec<String> = detectors.iter().map(|name| format!("{name}.{field}")).collect();
             each.join(" + ")
         };
-        Self {
-            text: format!("{} >= min({FINDINGS}, {})", sum("anomalous"), sum("rows")),
-        }
+        Self { text: format!("{} >= min({FINDINGS}, {})", sum("anomalous"), sum("rows")) }
     }
 }
 
@@ -83,16 +81,8 @@ mod tests {
             (9, 2, false),
             (9, 3, true),
         ] {
-            let detectors = [DetectorView {
-                rows,
-                anomalous,
-                ..DetectorView::default()
-            }];
-            let view = RuleView {
-                detectors: &detectors,
-                group: &Labels::default(),
-                changed: &|_, _| false,
-            };
+            let detectors = [DetectorView { rows, anomalous, ..DetectorView::default() }];
+            let view = RuleView { detectors: &detectors, group: &Labels::default(), changed: &|_, _| false };
             assert_eq!(several.holds(&view), Ok(expected), "{anomalous} of {rows}");
         }
     }

@@ -16,11 +16,7 @@ use crate::tree::{Kind, Node, join};
 
 /// Reports each mismatch; gives what is left, or nothing if nothing is.
 pub(crate) fn check(root: &Value, node: &Node, report: &mut Report) -> Option<Value> {
-    Checker {
-        defs: root.get("$defs").unwrap_or(&Value::Null),
-        report,
-    }
-    .check(root, node, "")
+    Checker { defs: root.get("$defs").unwrap_or(&Value::Null), report }.check(root, node, "")
 }
 
 struct Checker<'a> {
@@ -40,11 +36,7 @@ impl<'a> Checker<'a> {
         if let Some(words) = words(schema) {
             return self.word(&words, node, path);
         }
-        if let Some(branches) = schema
-            .get("oneOf")
-            .or(schema.get("anyOf"))
-            .and_then(Value::as_array)
-        {
+        if let Some(branches) = schema.get("oneOf").or(schema.get("anyOf")).and_then(Value::as_array) {
             return self.branch(branches, node, path);
         }
         if !self.fits(schema, node) {
@@ -60,11 +52,7 @@ impl<'a> Checker<'a> {
     }
 
     fn mismatch(&mut self, expected: &str, node: &Node, path: &str) -> Option<Value> {
-        self.report.error_at(
-            node.at,
-            path,
-            format!("expected {expected}, found {}", node.describe()),
-        );
+        self.report.error_at(node.at, path, format!("expected {expected}, found {}", node.describe()));
         None
     }
 
@@ -87,8 +75,7 @@ impl<'a> Checker<'a> {
             Kind::Text(text) if words.contains(&text.as_str()) => Some(node.to_json()),
             Kind::Text(text) => {
                 let message = unknown("word", text, words.iter().copied());
-                self.report
-                    .error_at(node.at, path, format!("`{text}`: {message}"));
+                self.report.error_at(node.at, path, format!("`{text}`: {message}"));
                 None
             }
             _ => self.mismatch(&format!("one of {}", words.join(", ")), node, path),
@@ -111,8 +98,7 @@ impl<'a> Checker<'a> {
         let names = tags.iter().map(|(name, _)| *name);
         let Some(given) = node.get("type") else {
             let have = names.collect::<Vec<_>>().join(", ");
-            self.report
-                .error_at(node.at, path, format!("`type` is missing (have: {have})"));
+            self.report.error_at(node.at, path, format!("`type` is missing (have: {have})"));
             return None;
         };
         let Kind::Text(name) = &given.kind else {
@@ -162,17 +148,12 @@ impl<'a> Checker<'a> {
         for (key, value) in entries {
             let path = join(path, key);
             if !seen.insert(key.as_str()) {
-                self.report
-                    .error_at(value.at, &path, "duplicate key; its first value stands above");
+                self.report.error_at(value.at, &path, "duplicate key; its first value stands above");
             } else if let Some(value) = self.entry(schema, key, value, &path) {
                 kept.insert(key.clone(), value);
             }
         }
-        let required = schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         for key in required {
             // A key without a value is as good as none.
             if node.get(key).is_none_or(|value| value.kind == Kind::Null) {
@@ -192,10 +173,9 @@ impl<'a> Checker<'a> {
                     None
                 }
                 // A faulty entry stays as null, so that its name stays known.
-                Value::Object(_) => Some(
-                    self.check(&schema["additionalProperties"], value, path)
-                        .unwrap_or(Value::Null),
-                ),
+                Value::Object(_) => {
+                    Some(self.check(&schema["additionalProperties"], value, path).unwrap_or(Value::Null))
+                }
                 _ => Some(value.to_json()),
             };
         };
@@ -209,9 +189,7 @@ impl<'a> Checker<'a> {
         let item = schema.get("items");
         let each = items.iter().enumerate().map(|(i, value)| match item {
             // A faulty item stays as null, so that those after it keep their numbers.
-            Some(item) => self
-                .check(item, value, &format!("{path}[{i}]"))
-                .unwrap_or(Value::Null),
+            Some(item) => self.check(item, value, &format!("{path}[{i}]")).unwrap_or(Value::Null),
             None => value.to_json(),
         });
         each.collect()
@@ -275,14 +253,6 @@ fn expected(schema: &Value) -> String {
         "null" => "nothing",
         _ => "a map",
     };
-    let names: Vec<&str> = types(schema)
-        .into_iter()
-        .filter(|name| *name != "null")
-        .map(name)
-        .collect();
-    if names.is_empty() {
-        "a map".to_owned()
-    } else {
-        names.join(" or ")
-    }
+    let names: Vec<&str> = types(schema).into_iter().filter(|name| *name != "null").map(name).collect();
+    if names.is_empty() { "a map".to_owned() } else { names.join(" or ") }
 }

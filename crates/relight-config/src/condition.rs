@@ -27,12 +27,8 @@ const MAX_TEXTS: usize = 16;
 /// A label's value that no expression has in mind.
 const NO_LITERAL: &str = "\u{1}";
 /// Operators that do not always look at all of their operands.
-const JOINS: [&str; 4] = [
-    operators::LOGICAL_AND,
-    operators::LOGICAL_OR,
-    operators::LOGICAL_NOT,
-    operators::CONDITIONAL,
-];
+const JOINS: [&str; 4] =
+    [operators::LOGICAL_AND, operators::LOGICAL_OR, operators::LOGICAL_NOT, operators::CONDITIONAL];
 
 /// CEL's standard functions, shared by all conditions.
 static FUNCTIONS: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
@@ -62,28 +58,14 @@ impl Cel {
             });
             each.collect::<Vec<_>>()
         })?;
-        let Names {
-            slots,
-            changes,
-            mut errors,
-            ..
-        } = Names::resolve(&mut expression, scope);
-        let condition = Self {
-            text: text.to_owned(),
-            expression,
-            names: slots,
-            changes,
-        };
+        let Names { slots, changes, mut errors, .. } = Names::resolve(&mut expression, scope);
+        let condition = Self { text: text.to_owned(), expression, names: slots, changes };
         if errors.is_empty() {
             condition.check_types(&condition.expression, &mut errors);
         }
         errors.sort();
         errors.dedup();
-        if errors.is_empty() {
-            Ok(condition)
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(condition) } else { Err(errors) }
     }
 
     /// The detectors that are named, as indices into [`Scope::detectors`].
@@ -99,10 +81,7 @@ impl Cel {
     pub(crate) fn bind(mut self, rule: &[usize]) -> Self {
         for (_, slot) in &mut self.names {
             if let Slot::Detector(ix, _) = slot {
-                *ix = rule
-                    .iter()
-                    .position(|own| own == ix)
-                    .expect("a rule lists what its conditions name");
+                *ix = rule.iter().position(|own| own == ix).expect("a rule lists what its conditions name");
             }
         }
         self
@@ -118,20 +97,13 @@ impl Cel {
         texts.push(NO_LITERAL.to_owned());
         let samples = texts.iter().flat_map(|label| {
             [(1, false), (1, true), (100, false), (100, true)].map(|(rows, changed)| {
-                let calm = DetectorView {
-                    rows,
-                    with_data: rows,
-                    ..DetectorView::default()
-                };
+                let calm = DetectorView { rows, with_data: rows, ..DetectorView::default() };
                 self.sample(calm, changed, label)
             })
         });
-        samples.into_iter().any(|sample| {
-            matches!(
-                self.evaluate(&self.expression, &sample.view()),
-                Ok(Value::Bool(true))
-            )
-        })
+        samples
+            .into_iter()
+            .any(|sample| matches!(self.evaluate(&self.expression, &sample.view()), Ok(Value::Bool(true))))
     }
 
     /// Evaluates each part that `&&`, `||`, `!` and `?:` join, so that none hides behind another.
@@ -141,22 +113,9 @@ impl Cel {
         {
             return args.iter().for_each(|part| self.check_types(part, errors));
         }
-        let calm = DetectorView {
-            rows: 1,
-            with_data: 1,
-            ..DetectorView::default()
-        };
-        let wild = DetectorView {
-            score: 2.5,
-            rows: 4,
-            anomalous: 3,
-            with_data: 4,
-            stale: true,
-        };
-        for sample in [
-            self.sample(calm, false, NO_LITERAL),
-            self.sample(wild, true, NO_LITERAL),
-        ] {
+        let calm = DetectorView { rows: 1, with_data: 1, ..DetectorView::default() };
+        let wild = DetectorView { score: 2.5, rows: 4, anomalous: 3, with_data: 4, stale: true };
+        for sample in [self.sample(calm, false, NO_LITERAL), self.sample(wild, true, NO_LITERAL)] {
             match self.evaluate(part, &sample.view()) {
                 // These hang on the values, and count as false when they happen.
                 Ok(Value::Bool(_)) | Err(E::DivisionByZero(_) | E::RemainderByZero(_) | E::Overflow(..)) => {}
@@ -180,26 +139,13 @@ impl Cel {
             _ => None,
         });
         let detectors = self.detectors().last().map_or(0, |last| last + 1);
-        Sample {
-            detectors: vec![detector; detectors],
-            group: Labels::new(labels),
-            changed,
-        }
+        Sample { detectors: vec![detector; detectors], group: Labels::new(labels), changed }
     }
 
     fn evaluate(&self, part: &Expression, view: &RuleView<'_>) -> Result<Value, ExecutionError> {
         // Asked for beforehand: the resolver must be `Sync`, which a view's own function need not be.
-        let changed = self
-            .changes
-            .iter()
-            .map(|(kind, window)| (view.changed)(kind, *window))
-            .collect();
-        let turn = Turn {
-            names: &self.names,
-            detectors: view.detectors,
-            group: view.group,
-            changed,
-        };
+        let changed = self.changes.iter().map(|(kind, window)| (view.changed)(kind, *window)).collect();
+        let turn = Turn { names: &self.names, detectors: view.detectors, group: view.group, changed };
         let mut context = Context::with_env(Arc::clone(&FUNCTIONS));
         context.set_variable_resolver(&turn);
         Value::resolve(part, &context)
@@ -210,10 +156,7 @@ impl Condition for Cel {
     fn holds(&self, view: &RuleView<'_>) -> Result<bool, ConditionError> {
         match self.evaluate(&self.expression, view) {
             Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(ConditionError(format!(
-                "is a {}, not true or false",
-                other.type_of()
-            ))),
+            Ok(other) => Err(ConditionError(format!("is a {}, not true or false", other.type_of()))),
             Err(error) => Err(ConditionError(error.to_string())),
         }
     }
@@ -233,11 +176,7 @@ struct Sample {
 impl Sample {
     fn view(&self) -> RuleView<'_> {
         let changed: &dyn Fn(&str, Span) -> bool = if self.changed { &|_, _| true } else { &|_, _| false };
-        RuleView {
-            detectors: &self.detectors,
-            group: &self.group,
-            changed,
-        }
+        RuleView { detectors: &self.detectors, group: &self.group, changed }
     }
 }
 

@@ -29,13 +29,7 @@ pub struct Errors {
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Problem {
-            line,
-            column,
-            path,
-            message,
-        } in self.problems.iter().take(MAX_LISTED)
-        {
+        for Problem { line, column, path, message } in self.problems.iter().take(MAX_LISTED) {
             let colon = if path.is_empty() { "" } else { ": " };
             writeln!(f, "{}:{line}:{column}: {path}{colon}{message}", self.file)?;
         }
@@ -43,22 +37,14 @@ impl fmt::Display for Errors {
         if count > MAX_LISTED {
             writeln!(f, "... and {} more", count - MAX_LISTED)?;
         }
-        write!(
-            f,
-            "{count} error{}; nothing was started",
-            if count == 1 { "" } else { "s" }
-        )
+        write!(f, "{count} error{}; nothing was started", if count == 1 { "" } else { "s" })
     }
 }
 
 /// ``no responder named `slak` (have: edge, pager, slack)``.
 pub(crate) fn no_such<'a>(what: &str, name: &str, have: impl IntoIterator<Item = &'a str>) -> String {
     let have: Vec<&str> = have.into_iter().collect();
-    let list = if have.is_empty() {
-        "none".to_owned()
-    } else {
-        have.join(", ")
-    };
+    let list = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
     format!("no {what} named `{name}` (have: {list})")
 }
 
@@ -74,10 +60,7 @@ pub(crate) fn unknown<'a>(what: &str, name: &str, have: impl IntoIterator<Item =
 /// The nearest of some names, if it is near enough to be a slip of the keyboard.
 pub(crate) fn nearest<'a>(name: &str, have: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = name.chars().count().div_ceil(3);
-    let near = have
-        .into_iter()
-        .map(|other| (distance(name, other), other))
-        .min()?;
+    let near = have.into_iter().map(|other| (distance(name, other), other)).min()?;
     (near.0 <= allowed).then_some(near.1)
 }
 
@@ -104,12 +87,9 @@ mod tests {
     #[test]
     fn the_nearest_name_is_offered_only_if_it_is_near() {
         let have = ["half_life", "threshold", "type"];
-        for (name, near) in [
-            ("half_lfe", Some("half_life")),
-            ("treshold", Some("threshold")),
-            ("colour", None),
-            ("", None),
-        ] {
+        for (name, near) in
+            [("half_lfe", Some("half_life")), ("treshold", Some("threshold")), ("colour", None), ("", None)]
+        {
             assert_eq!(nearest(name, have), near, "{name}");
         }
     }

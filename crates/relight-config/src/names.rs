@@ -57,12 +57,7 @@ pub(crate) struct Names<'a> {
 impl<'a> Names<'a> {
     /// Replaces each name in an expression by the one variable that it stands for.
     pub(crate) fn resolve(expression: &mut Expression, scope: &'a Scope<'a>) -> Self {
-        let mut names = Self {
-            scope,
-            slots: Vec::new(),
-            changes: Vec::new(),
-            errors: Vec::new(),
-        };
+        let mut names = Self { scope, slots: Vec::new(), changes: Vec::new(), errors: Vec::new() };
         names.part(expression);
         names
     }
@@ -109,16 +104,10 @@ impl<'a> Names<'a> {
     }
 
     fn label(&self, label: &str) -> Result<(String, Slot), String> {
-        let known = self
-            .scope
-            .group
-            .is_none_or(|group| group.iter().any(|known| known == label));
+        let known = self.scope.group.is_none_or(|group| group.iter().any(|known| known == label));
         if !known {
             let have = self.scope.group.unwrap_or_default().iter().map(String::as_str);
-            return Err(format!(
-                "group.{label}: {}",
-                no_such("label of `group_by`", label, have)
-            ));
+            return Err(format!("group.{label}: {}", no_such("label of `group_by`", label, have)));
         }
         Ok((format!("group.{label}"), Slot::Label(label.to_owned())))
     }
@@ -128,11 +117,7 @@ impl<'a> Names<'a> {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::INDEX, [of, label]) if matches!(&of.expr, Expr::Ident(name) if name == "group") => {
                 let message = "`group[...]` takes a quoted label";
-                return Some(
-                    text_of(label)
-                        .ok_or(message.to_owned())
-                        .and_then(|label| self.label(&label)),
-                );
+                return Some(text_of(label).ok_or(message.to_owned()).and_then(|label| self.label(&label)));
             }
             ("changed", args) => return Some(self.changed(args)),
             _ => {}
@@ -152,10 +137,7 @@ impl<'a> Names<'a> {
         };
         let span: Span = window.parse().map_err(|error| format!("changed: {error}"))?;
         let name = format!("changed({kind:?}, {window:?})");
-        let known = self
-            .changes
-            .iter()
-            .position(|known| known.0 == *kind && known.1 == span);
+        let known = self.changes.iter().position(|known| known.0 == *kind && known.1 == span);
         let ix = known.unwrap_or_else(|| {
             self.changes.push((kind.clone(), span));
             self.changes.len() - 1
@@ -189,12 +171,9 @@ fn text_of(part: &Expression) -> Option<String> {
 /// The quoted texts of an expression.
 pub(crate) fn texts_in(part: &Expression, texts: &mut Vec<String>) {
     match &part.expr {
-        Expr::Call(call) => call
-            .target
-            .iter()
-            .map(AsRef::as_ref)
-            .chain(&call.args)
-            .for_each(|part| texts_in(part, texts)),
+        Expr::Call(call) => {
+            call.target.iter().map(AsRef::as_ref).chain(&call.args).for_each(|part| texts_in(part, texts));
+        }
         Expr::List(list) => list.elements.iter().for_each(|part| texts_in(part, texts)),
         _ => texts.extend(text_of(part)),
     }

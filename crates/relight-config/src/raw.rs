@@ -134,10 +134,7 @@ pub(crate) struct Gauge {
 
 impl From<String> for Gauge {
     fn from(of: String) -> Self {
-        Self {
-            of,
-            aggregate: Aggregate::default(),
-        }
+        Self { of, aggregate: Aggregate::default() }
     }
 }
 
@@ -284,10 +281,7 @@ pub(crate) struct CircuitBreaker {
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self {
-            open_after: 2,
-            reset: Reset::Manual,
-        }
+        Self { open_after: 2, reset: Reset::Manual }
     }
 }
 

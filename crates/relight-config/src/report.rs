@@ -21,12 +21,7 @@ const MIN_HIDDEN: usize = 4;
 impl Report {
     /// Of a file of which nothing is known yet.
     pub(crate) fn new(file: &str) -> Self {
-        Self {
-            file: file.to_owned(),
-            places: BTreeMap::new(),
-            problems: Vec::new(),
-            hidden: Vec::new(),
-        }
+        Self { file: file.to_owned(), places: BTreeMap::new(), problems: Vec::new(), hidden: Vec::new() }
     }
 
     /// Takes note of where everything stands, and puts `${VAR}` in place.
@@ -90,22 +85,14 @@ impl Report {
                 }
                 self.problems.sort();
                 self.problems.dedup();
-                Err(Errors {
-                    file: self.file,
-                    problems: self.problems,
-                })
+                Err(Errors { file: self.file, problems: self.problems })
             }
         }
     }
 }
 
 fn problem((line, column): Place, path: &str, message: String) -> Problem {
-    Problem {
-        line,
-        column,
-        path: path.to_owned(),
-        message,
-    }
+    Problem { line, column, path: path.to_owned(), message }
 }
 
 /// `${VAR}` becomes the variable's value, and `$${` a literal `${`.
@@ -120,9 +107,7 @@ fn substitute(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String
             rest = after;
             continue;
         }
-        let end = after
-            .find('}')
-            .ok_or("`${` without its `}`; write `$${` for a literal `${`")?;
+        let end = after.find('}').ok_or("`${` without its `}`; write `$${` for a literal `${`")?;
         let name = &after[..end];
         let value = env(name).ok_or_else(|| format!("the environment has no variable `{name}`"))?;
         filled.push_str(before);

@@ -49,12 +49,8 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     let secrets = secrets(&file.secrets, report);
     let responders = responders(&file.responders, &secrets, registry, report);
     let written = file.rules.take();
-    let around = Surroundings {
-        signals: &signals,
-        detectors: &detectors,
-        responders: &responders,
-        mode: file.mode,
-    };
+    let around =
+        Surroundings { signals: &signals, detectors: &detectors, responders: &responders, mode: file.mode };
     let rules = written.map(|written| rules::rules(written, &around, report));
 
     let signals: Vec<SignalSpec> = signals.into_values().collect::<Option<_>>()?;
@@ -71,14 +67,8 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         detectors,
         rules,
     };
-    let ready = responders
-        .into_iter()
-        .filter_map(|(name, ready)| Some((name, ready?.responder)));
-    Some(Config {
-        settings,
-        responders: ready.collect(),
-        mode: file.mode,
-    })
+    let ready = responders.into_iter().filter_map(|(name, ready)| Some((name, ready?.responder)));
+    Some(Config { settings, responders: ready.collect(), mode: file.mode })
 }
 
 /// Reads an entry. What the schema could not tell is reported here; what it told already is not.
@@ -109,11 +99,7 @@ type Named<T> = BTreeMap<String, Option<T>>;
 
 fn signals(written: Option<BTreeMap<String, Value>>, report: &mut Report) -> Named<SignalSpec> {
     let Some(written) = written else {
-        let every = SignalSpec {
-            name: EVERY_SERIES.to_owned(),
-            kind: SignalKind::EverySeries,
-            by: By::All,
-        };
+        let every = SignalSpec { name: EVERY_SERIES.to_owned(), kind: SignalKind::EverySeries, by: By::All };
         return BTreeMap::from([(EVERY_SERIES.to_owned(), Some(every))]);
     };
     let each = written.into_iter().map(|(name, entry)| {
@@ -127,45 +113,28 @@ fn signals(written: Option<BTreeMap<String, Value>>, report: &mut Report) -> Nam
 
 fn signal(name: &str, raw: raw::Signal, path: &str, report: &mut Report) -> Option<SignalSpec> {
     if raw.min_denominator.is_some() && raw.ratio.is_none() {
-        report.error(
-            &format!("{path}.min_denominator"),
-            "only a `ratio` has a denominator",
-        );
+        report.error(&format!("{path}.min_denominator"), "only a `ratio` has a denominator");
     }
     let every = raw.every_series == Some(true);
     if every && raw.by.is_some() {
-        report.error(
-            &format!("{path}.by"),
-            "`every_series` has every label of its series",
-        );
+        report.error(&format!("{path}.by"), "`every_series` has every label of its series");
     }
     let mut select = |key: &str, text: &str| -> Option<Selector> {
-        selector(text)
-            .map_err(|message| report.error(&format!("{path}.{key}"), message))
-            .ok()
+        selector(text).map_err(|message| report.error(&format!("{path}.{key}"), message)).ok()
     };
     let least = raw.min_denominator.unwrap_or(0.0);
     let kinds = [
         raw.value.map(|raw::OrText(g)| {
-            select("value", &g.of).map(|of| SignalKind::Value {
-                of,
-                aggregate: aggregate(g.aggregate),
-            })
+            select("value", &g.of).map(|of| SignalKind::Value { of, aggregate: aggregate(g.aggregate) })
         }),
-        raw.rate
-            .map(|raw::OrText(s)| select("rate", &s.of).map(|of| SignalKind::Rate { of })),
+        raw.rate.map(|raw::OrText(s)| select("rate", &s.of).map(|of| SignalKind::Rate { of })),
         raw.ratio.map(|ratio| {
             let (of, to) = (select("ratio.of", &ratio.of), select("ratio.to", &ratio.to));
-            Some(SignalKind::Ratio {
-                of: of?,
-                to: to?,
-                min_denominator: least,
-            })
+            Some(SignalKind::Ratio { of: of?, to: to?, min_denominator: least })
         }),
         raw.quantile
             .map(|part| select("quantile.of", &part.of).map(|of| SignalKind::Quantile { of, q: part.q })),
-        raw.events
-            .map(|raw::OrText(s)| select("events", &s.of).map(|of| SignalKind::EventCount { of })),
+        raw.events.map(|raw::OrText(s)| select("events", &s.of).map(|of| SignalKind::EventCount { of })),
         every.then_some(Some(SignalKind::EverySeries)),
     ];
     let mut given = kinds.into_iter().flatten();
@@ -175,11 +144,7 @@ fn signal(name: &str, raw: raw::Signal, path: &str, report: &mut Report) -> Opti
         report.error(path, message);
     }
     let by = raw.by.map_or(By::All, By::Labels);
-    Some(SignalSpec {
-        name: name.to_owned(),
-        kind: first??,
-        by,
-    })
+    Some(SignalSpec { name: name.to_owned(), kind: first??, by })
 }
 
 const fn aggregate(raw: raw::Aggregate) -> Aggregate {
@@ -205,10 +170,7 @@ fn detectors(
                 ("signal".to_owned(), signal.as_str().into()),
             ]));
             // A lone `adaptive` has its own name; several are told apart by their signals.
-            (
-                if signal == EVERY_SERIES { ADAPTIVE } else { signal }.to_owned(),
-                entry,
-            )
+            (if signal == EVERY_SERIES { ADAPTIVE } else { signal }.to_owned(), entry)
         });
         each.collect()
     });
@@ -250,19 +212,13 @@ fn detector(
         report.error(&format!("{path}.signal"), no_such("signal", &signal_name, have));
         return None;
     };
-    let shared = policy_keys()
-        .into_iter()
-        .filter_map(|key| own.remove_entry(&key))
-        .collect();
+    let shared = policy_keys().into_iter().filter_map(|key| own.remove_entry(&key)).collect();
     let policy: Policy = read(Value::Object(shared), path, report)?;
     let mut parameters = (spec.defaults)();
     for (key, value) in own {
         parameters[key] = value;
     }
-    let info = SignalInfo {
-        name: signal_name,
-        interval,
-    };
+    let info = SignalInfo { name: signal_name, interval };
     let source = (spec.build)(&parameters, &policy, &info);
     Some(DetectorUse {
         name: name.to_owned(),
@@ -301,10 +257,7 @@ fn responder(
     let head = Value::Object(own.remove_entry("mode").into_iter().collect());
     let head: raw::ResponderHead = read(head, path, report)?;
     match (spec.build)(&Value::Object(own), secrets) {
-        Ok(responder) => Some(Ready {
-            mode: head.mode,
-            responder,
-        }),
+        Ok(responder) => Some(Ready { mode: head.mode, responder }),
         Err(error) => {
             refuse(&error, path, report);
             None
@@ -314,11 +267,7 @@ fn responder(
 
 /// A plug-in does not like its section. If the schema did not either, that has been said already.
 fn refuse(error: &ConfigError, path: &str, report: &mut Report) {
-    let path = if error.path.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}.{}", error.path)
-    };
+    let path = if error.path.is_empty() { path.to_owned() } else { format!("{path}.{}", error.path) };
     if !report.spoils(&path) {
         report.error(&path, error.message.clone());
     }
@@ -361,11 +310,7 @@ fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUs
             SignalKind::EverySeries => "every_series".to_owned(),
             SignalKind::Value { of, aggregate } => format!("value {aggregate:?} {:?}", of.text()),
             SignalKind::Rate { of } => format!("rate {:?}", of.text()),
-            SignalKind::Ratio {
-                of,
-                to,
-                min_denominator,
-            } => {
+            SignalKind::Ratio { of, to, min_denominator } => {
                 format!("ratio {:?} {:?} {min_denominator:?}", of.text(), to.text())
             }
             SignalKind::Quantile { of, q } => format!("quantile {q:?} {:?}", of.text()),
@@ -374,20 +319,9 @@ fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUs
         writeln!(text, "signal {:?} {kind} {:?}", signal.name, signal.by).expect("a String takes any text");
     }
     for detector in detectors {
-        let DetectorUse {
-            name,
-            kind,
-            state_version,
-            state_shape,
-            signal,
-            ..
-        } = detector;
-        writeln!(
-            text,
-            "detector {name} {kind} {state_version} {:?} {state_shape:?}",
-            signals[*signal].name
-        )
-        .expect("a String takes any text");
+        let DetectorUse { name, kind, state_version, state_shape, signal, .. } = detector;
+        writeln!(text, "detector {name} {kind} {state_version} {:?} {state_shape:?}", signals[*signal].name)
+            .expect("a String takes any text");
     }
     text.into_bytes()
 }

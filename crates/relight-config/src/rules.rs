@@ -46,10 +46,7 @@ pub(crate) fn rules(written: Vec<Value>, around: &Surroundings<'_>, report: &mut
 
 fn rule(raw: raw::Rule, around: &Surroundings<'_>, path: &str, report: &mut Report) -> Option<RuleSpec> {
     let names: Vec<String> = around.detectors.keys().cloned().collect();
-    let scope = Scope {
-        detectors: &names,
-        group: raw.group_by.as_deref(),
-    };
+    let scope = Scope { detectors: &names, group: raw.group_by.as_deref() };
     let mut compile = |text: &str, path: &str| match Cel::compile(text, &scope) {
         Ok(condition) => Some(condition),
         Err(messages) => {
@@ -75,22 +72,10 @@ fn rule(raw: raw::Rule, around: &Surroundings<'_>, path: &str, report: &mut Repo
     used.extend(requirements.iter().flatten().flat_map(Cel::detectors));
     let group_by = group_by(raw.group_by, &used, around, path, report);
     let detectors: Vec<usize> = used.into_iter().collect();
-    let steps = raw
-        .respond
-        .into_iter()
-        .zip(requirements)
-        .enumerate()
-        .map(|(i, (step, require))| {
-            let require = require.map(|cel| Arc::new(cel.bind(&detectors)) as Arc<dyn Condition>);
-            self::step(
-                step,
-                require,
-                raw.mode.min(around.mode),
-                around,
-                &format!("{path}.respond[{i}]"),
-                report,
-            )
-        });
+    let steps = raw.respond.into_iter().zip(requirements).enumerate().map(|(i, (step, require))| {
+        let require = require.map(|cel| Arc::new(cel.bind(&detectors)) as Arc<dyn Condition>);
+        self::step(step, require, raw.mode.min(around.mode), around, &format!("{path}.respond[{i}]"), report)
+    });
     let respond: Vec<Option<Step>> = steps.collect();
     Some(RuleSpec {
         name: raw.name,
@@ -129,16 +114,8 @@ fn group_by(
     let rows = used.iter().filter_map(|ix| {
         let (name, detector) = detectors[*ix];
         match signals[detector.as_ref()?.signal].as_ref()? {
-            SignalSpec {
-                kind: SignalKind::EverySeries,
-                ..
-            }
-            | SignalSpec { by: By::All, .. } => None,
-            SignalSpec {
-                by: By::Labels(by),
-                name: signal,
-                ..
-            } => Some((name, signal, by)),
+            SignalSpec { kind: SignalKind::EverySeries, .. } | SignalSpec { by: By::All, .. } => None,
+            SignalSpec { by: By::Labels(by), name: signal, .. } => Some((name, signal, by)),
         }
     });
     let rows: Vec<(&String, &String, &Vec<String>)> = rows.collect();
@@ -146,9 +123,7 @@ fn group_by(
         let Some((_, _, first)) = rows.first() else {
             return builtin::per_service();
         };
-        let common = first
-            .iter()
-            .filter(|label| rows.iter().all(|(_, _, by)| by.contains(label)));
+        let common = first.iter().filter(|label| rows.iter().all(|(_, _, by)| by.contains(label)));
         return GroupBy::Labels(common.cloned().collect());
     };
     for (detector, signal, by) in rows {
@@ -182,21 +157,14 @@ fn step(
     };
     let ready = ready.as_ref()?;
     let mutates = ready.mutates();
-    let cooldown = raw
-        .limits
-        .cooldown
-        .unwrap_or(if mutates { MUTATING_COOLDOWN } else { Span::ZERO });
+    let cooldown = raw.limits.cooldown.unwrap_or(if mutates { MUTATING_COOLDOWN } else { Span::ZERO });
     Some(Step {
         action: raw.r#do,
         with: raw.with,
         mutates,
         mode: mode.min(ready.mode),
         args: raw.args,
-        limits: Limits {
-            cooldown,
-            max_per_day: raw.limits.max_per_day,
-            lock: raw.limits.lock,
-        },
+        limits: Limits { cooldown, max_per_day: raw.limits.max_per_day, lock: raw.limits.lock },
         verify,
     })
 }

@@ -46,12 +46,7 @@ pub fn schema(registry: &Registry) -> Value {
 /// The parameters that every detector shares.
 pub(crate) fn policy_keys() -> Vec<String> {
     let policy = schemars::schema_for!(Policy).to_value();
-    policy["properties"]
-        .as_object()
-        .into_iter()
-        .flat_map(Map::keys)
-        .cloned()
-        .collect()
+    policy["properties"].as_object().into_iter().flat_map(Map::keys).cloned().collect()
 }
 
 /// Moves the definitions of a plug-in's schema to the root, under names of their own.
@@ -63,11 +58,7 @@ fn adopt(root: &mut Value, mut schema: Value, owner: &str) -> Value {
     rename(&mut schema, owner);
     for (name, mut definition) in definitions {
         rename(&mut definition, owner);
-        let name = if name == DURATION {
-            name
-        } else {
-            format!("{owner}.{name}")
-        };
+        let name = if name == DURATION { name } else { format!("{owner}.{name}") };
         root["$defs"][name.as_str()] = definition;
     }
     schema

@@ -17,17 +17,12 @@ const MAX_BYTES: usize = 4096;
 /// Reads a selector such as `http_requests_total{service="shop",code=~"5.."}`.
 pub(crate) fn selector(text: &str) -> Result<Selector, String> {
     if text.len() > MAX_BYTES {
-        return Err(format!(
-            "a selector of {} bytes; at most {MAX_BYTES} are allowed",
-            text.len()
-        ));
+        return Err(format!("a selector of {} bytes; at most {MAX_BYTES} are allowed", text.len()));
     }
     let parsed = match parser::parse(text) {
         Ok(Expr::VectorSelector(parsed)) if parsed.offset.is_none() && parsed.at.is_none() => parsed,
         Ok(_) => {
-            return Err(format!(
-                "`{text}` is more than a selector such as `up{{job=\"shop\"}}`"
-            ));
+            return Err(format!("`{text}` is more than a selector such as `up{{job=\"shop\"}}`"));
         }
         Err(message) => return Err(format!("`{text}` is no PromQL selector: {message}")),
     };
@@ -60,11 +55,7 @@ impl Select for PromQl {
 }
 
 fn is_match(matcher: &Matcher, key: KeyView<'_>) -> bool {
-    let value = if matcher.name == METRIC_NAME {
-        Some(key.name())
-    } else {
-        key.get(&matcher.name)
-    };
+    let value = if matcher.name == METRIC_NAME { Some(key.name()) } else { key.get(&matcher.name) };
     matcher.is_match(value.unwrap_or_default())
 }
 

@@ -46,40 +46,22 @@ pub(crate) enum Kind {
 impl Node {
     /// Reads a YAML document. Fails only on what is no YAML, or too much of it.
     pub(crate) fn read(text: &str) -> Result<Self, Problem> {
-        let problem = |(line, column): Place, message: String| Problem {
-            line,
-            column,
-            path: String::new(),
-            message,
-        };
+        let problem =
+            |(line, column): Place, message: String| Problem { line, column, path: String::new(), message };
         if text.len() > MAX_BYTES {
-            return Err(problem(
-                (1, 1),
-                format!("{} bytes; a config has at most {MAX_BYTES}", text.len()),
-            ));
+            return Err(problem((1, 1), format!("{} bytes; a config has at most {MAX_BYTES}", text.len())));
         }
         let root: Option<Spanned<Kind>> =
             serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
                 let error = error.without_snippet();
-                let at = error
-                    .location()
-                    .map_or((1, 1), |at| (at.line().max(1), at.column().max(1)));
+                let at = error.location().map_or((1, 1), |at| (at.line().max(1), at.column().max(1)));
                 problem(at, format!("not valid YAML: {}", one_line(&error.to_string())))
             })?;
-        Ok(root.map_or(
-            Self {
-                at: (1, 1),
-                kind: Kind::Null,
-            },
-            Self::of,
-        ))
+        Ok(root.map_or(Self { at: (1, 1), kind: Kind::Null }, Self::of))
     }
 
     fn of(spanned: Spanned<Kind>) -> Self {
-        Self {
-            at: place(&spanned),
-            kind: spanned.value,
-        }
+        Self { at: place(&spanned), kind: spanned.value }
     }
 
     /// Calls `f` for this node and all below it, with their paths.
@@ -131,11 +113,7 @@ impl Node {
             Kind::Text(text) => Value::String(text.clone()),
             Kind::Seq(items) => Value::Array(items.iter().map(Self::to_json).collect()),
             Kind::Map(entries) => Value::Object(
-                entries
-                    .iter()
-                    .rev()
-                    .map(|(key, value)| (key.clone(), value.to_json()))
-                    .collect(),
+                entries.iter().rev().map(|(key, value)| (key.clone(), value.to_json())).collect(),
             ),
         }
     }
@@ -143,11 +121,7 @@ impl Node {
 
 /// `rules[2].respond` and `with` make `rules[2].respond.with`.
 pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn options() -> Options {
@@ -162,10 +136,7 @@ fn options() -> Options {
 }
 
 fn place<T>(spanned: &Spanned<T>) -> Place {
-    (
-        spanned.referenced.line().max(1),
-        spanned.referenced.column().max(1),
-    )
+    (spanned.referenced.line().max(1), spanned.referenced.column().max(1))
 }
 
 /// The parser's messages span lines; ours do not.

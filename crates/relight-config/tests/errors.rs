@@ -20,12 +20,8 @@ fn check(text: &str, expected: &[&str]) {
         writeln!(report, "c.yaml:{line}").expect("a String takes any text");
     }
     let count = expected.len();
-    write!(
-        report,
-        "{count} error{}; nothing was started",
-        if count == 1 { "" } else { "s" }
-    )
-    .expect("a String takes any text");
+    write!(report, "{count} error{}; nothing was started", if count == 1 { "" } else { "s" })
+        .expect("a String takes any text");
     assert_eq!(errors(text), report);
 }
 
@@ -154,40 +150,22 @@ fn rule(rule: &str, expected: &[&str]) {
 
 #[test]
 fn conditions_are_checked_before_they_run() {
-    rule(
-        "when: d.scor > 1",
-        &["15: rules[0].when: d.scor: unknown field; did you mean `score`?"],
-    );
-    rule(
-        "when: e.score > 1",
-        &["15: rules[0].when: no detector named `e` (have: d)"],
-    );
-    rule(
-        "when: d > 1",
-        &["15: rules[0].when: `d` is a detector: ask for its score, `d.score`"],
-    );
-    rule(
-        "when: d.score",
-        &["15: rules[0].when: must be true or false, but a part of it is of type float"],
-    );
+    rule("when: d.scor > 1", &["15: rules[0].when: d.scor: unknown field; did you mean `score`?"]);
+    rule("when: e.score > 1", &["15: rules[0].when: no detector named `e` (have: d)"]);
+    rule("when: d > 1", &["15: rules[0].when: `d` is a detector: ask for its score, `d.score`"]);
+    rule("when: d.score", &["15: rules[0].when: must be true or false, but a part of it is of type float"]);
     rule(
         "when: d.score >",
         &["15: rules[0].when: not valid CEL at 1:10: Syntax error: mismatched input '<EOF>'"],
     );
-    rule(
-        "when: 1 > 0",
-        &["15: rules[0].when: names no detector: nothing would ever evaluate it"],
-    );
+    rule("when: 1 > 0", &["15: rules[0].when: names no detector: nothing would ever evaluate it"]);
     rule(
         "when: 'd.score > 1 && changed(\"deploy\")'",
         &[
             "15: rules[0].when: `changed` takes a kind of event and a window, both quoted: changed(\"deploy\", \"30m\")",
         ],
     );
-    rule(
-        "when: 'd.score > 1 && nofunc(d.rows)'",
-        &["15: rules[0].when: no function named `nofunc`"],
-    );
+    rule("when: 'd.score > 1 && nofunc(d.rows)'", &["15: rules[0].when: no function named `nofunc`"]);
     rule(
         "when: '[1, 2].exists(x, d.rows == x)'",
         &["15: rules[0].when: only comparisons, arithmetic, lists and functions are allowed here"],
@@ -199,10 +177,7 @@ fn conditions_are_checked_before_they_run() {
 #[test]
 fn a_fault_cannot_hide_behind_a_short_circuit() {
     let line = "15: rules[0].when: found no matching overload for '_>_' applied to '(string, int)'";
-    rule(
-        "when: 'd.score > 1 && (group.service == \"x\" && \"a\" > 1)'",
-        &[line],
-    );
+    rule("when: 'd.score > 1 && (group.service == \"x\" && \"a\" > 1)'", &[line]);
 }
 
 #[test]
@@ -258,12 +233,7 @@ fn secrets_come_from_files_that_exist() {
 fn what_came_from_the_environment_is_not_shown() {
     let env = |_: &str| Some("hunter2secret".to_owned());
     let text = "mode: ${PW}\nmax_skew: ${PW}\nmax_series: ${PW}\nsignals: {s: {rate: '${PW}{'}}\nsecrets: {a_file: '${PW}'}";
-    let report = parse("c.yaml", text, &fake::REGISTRY, &env)
-        .expect_err("five faults")
-        .to_string();
-    assert!(
-        !report.contains("hunter2") && report.contains("`${PW}`: unknown word"),
-        "{report}"
-    );
+    let report = parse("c.yaml", text, &fake::REGISTRY, &env).expect_err("five faults").to_string();
+    assert!(!report.contains("hunter2") && report.contains("`${PW}`: unknown word"), "{report}");
     assert!(report.ends_with("5 errors; nothing was started"), "{report}");
 }

@@ -51,33 +51,13 @@ fn config(text: &str) -> Config {
 
 #[test]
 fn the_example_of_the_design_means_what_it_says() {
-    let Config {
-        settings,
-        responders,
-        mode,
-    } = config(SHOP);
-    assert_eq!(
-        (mode, settings.binning),
-        (Mode::Approve, Binning::Interval(Span::from_secs(5)))
-    );
-    let names: Vec<&str> = settings
-        .signals
-        .iter()
-        .map(|signal| signal.name.as_str())
-        .collect();
+    let Config { settings, responders, mode } = config(SHOP);
+    assert_eq!((mode, settings.binning), (Mode::Approve, Binning::Interval(Span::from_secs(5))));
+    let names: Vec<&str> = settings.signals.iter().map(|signal| signal.name.as_str()).collect();
     assert_eq!(names, ["checkout_errors", "deploys", "latency", "p99", "traffic"]);
-    assert!(matches!(
-        settings.signals[0].kind,
-        SignalKind::Ratio {
-            min_denominator: 50.0,
-            ..
-        }
-    ));
+    assert!(matches!(settings.signals[0].kind, SignalKind::Ratio { min_denominator: 50.0, .. }));
     assert_eq!(settings.signals[1].by, By::All);
-    assert_eq!(
-        (settings.detectors[0].name.as_str(), settings.detectors[0].signal),
-        ("err_ewma", 0)
-    );
+    assert_eq!((settings.detectors[0].name.as_str(), settings.detectors[0].signal), ("err_ewma", 0));
     assert_eq!(settings.detectors[0].state_shape, r#"half_life="10m""#);
     assert_eq!(responders.keys().collect::<Vec<_>>(), ["chat", "k8s"]);
     assert_eq!(responders["k8s"].capabilities().reach, Reach::Mutate);
@@ -88,39 +68,19 @@ fn a_rule_means_what_it_says() {
     let rules = config(SHOP).settings.rules;
     let rule = &rules[0];
     assert_eq!(rule.detectors, [0]);
-    assert_eq!(
-        (rule.hold, rule.keep_firing),
-        (Span::from_secs(20), Span::from_secs(180))
-    );
-    assert_eq!(
-        (rule.reopen_within, rule.max_flaps, rule.breaker_after),
-        (Span::from_secs(1800), 3, 4)
-    );
-    let [notify, rollback] = rule.respond.as_slice() else {
-        panic!("two steps")
-    };
-    assert_eq!(
-        (notify.mutates, notify.mode, notify.limits.cooldown),
-        (false, Mode::Approve, Span::ZERO)
-    );
+    assert_eq!((rule.hold, rule.keep_firing), (Span::from_secs(20), Span::from_secs(180)));
+    assert_eq!((rule.reopen_within, rule.max_flaps, rule.breaker_after), (Span::from_secs(1800), 3, 4));
+    let [notify, rollback] = rule.respond.as_slice() else { panic!("two steps") };
+    assert_eq!((notify.mutates, notify.mode, notify.limits.cooldown), (false, Mode::Approve, Span::ZERO));
     // The lowest of the config's `approve`, the rule's `auto` and the responder's `suggest`.
     assert_eq!((rollback.mutates, rollback.mode), (true, Mode::Suggest));
     assert_eq!(rollback.limits.cooldown, Span::from_secs(600));
-    assert_eq!(
-        rollback.args,
-        serde_json::json!({ "kind": "Deployment", "replicas": 3 })
-    );
+    assert_eq!(rollback.args, serde_json::json!({ "kind": "Deployment", "replicas": 3 }));
     let verify = rollback.verify.as_ref().expect("a verification");
-    assert_eq!(
-        (verify.settle, verify.within, verify.hold),
-        (secs(45), secs(300), secs(60))
-    );
+    assert_eq!((verify.settle, verify.within, verify.hold), (secs(45), secs(300), secs(60)));
     // Left out, the group is what the signals of both detectors have.
     assert_eq!(rules[1].detectors, [0, 1]);
-    assert_eq!(
-        rules[1].group_by,
-        GroupBy::Labels(vec!["cluster".to_owned(), "service".to_owned()])
-    );
+    assert_eq!(rules[1].group_by, GroupBy::Labels(vec!["cluster".to_owned(), "service".to_owned()]));
 }
 
 const fn secs(n: i64) -> Span {
@@ -141,10 +101,7 @@ fn nothing_configured_is_a_useful_default() {
         assert!(matches!(settings.signals[0].kind, SignalKind::EverySeries));
         assert_eq!(settings.detectors[0].kind, "adaptive");
         let rule = &settings.rules[0];
-        assert_eq!(
-            (rule.name.as_str(), rule.hold_turns, rule.respond.len()),
-            ("anomaly", 3, 0)
-        );
+        assert_eq!((rule.name.as_str(), rule.hold_turns, rule.respond.len()), ("anomaly", 3, 0));
         assert_eq!(rule.when.text(), "adaptive.anomalous >= min(3, adaptive.rows)");
     }
 }
@@ -152,11 +109,7 @@ fn nothing_configured_is_a_useful_default() {
 #[test]
 fn signals_without_detectors_get_adaptive_ones() {
     let settings = config("signals: {a: {rate: x}, b: {value: y}}").settings;
-    let detectors: Vec<_> = settings
-        .detectors
-        .iter()
-        .map(|d| (d.name.as_str(), d.kind, d.signal))
-        .collect();
+    let detectors: Vec<_> = settings.detectors.iter().map(|d| (d.name.as_str(), d.kind, d.signal)).collect();
     assert_eq!(detectors, [("a", "adaptive", 0), ("b", "adaptive", 1)]);
     assert_eq!(settings.rules[0].detectors, [0, 1]);
 }
@@ -167,13 +120,9 @@ fn the_fingerprint_names_what_state_depends_on() {
     let base = "signals: {s: {rate: x}}\ndetectors: {d: {type: ewma, signal: s";
     let of = |text: &str| config(text).settings.fingerprint;
     let first = of(&format!("{base}}}}}"));
-    for same in [
-        ", threshold: 9}}",
-        ", half_life: 10m}}",
-        ", calm_bins: 9}}",
-        "}}\nmode: auto",
-        "}}\nmax_series: 9",
-    ] {
+    for same in
+        [", threshold: 9}}", ", half_life: 10m}}", ", calm_bins: 9}}", "}}\nmode: auto", "}}\nmax_series: 9"]
+    {
         assert_eq!(of(&format!("{base}{same}")), first, "{same}");
     }
     for other in [", half_life: 20m}}", "}}\ninterval: 20s", "}}\ninterval: sample"] {
@@ -189,10 +138,7 @@ fn words_are_not_taken_for_booleans() {
         rules: [{name: on, when: d.score > 1, respond: [{do: yes, with: p, args: {a: n, b: true, c: 12345678901234567890}}]}]";
     let step = config(text).settings.rules.remove(0).respond.remove(0);
     assert_eq!(step.action, "yes");
-    assert_eq!(
-        step.args,
-        serde_json::json!({ "a": "n", "b": true, "c": 12_345_678_901_234_567_890_u64 })
-    );
+    assert_eq!(step.args, serde_json::json!({ "a": "n", "b": true, "c": 12_345_678_901_234_567_890_u64 }));
 }
 
 fn holds(when: &str, detector: DetectorView, group: &[(&str, &str)], change: Option<&str>) -> bool {
@@ -203,25 +149,13 @@ fn holds(when: &str, detector: DetectorView, group: &[(&str, &str)], change: Opt
     let rule = config(&text).settings.rules.remove(0);
     let group = Labels::new(group.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let changed = |kind: &str, window: Span| change == Some(kind) && window == Span::from_secs(1800);
-    let view = RuleView {
-        detectors: &[detector],
-        group: &group,
-        changed: &changed,
-    };
-    rule.when
-        .holds(&view)
-        .unwrap_or_else(|error| panic!("{when}: {error}"))
+    let view = RuleView { detectors: &[detector], group: &group, changed: &changed };
+    rule.when.holds(&view).unwrap_or_else(|error| panic!("{when}: {error}"))
 }
 
 #[test]
 fn conditions_see_detectors_groups_and_changes() {
-    let wild = DetectorView {
-        score: 1.5,
-        rows: 3,
-        anomalous: 2,
-        with_data: 3,
-        stale: false,
-    };
+    let wild = DetectorView { score: 1.5, rows: 3, anomalous: 2, with_data: 3, stale: false };
     let group = [("env", "prod"), ("service.name", "shop")];
     for (when, expected) in [
         ("d.score > 1", true),
@@ -231,10 +165,7 @@ fn conditions_see_detectors_groups_and_changes() {
         ("d.score > 1 || d.stale", true),
         (r#"d.score > 1 && changed("deploy", "30m")"#, true),
         (r#"d.score > 1 && changed("flag", "30m")"#, false),
-        (
-            r#"d.score > 1 && group.env == "prod" && group["service.name"].startsWith("sh")"#,
-            true,
-        ),
+        (r#"d.score > 1 && group.env == "prod" && group["service.name"].startsWith("sh")"#, true),
         (r#"d.score > 1 && group.env in ["dev", "test"]"#, false),
         ("(d.rows > 2 ? d.score : 0.0) > 1.0", true),
         ("2 * d.anomalous > d.rows", true),
@@ -249,38 +180,16 @@ fn conditions_see_detectors_groups_and_changes() {
 #[test]
 fn the_schema_lists_every_key_with_its_plug_ins() {
     let schema = schema(&fake::REGISTRY);
-    for key in [
-        "interval",
-        "mode",
-        "signals",
-        "detectors",
-        "rules",
-        "responders",
-        "secrets",
-    ] {
+    for key in ["interval", "mode", "signals", "detectors", "rules", "responders", "secrets"] {
         assert!(schema["properties"][key]["description"].is_string(), "{key}");
     }
     let ewma = &schema["properties"]["detectors"]["additionalProperties"]["oneOf"][1];
-    for key in [
-        "type",
-        "signal",
-        "half_life",
-        "threshold",
-        "direction",
-        "relearn_after",
-    ] {
+    for key in ["type", "signal", "half_life", "threshold", "direction", "relearn_after"] {
         assert!(!ewma["properties"][key].is_null(), "{key}");
     }
     let text = schema.to_string();
-    for reference in text
-        .split("\"#/$defs/")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-    {
-        assert!(
-            !schema["$defs"][reference].is_null(),
-            "{reference} points nowhere"
-        );
+    for reference in text.split("\"#/$defs/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(!schema["$defs"][reference].is_null(), "{reference} points nowhere");
     }
 }
 
@@ -295,88 +204,42 @@ fn the_default_config_is_the_default() {
     let written = example("default.yaml");
     let silent = defaults(&fake::REGISTRY);
     assert_eq!(written.settings.fingerprint, silent.settings.fingerprint);
-    assert_eq!(
-        format!("{:?}", written.settings.rules),
-        format!("{:?}", silent.settings.rules)
-    );
+    assert_eq!(format!("{:?}", written.settings.rules), format!("{:?}", silent.settings.rules));
     let numbers = |config: &Config| {
-        let Config {
-            settings,
-            mode,
-            responders,
-        } = config;
-        (
-            settings.allowed_lateness,
-            settings.max_skew,
-            settings.max_series,
-            *mode,
-            responders.len(),
-        )
+        let Config { settings, mode, responders } = config;
+        (settings.allowed_lateness, settings.max_skew, settings.max_series, *mode, responders.len())
     };
     assert_eq!(numbers(&written), numbers(&silent));
 
     let text = include_str!("../../../config/default.yaml");
     let schema = schema(&fake::REGISTRY);
     let keys = |schema: &serde_json::Value| -> Vec<String> {
-        schema["properties"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(key, _)| key.clone())
-            .collect()
+        schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
     };
     let defs = ["Signal", "Rule", "Step", "Limits", "Verify", "CircuitBreaker"];
-    let all = defs
-        .iter()
-        .flat_map(|name| keys(&schema["$defs"][name]))
-        .chain(keys(&schema));
+    let all = defs.iter().flat_map(|name| keys(&schema["$defs"][name])).chain(keys(&schema));
     let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let missing: Vec<String> = all.filter(|key| !words.contains(&key.as_str())).collect();
-    assert!(
-        missing.is_empty(),
-        "config/default.yaml says nothing of {missing:?}"
-    );
+    assert!(missing.is_empty(), "config/default.yaml says nothing of {missing:?}");
 }
 
 /// Guarantee: the shop's ladder for a bad deploy is notify, rollback with its proof, page.
 #[test]
 fn the_shops_ladder_is_whole() {
     let config = example("shop.yaml");
-    let rule = config
-        .settings
-        .rules
-        .iter()
-        .find(|rule| rule.name == "bad-deploy")
-        .expect("the rule");
-    let steps: Vec<_> = rule
-        .respond
-        .iter()
-        .map(|s| (s.action.as_str(), s.mutates, s.verify.is_some()))
-        .collect();
-    assert_eq!(
-        steps,
-        [
-            ("notify", false, false),
-            ("rollback", true, true),
-            ("page", false, false)
-        ]
-    );
-    assert!(
-        config
-            .settings
-            .rules
-            .iter()
-            .all(|rule| rule.respond.iter().all(|step| step.mode == Mode::Auto))
-    );
+    let rule = config.settings.rules.iter().find(|rule| rule.name == "bad-deploy").expect("the rule");
+    let steps: Vec<_> =
+        rule.respond.iter().map(|s| (s.action.as_str(), s.mutates, s.verify.is_some())).collect();
+    assert_eq!(steps, [("notify", false, false), ("rollback", true, true), ("page", false, false)]);
+    assert!(config.settings.rules.iter().all(|rule| rule.respond.iter().all(|step| step.mode == Mode::Auto)));
 }
 
 #[test]
 fn every_file_in_config_is_valid() {
     let folder = format!("{}/../../config", env!("CARGO_MANIFEST_DIR"));
     let files = std::fs::read_dir(folder).expect("the folder of examples");
-    let names: Vec<String> = files
-        .map(|file| file.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
+    let names: Vec<String> =
+        files.map(|file| file.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     assert!(names.iter().any(|name| name == "default.yaml"));
     for name in &names {
         example(name);

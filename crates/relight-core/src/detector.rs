@@ -296,6 +296,10 @@ pub trait BankSource: Send + Sync {
     fn bank(&self) -> Box<dyn Bank>;
 }
 
+/// Checks parameters and makes a source of banks.
+pub type BuildDetector =
+    fn(&serde_json::Value, &Policy, &SignalInfo) -> Result<Arc<dyn BankSource>, ConfigError>;
+
 /// One entry of the registry in `detectors/lib.rs`.
 #[derive(Clone, Copy)]
 pub struct DetectorSpec {
@@ -310,7 +314,7 @@ pub struct DetectorSpec {
     /// Its parameters' defaults.
     pub defaults: fn() -> serde_json::Value,
     /// Checks parameters and makes a source of banks.
-    pub build: fn(&serde_json::Value, &Policy, &SignalInfo) -> Result<Arc<dyn BankSource>, ConfigError>,
+    pub build: BuildDetector,
     /// One `key=value` line of the parameters that shape the state: while it is unchanged, state is
     /// kept across a reload.
     pub state_shape: fn(&serde_json::Value) -> String,

@@ -236,6 +236,9 @@ impl<R: Responder> AnyResponder for R {
     }
 }
 
+/// Checks settings and makes a responder.
+pub type BuildResponder = fn(&serde_json::Value, &Secrets) -> Result<Arc<dyn AnyResponder>, ConfigError>;
+
 /// One entry of the registry in `responders/lib.rs`.
 #[derive(Clone, Copy)]
 pub struct ResponderSpec {
@@ -248,7 +251,7 @@ pub struct ResponderSpec {
     /// Settings that show a typical use.
     pub example: fn() -> serde_json::Value,
     /// Checks settings and makes it.
-    pub build: fn(&serde_json::Value, &Secrets) -> Result<Arc<dyn AnyResponder>, ConfigError>,
+    pub build: BuildResponder,
 }
 
 /// The registry entry of a responder.

@@ -46,6 +46,7 @@ impl Timestamp {
     }
 
     /// Start of the bin of length `interval` that holds this time. Bins are aligned to the epoch.
+    #[must_use]
     pub const fn bin_start(self, interval: Span) -> Self {
         Self(self.0.saturating_sub(self.0.rem_euclid(interval.0)))
     }

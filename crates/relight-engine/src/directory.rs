@@ -253,7 +253,7 @@ fn row_key(name: &str, by: &By, view: KeyView<'_>) -> Vec<u8> {
     match by {
         By::All => encode_key(name, view.labels(), &mut key),
         By::Labels(by) => {
-            encode_key(name, view.labels().filter(|(k, _)| by.iter().any(|b| b == k)), &mut key)
+            encode_key(name, view.labels().filter(|(k, _)| by.iter().any(|b| b == k)), &mut key);
         }
     }
     key

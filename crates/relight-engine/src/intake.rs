@@ -9,7 +9,7 @@ mod state;
 
 use std::collections::BTreeMap;
 
-use relight_core::record::{ControlRecord, Event, Histogram, Kind, Reason, Record};
+use relight_core::record::{ControlRecord, Event, Histogram, Kind, Point, Reason, Record};
 use relight_core::rule::Settings;
 use relight_core::series::encode_key;
 use relight_core::signal::Binning;
@@ -244,33 +244,15 @@ impl Intake {
         out: &mut Routed,
     ) -> Option<Timestamp> {
         let point = &record.points[index];
-        let refused = if point.kind.is_histogram() {
-            (!record.histograms.get(point.value as usize).is_some_and(Histogram::is_valid))
-                .then_some(Reason::BadHistogram)
-        } else {
-            (!point.value.is_finite()).then_some(Reason::NonFinite)
-        };
-        let sample = self.binning == Binning::Sample;
-        let refused = refused
-            .or_else(|| (point.at > limit).then_some(Reason::Future))
-            .or_else(|| (point.at < stamp && !sample).then_some(Reason::Late));
-        if let Some(reason) = refused {
+        let stamp = if self.binning == Binning::Sample { Timestamp::MIN } else { stamp };
+        if let Some(reason) = refusal(point, record, stamp, limit) {
             self.counters.refuse(reason, 1);
-            // A late point says nothing about time that is not known already.
+            // A refused point says nothing about time, and its name is not kept: names are memory.
             return None;
         }
-        let key = record.key(point);
-        let hint = &mut self.partitions[partition as usize].hint;
-        // Refused points are never interned: names are memory.
-        let series = match self.directory.find(key, hint) {
-            Some(series) => series,
-            None => {
-                let Some(series) = self.directory.add(key, point.kind, &mut out.series, &mut out.rows) else {
-                    self.counters.refuse(Reason::SeriesLimit, 1);
-                    return Some(point.at);
-                };
-                series
-            }
+        let Some(series) = self.series(partition, record.key(point), point.kind, out) else {
+            self.counters.refuse(Reason::SeriesLimit, 1);
+            return Some(point.at);
         };
         let bin = self.open_bin(point.at, record.offset);
         let mut value = point.value;
@@ -291,6 +273,12 @@ impl Intake {
             kind: point.kind,
         });
         Some(point.at)
+    }
+
+    fn series(&mut self, partition: u32, key: &[u8], kind: Kind, out: &mut Routed) -> Option<SeriesAddr> {
+        let hint = &mut self.partitions[partition as usize].hint;
+        let known = self.directory.find(key, hint);
+        known.or_else(|| self.directory.add(key, kind, &mut out.series, &mut out.rows))
     }
 
     fn take_event(
@@ -410,4 +398,20 @@ impl Intake {
         }
         ranks
     }
+}
+
+/// Why a point may not come in. `stamp` is its partition's watermark as it stood before the record.
+fn refusal(point: &Point, record: &Record, stamp: Timestamp, limit: Timestamp) -> Option<Reason> {
+    if point.kind.is_histogram() {
+        let histogram = record.histograms.get(point.value as usize);
+        if !histogram.is_some_and(Histogram::is_valid) {
+            return Some(Reason::BadHistogram);
+        }
+    } else if !point.value.is_finite() {
+        return Some(Reason::NonFinite);
+    }
+    if point.at > limit {
+        return Some(Reason::Future);
+    }
+    (point.at < stamp).then_some(Reason::Late)
 }

@@ -97,7 +97,7 @@ fn save_rows(
 pub(crate) fn load(
     settings: &Settings,
     directory: &mut Directory,
-    images: Vec<Image>,
+    images: &[Image],
     shards: &mut Shards,
 ) -> Result<(), RuntimeError> {
     let mut routed = Routed::default();
@@ -105,12 +105,12 @@ pub(crate) fn load(
     let mut detects = Vec::new();
     // Series first, since rows are named after them; then rows, since they keep their numbers; then
     // what feeds what.
-    for (kind, group, image) in &images {
+    for (kind, group, image) in images {
         if *kind == ImageKind::Series {
             folds.push((*group, series_names(directory, image)?));
         }
     }
-    for (kind, group, image) in &images {
+    for (kind, group, image) in images {
         if *kind == ImageKind::Rows {
             for (signal, states) in row_names(settings, directory, image, &mut routed)? {
                 detects.push((*group, signal, states));

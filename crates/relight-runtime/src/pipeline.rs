@@ -12,10 +12,9 @@ use std::sync::Arc;
 use relight_core::codec::Codec;
 use relight_core::incident::LedgerWrite;
 use relight_core::record::{ControlRecord, Record};
-use relight_core::rule::{Finding, Settings};
+use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, Effect, GroupQuery};
-use relight_engine::counters::Counters;
 use relight_engine::detect::{RowFinding, Verdicts};
 use relight_engine::intake::{Intake, ReadyBin, Routed};
 use relight_store::{Baselines, Ledger, Manifest, PartitionCut};
@@ -23,7 +22,7 @@ use relight_store::{Baselines, Ledger, Manifest, PartitionCut};
 use crate::error::RuntimeError;
 use crate::image;
 use crate::report::{ScoredRow, Totals};
-use crate::shards::Shards;
+use crate::shards::{Shard, Shards};
 
 pub use responders::{Responders, SimulatedOutcome};
 
@@ -147,7 +146,7 @@ impl Pipeline {
         self.judge(&ready, &findings)?;
         self.totals.turn(&ready, has_data, findings.len());
         self.last_turn = Some(ready.end);
-        let readings = verdicts.all.map(|all| self.scored(&ready, &all)).unwrap_or_default();
+        let readings = verdicts.all.map(|all| scored(&ready, &all)).unwrap_or_default();
         watch.turn(&Turn { end: ready.end, findings: &findings, readings: &readings });
         Ok(())
     }
@@ -164,7 +163,7 @@ impl Pipeline {
     }
 
     fn poll_silence(&mut self) -> Result<Option<Timestamp>, RuntimeError> {
-        let due = self.shards.each(|_| |shard: &mut crate::shards::Shard| shard.detect.poll_timeout())?;
+        let due = self.shards.each(|_| |shard: &mut Shard| shard.detect.poll_timeout())?;
         Ok(due.into_iter().flatten().min())
     }
 
@@ -187,16 +186,6 @@ impl Pipeline {
         findings
     }
 
-    fn scored(&self, ready: &ReadyBin, all: &[RowFinding]) -> Vec<ScoredRow> {
-        let scored = |f: &RowFinding| ScoredRow {
-            offset: ready.offset,
-            at: ready.at,
-            detector: f.detector,
-            value: f.reading.value,
-            reading: f.reading.reading,
-        };
-        all.iter().map(scored).collect()
-    }
 
     fn judge(&mut self, ready: &ReadyBin, findings: &[Finding]) -> Result<(), RuntimeError> {
         let mut views = Vec::new();
@@ -215,10 +204,10 @@ impl Pipeline {
         &mut self,
         query: &GroupQuery,
         at: Timestamp,
-    ) -> Result<Vec<relight_core::rule::DetectorView>, RuntimeError> {
+    ) -> Result<Vec<DetectorView>, RuntimeError> {
         let none = || {
             vec![
-                relight_core::rule::DetectorView { stale: true, ..Default::default() };
+                DetectorView { stale: true, ..Default::default() };
                 self.settings.rules[query.rule].detectors.len()
             ]
         };
@@ -229,7 +218,7 @@ impl Pipeline {
         let rule = query.rule;
         for views in self
             .shards
-            .each(|_| move |shard: &mut crate::shards::Shard| shard.detect.views(rule, group, at))?
+            .each(|_| move |shard: &mut Shard| shard.detect.views(rule, group, at))?
         {
             for (mine, theirs) in sum.iter_mut().zip(views) {
                 *mine = mine.merge(theirs);
@@ -330,8 +319,10 @@ impl Pipeline {
     /// What has come in and out so far. Of a state that was continued, all of it.
     pub fn totals(&mut self) -> Result<Totals, RuntimeError> {
         let mut refused = self.intake.counters().clone();
-        let counters = self.shards.each(|_| |shard: &mut crate::shards::Shard| shard.fold.counters())?;
-        counters.iter().for_each(|c: &Counters| refused.add(c));
+        let counters = self.shards.each(|_| |shard: &mut Shard| shard.fold.counters())?;
+        for c in &counters {
+            refused.add(c);
+        }
         let directory = self.intake.directory();
         Ok(self.totals.complete(&refused, directory, self.intake.partitions().len() as u64))
     }
@@ -352,4 +343,15 @@ impl Pipeline {
         self.writes.clear();
         Ok(())
     }
+}
+
+fn scored(ready: &ReadyBin, all: &[RowFinding]) -> Vec<ScoredRow> {
+    let scored = |f: &RowFinding| ScoredRow {
+        offset: ready.offset,
+        at: ready.at,
+        detector: f.detector,
+        value: f.reading.value,
+        reading: f.reading.reading,
+    };
+    all.iter().map(scored).collect()
 }

@@ -90,9 +90,9 @@ pub fn replay(request: ReplayRequest, observer: &mut dyn ReplayObserver) -> Resu
     pipeline.run(&mut watch)?;
     // In memory, too: the ledger is what the report is read from.
     if keeps_state {
-        pipeline.snapshot()?
+        pipeline.snapshot()?;
     } else {
-        pipeline.commit()?
+        pipeline.commit()?;
     }
     notices.extend(inputs.complaints());
     report(&mut pipeline, notices)

@@ -13,7 +13,6 @@ pub use sim::{Outcome, Sim};
 pub use world::World;
 
 /// The seeds of the simulation tests: `RELIGHT_SEEDS=from..to` chooses others, for a longer night.
-#[expect(clippy::disallowed_methods, reason = "the one knob of the tests, read once")]
 pub fn seeds() -> std::ops::Range<u64> {
     let range = std::env::var("RELIGHT_SEEDS").ok();
     let range = range.and_then(|text| {

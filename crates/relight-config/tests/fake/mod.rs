@@ -23,19 +23,13 @@ const LOG: ResponderSpec = ResponderSpec {
     schema: || json!({ "properties": { "reach": { "enum": ["notify", "mutate"] } } }),
     example: || json!({}),
     build: |settings, _| {
-        Ok(Arc::new(Post(if settings["reach"] == "mutate" {
-            Reach::Mutate
-        } else {
-            Reach::Notify
-        })))
+        Ok(Arc::new(Post(if settings["reach"] == "mutate" { Reach::Mutate } else { Reach::Notify })))
     },
 };
 
 /// Three detectors with the same parameters, `log`, and a responder with a required `to` and a `secret`.
-pub(crate) const REGISTRY: Registry = Registry {
-    detectors: DETECTORS,
-    responders: &[LOG, spec_of::<Post>()],
-};
+pub(crate) const REGISTRY: Registry =
+    Registry { detectors: DETECTORS, responders: &[LOG, spec_of::<Post>()] };
 
 const fn detector(name: &'static str) -> DetectorSpec {
     DetectorSpec {
@@ -59,11 +53,7 @@ struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self {
-            half_life: Span::from_secs(600),
-            threshold: 4.0,
-            below: None,
-        }
+        Self { half_life: Span::from_secs(600), threshold: 4.0, below: None }
     }
 }
 
@@ -124,12 +114,7 @@ impl Responder for Post {
         }
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            effect: EffectKind::FireOnce,
-            reach: self.0,
-            observes: false,
-            reverts: false,
-        }
+        Capabilities { effect: EffectKind::FireOnce, reach: self.0, observes: false, reverts: false }
     }
     fn plan(&self, _: &Request<'_>) -> Result<Plan, PlanError> {
         Err(PlanError("not asked for".to_owned()))
@@ -141,13 +126,9 @@ impl Responder for Post {
         Ok(Observation::Unknown)
     }
     async fn apply(&self, _: Attempt, _: &Plan) -> Result<Receipt, ResponderError> {
-        Ok(Receipt {
-            summary: String::new(),
-        })
+        Ok(Receipt { summary: String::new() })
     }
     async fn revert(&self, _: Attempt, _: &Plan, _: &Receipt) -> Result<Receipt, ResponderError> {
-        Ok(Receipt {
-            summary: String::new(),
-        })
+        Ok(Receipt { summary: String::new() })
     }
 }

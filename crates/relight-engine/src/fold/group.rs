@@ -98,7 +98,7 @@ impl SeriesGroup {
             (last.kind as u8).encode(out);
             last.at.encode(out);
             last.total.encode(out);
-            self.totals.get(slot).is_some().encode(out);
+            self.totals.contains_key(slot).encode(out);
             if let Some(h) = self.totals.get(slot) {
                 h.bounds.encode(out);
                 h.counts.encode(out);

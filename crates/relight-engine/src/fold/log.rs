@@ -134,16 +134,20 @@ impl Log {
     /// Calls `each` with every point: by series, and within one by (time, partition, offset).
     pub(super) fn for_each_sorted(&self, ranks: &[u16], mut each: impl FnMut(Waiting<'_>)) {
         if self.entries.windows(2).all(|w| w[0].slot() < w[1].slot()) {
-            (0..self.entries.len()).for_each(|i| each(self.waiting(i)));
+            self.for_each_as_it_came(each);
             return;
         }
         let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
         order.sort_by_key(|i| self.entries[*i as usize].order(ranks));
-        order.iter().for_each(|i| each(self.waiting(*i as usize)));
+        for i in order {
+            each(self.waiting(i as usize));
+        }
     }
 
     pub(super) fn for_each_as_it_came(&self, mut each: impl FnMut(Waiting<'_>)) {
-        (0..self.entries.len()).for_each(|i| each(self.waiting(i)));
+        for i in 0..self.entries.len() {
+            each(self.waiting(i));
+        }
     }
 
     /// Appends the log in canonical order, with slots and partitions renumbered.

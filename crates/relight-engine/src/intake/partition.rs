@@ -124,9 +124,9 @@ impl Partition {
 
 fn newest(record: &Record) -> Option<Timestamp> {
     let points = record.points.iter().map(|p| p.at);
-    let advances = record.controls.iter().filter_map(|c| match c {
-        ControlRecord::Advance { to } => Some(*to),
-        ControlRecord::Outcome { at, .. } | ControlRecord::Command { at, .. } => Some(*at),
+    let advances = record.controls.iter().map(|c| match c {
+        ControlRecord::Advance { to } => *to,
+        ControlRecord::Outcome { at, .. } | ControlRecord::Command { at, .. } => *at,
     });
     points.chain(record.events.iter().map(|e| e.at)).chain(advances).max()
 }

@@ -80,7 +80,7 @@ impl Pipeline {
         let partitions = manifest.partitions.into_iter().map(partition).collect();
         self.intake.load(partitions, &mut reader)?;
         reader.finish()?;
-        image::load(&self.settings, self.intake.directory_mut(), snapshot.images, &mut self.shards)?;
+        image::load(&self.settings, self.intake.directory_mut(), &snapshot.images, &mut self.shards)?;
         self.generation = manifest.generation;
         self.last_turn = manifest.turn;
         self.silence_due = if self.judges_silence() { self.poll_silence()? } else { None };
@@ -92,7 +92,9 @@ impl Pipeline {
     fn resume_outbox(&mut self) -> Result<(), RuntimeError> {
         let Some(applied) = self.control.applied_through() else { return Ok(()) };
         let unfinished: Vec<_> = self.control.unfinished().map(|(action, _)| action.id.clone()).collect();
-        unfinished.into_iter().for_each(|id| self.responders.resume(id, applied.control));
+        for id in unfinished {
+            self.responders.resume(id, applied.control);
+        }
         self.answer(Vec::new(), applied.control)
     }
 }
