@@ -116,6 +116,7 @@ impl Context {
     }
 
     fn is_record(&mut self, sample: Sample) -> bool {
+        let patience = record_patience(sample.cadence_secs);
         let Sample { n, value, clipped, week_distance, .. } = sample;
         let residual = difference(clipped, self.slow) as f32;
         let margin = (1.0 + (self.records - FREE_RECORDS).max(0.0)).powi(2);
@@ -123,10 +124,10 @@ impl Context {
         let beyond = difference(value, self.high).max(difference(self.low, value));
         let residual_width = self.residual_high - self.residual_low;
         let residual_beyond = (residual - self.residual_high).max(self.residual_low - residual);
-        let is_record = n >= WARM
+        let is_record = n >= WARM * patience
             && (width > 0.0 && beyond > f64::from(margin) * VALUE_MARGIN * width
                 || residual_width > 0.0 && residual_beyond > margin * RESIDUAL_MARGIN * residual_width)
-            || n >= LONG_WARM
+            || n >= LONG_WARM * patience
                 && self.week_far > 0.0
                 && week_distance - self.week_far > margin * WEEK_MARGIN * self.week_far;
         self.records *= 1.0 - 1.0 / MEMORY;
@@ -168,6 +169,13 @@ impl Context {
         let ratio = ((self.fast_spread + floor) / (self.slow_spread + floor)).ln().abs() + 1e-3;
         excess(&mut self.spread_return, n, ratio.ln(), how)
     }
+}
+
+/// By how much the warm-up of records is longer than at 300 s a row. The nth value of pure noise is a
+/// record with a chance of 2 / n, so at fast cadences a hundred values would let a fleet of quiet rows
+/// break a record each within the hour; up to thirty times as many are awaited, about eight hours.
+fn record_patience(cadence_secs: f32) -> u32 {
+    (BUDGET_CADENCE_SECS / cadence_secs.max(1.0)).clamp(1.0, 30.0) as u32
 }
 
 fn budget_share(cadence_secs: f32) -> f32 {
