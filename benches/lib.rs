@@ -15,8 +15,8 @@ use relight_engine::intake::{Intake, Routed};
 use relight_testkit::rng::Rng;
 use relight_testkit::rules;
 
-/// Length of a bin: an hour, so that a run of 168 bins fills every weekly slot.
-pub const INTERVAL: Span = Span::from_secs(3_600);
+/// Length of a bin.
+pub const INTERVAL: Span = Span::from_secs(10);
 /// Points in a record, as an exporter's request has them.
 pub const POINTS_PER_RECORD: usize = 1_000;
 const START: Timestamp = Timestamp::from_secs(1_767_225_600);
@@ -27,11 +27,8 @@ const START: Timestamp = Timestamp::from_secs(1_767_225_600);
 ///
 /// If a detector is not registered.
 pub fn settings(detectors: &[&str]) -> Settings {
-    let signals = vec![SignalSpec {
-        name: "every_series".to_owned(),
-        kind: SignalKind::EverySeries,
-        by: By::All,
-    }];
+    let signals =
+        vec![SignalSpec { name: "every_series".to_owned(), kind: SignalKind::EverySeries, by: By::All }];
     let detector = |kind: &&str| {
         let policy = Policy::default();
         rules::detector(kind, kind, &serde_json::json!({}), &policy, (0, &signals[0]), INTERVAL)
@@ -76,12 +73,11 @@ pub fn scrape(series: std::ops::Range<usize>) -> Vec<Record> {
         .collect()
 }
 
-/// Moves a scrape to bin `bin`: new times, offsets and values.
-pub fn refresh(records: &mut [Record], bin: usize, rng: &mut Rng) {
-    let at = START.plus(INTERVAL.times(bin as i64)).plus(Span::from_secs(7));
-    let count = records.len();
-    for (i, record) in records.iter_mut().enumerate() {
-        record.offset = (bin * count + i) as u64;
+/// Moves a scrape to `after` the start: new times and values.
+pub fn refresh(records: &mut [Record], after: Span, rng: &mut Rng) {
+    let at = START.plus(after).plus(Span::from_secs(7));
+    for record in records {
+        record.received = Some(at);
         for point in &mut record.points {
             point.at = at;
             point.value = 100.0 + 10.0 * rng.unit();
@@ -123,18 +119,24 @@ impl Engine {
             record.offset = self.next_offset;
             self.next_offset += 1;
             self.intake.handle(self.partition, record, &mut self.routed);
-            for series in self.routed.series.drain(..) {
-                self.fold.add_series(&series);
+            let full = self.routed.points.len() >= 4 * POINTS_PER_RECORD;
+            if full || self.intake.next_bin(None).is_some() {
+                self.flush();
+                findings += self.step();
             }
-            for row in self.routed.rows.drain(..) {
-                self.detect.add_row(&row);
-            }
-            for point in self.routed.points.drain(..) {
-                self.fold.push(&point, &[]);
-            }
-            findings += self.step();
         }
         findings
+    }
+
+    fn flush(&mut self) {
+        for series in self.routed.series.drain(..) {
+            self.fold.add_series(&series);
+        }
+        for row in self.routed.rows.drain(..) {
+            self.detect.add_row(&row);
+        }
+        self.fold.push(&self.routed.points, &self.routed.histograms);
+        self.routed.points.clear();
     }
 
     fn step(&mut self) -> usize {

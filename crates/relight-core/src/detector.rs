@@ -33,6 +33,7 @@ impl Band {
     pub const UNKNOWN: Self = Self { expected: f64::NAN, lower: f64::NEG_INFINITY, upper: f64::INFINITY };
 
     /// Whether a value lies inside, bounds included.
+    #[inline]
     pub fn holds(&self, value: f64) -> bool {
         self.lower <= value && value <= self.upper
     }
@@ -52,11 +53,13 @@ impl Reading {
     pub const UNKNOWN: Self = Self { score: 0.0, band: Band::UNKNOWN };
 
     /// A reading; a NaN score counts as 0, so that a detector's arithmetic cannot poison a rule.
+    #[inline]
     pub fn new(score: f64, band: Band) -> Self {
         Self { score: if score.is_nan() { 0.0 } else { score.max(0.0) }, band }
     }
 
     /// Whether the score is above 1.0.
+    #[inline]
     pub fn is_anomalous(&self) -> bool {
         self.score > 1.0
     }
@@ -123,6 +126,7 @@ impl Policy {
     /// Narrows a reading to what the user cares about: one side only, and never a deviation that is
     /// too small. The band widens with it, so that chart and score agree.
     #[must_use]
+    #[inline]
     pub fn mask(&self, value: f64, reading: Reading) -> Reading {
         let Band { expected, mut lower, mut upper } = reading.band;
         if expected.is_finite() {
@@ -141,6 +145,7 @@ impl Policy {
         self.one_sided(reading.score, expected, lower, upper)
     }
 
+    #[inline]
     fn one_sided(&self, score: f64, expected: f64, lower: f64, upper: f64) -> Reading {
         let lower = if self.direction == Direction::Above { f64::NEG_INFINITY } else { lower };
         let upper = if self.direction == Direction::Below { f64::INFINITY } else { upper };
@@ -251,6 +256,7 @@ pub struct Readings {
 
 impl Readings {
     /// Takes note of one verdict.
+    #[inline]
     pub fn push(&mut self, row: RowReading) {
         if row.reading.is_anomalous() || row.relearned {
             self.findings.push(row);

@@ -21,6 +21,7 @@ impl Timestamp {
     pub const MAX: Self = Self(i64::MAX);
 
     /// From nanoseconds since the epoch.
+    #[inline]
     pub const fn from_ns(ns: i64) -> Self {
         Self(ns)
     }
@@ -31,16 +32,19 @@ impl Timestamp {
     }
 
     /// Nanoseconds since the epoch.
+    #[inline]
     pub const fn ns(self) -> i64 {
         self.0
     }
 
     /// Whole seconds since the epoch, rounded down.
+    #[inline]
     pub const fn secs(self) -> i64 {
         self.0.div_euclid(NS_PER_SECOND)
     }
 
     /// Seconds since the epoch as a float; exact to about 0.2 us.
+    #[inline]
     pub fn secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
@@ -52,6 +56,7 @@ impl Timestamp {
     }
 
     /// Whether this is a time rather than [`Timestamp::MIN`] or [`Timestamp::MAX`].
+    #[inline]
     pub const fn is_known(self) -> bool {
         self.0 != i64::MIN && self.0 != i64::MAX
     }
@@ -69,6 +74,7 @@ impl Timestamp {
     }
 
     /// The span from `earlier` to `self`, saturating; negative if `earlier` is later.
+    #[inline]
     pub const fn since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }
@@ -134,6 +140,7 @@ impl Span {
     pub const ZERO: Self = Self(0);
 
     /// From nanoseconds.
+    #[inline]
     pub const fn from_ns(ns: i64) -> Self {
         Self(ns)
     }
@@ -144,11 +151,13 @@ impl Span {
     }
 
     /// Nanoseconds.
+    #[inline]
     pub const fn ns(self) -> i64 {
         self.0
     }
 
     /// Seconds as a float.
+    #[inline]
     pub fn secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }

@@ -64,11 +64,13 @@ pub struct Closing<'a> {
 /// The second of the four parts, for some of the series key groups.
 pub struct Fold {
     groups: Vec<SeriesGroup>,
+    /// Points of a batch by group; kept for its memory.
+    order: Vec<u32>,
 }
 
 impl Default for Fold {
     fn default() -> Self {
-        Self { groups: (0..KEY_GROUPS).map(|_| SeriesGroup::default()).collect() }
+        Self { groups: (0..KEY_GROUPS).map(|_| SeriesGroup::default()).collect(), order: Vec::new() }
     }
 }
 
@@ -78,10 +80,29 @@ impl Fold {
         self.groups[series.at.group.ix()].add(series);
     }
 
-    /// A point of an open bin. `histograms` is where the point's histogram lies, if it has one.
-    pub fn push(&mut self, point: &RoutedPoint, histograms: &[Histogram]) {
-        let histogram = point.kind.is_histogram().then(|| histograms.get(point.value as usize)).flatten();
-        self.groups[point.series.group.ix()].push(point, histogram);
+    /// Points of open bins, in the order they came. `histograms` is where theirs lie.
+    // Neighbours in a scrape belong to different groups, and a group's log is a cache line of its own:
+    // sorted by group first, a batch writes to each log once, whole lines at a time.
+    pub fn push(&mut self, points: &[RoutedPoint], histograms: &[Histogram]) {
+        let mut starts = [0_u32; KEY_GROUPS + 1];
+        for point in points {
+            starts[point.series.group.ix() + 1] += 1;
+        }
+        for group in 0..KEY_GROUPS {
+            starts[group + 1] += starts[group];
+        }
+        let mut next = starts;
+        self.order.clear();
+        self.order.resize(points.len(), 0);
+        for (i, point) in points.iter().enumerate() {
+            let place = &mut next[point.series.group.ix()];
+            self.order[*place as usize] = i as u32;
+            *place += 1;
+        }
+        for (group, range) in self.groups.iter_mut().zip(starts.windows(2)) {
+            let of_group = &self.order[range[0] as usize..range[1] as usize];
+            group.push(of_group.iter().map(|i| &points[*i as usize]), histograms);
+        }
     }
 
     /// Folds a bin of one key group; contributions are appended to `out`.

@@ -68,6 +68,22 @@ impl Routed {
     pub fn is_empty(&self) -> bool {
         self.points.is_empty() && self.series.is_empty() && self.rows.is_empty() && self.controls.is_empty()
     }
+
+    /// Moves everything of `more` behind what is here.
+    pub fn append(&mut self, more: &mut Self) {
+        let base = self.histograms.len() as f64;
+        self.histograms.append(&mut more.histograms);
+        let moved = more.points.drain(..).map(|mut point| {
+            if point.kind.is_histogram() {
+                point.value += base;
+            }
+            point
+        });
+        self.points.extend(moved);
+        self.series.append(&mut more.series);
+        self.rows.append(&mut more.rows);
+        self.controls.append(&mut more.controls);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -113,6 +129,8 @@ pub struct Intake {
     directory: Directory,
     counters: Counters,
     open: BTreeMap<Timestamp, OpenBin>,
+    /// The bin that the last point fell into, while it is open: nearly always also the next one's.
+    newest: Option<(Timestamp, Timestamp)>,
     /// End of the last bin that was closed.
     closed_through: Timestamp,
 }
@@ -128,6 +146,7 @@ impl Intake {
             directory: Directory::new(settings),
             counters: Counters::default(),
             open: BTreeMap::new(),
+            newest: None,
             closed_through: Timestamp::MIN,
         }
     }
@@ -305,6 +324,12 @@ impl Intake {
     }
 
     fn open_bin(&mut self, at: Timestamp, offset: u64) -> Timestamp {
+        if let Some((start, end)) = self.newest
+            && start <= at
+            && at < end
+        {
+            return start;
+        }
         let bin = match self.binning {
             Binning::Interval(interval) => at.bin_start(interval),
             Binning::Sample => {
@@ -318,6 +343,9 @@ impl Intake {
         };
         let shown = if self.binning == Binning::Sample { at } else { bin };
         self.open.entry(bin).or_insert_with(|| OpenBin { at: shown, offset, events: Vec::new() });
+        if let Binning::Interval(interval) = self.binning {
+            self.newest = Some((bin, bin.plus(interval)));
+        }
         bin
     }
 
@@ -374,6 +402,7 @@ impl Intake {
     /// are appended to `rows`.
     pub fn close(&mut self, bin: Timestamp, rows: &mut Vec<NewRow>) -> ReadyBin {
         let end = self.end_of(bin);
+        self.newest = self.newest.filter(|(newest, _)| *newest != bin);
         let open = self.open.remove(&bin).unwrap_or(OpenBin { at: bin, offset: 0, events: Vec::new() });
         let ranks = self.ranks();
         let mut events = open.events;

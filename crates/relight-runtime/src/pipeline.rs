@@ -82,6 +82,8 @@ pub struct Pipeline {
     last_turn: Option<Timestamp>,
     totals: Totals,
     silence_due: Option<Timestamp>,
+    /// Some detector judges silence, so turns may be due without data.
+    judges_silence: bool,
 }
 
 impl Pipeline {
@@ -154,12 +156,8 @@ impl Pipeline {
     fn step(&mut self, ready: &ReadyBin, want_all: bool) -> Result<Verdicts, RuntimeError> {
         let ranks = self.intake.ranks();
         let verdicts = self.shards.step(ready.bin, ready.at, ranks, ready.event_rows.clone(), want_all)?;
-        self.silence_due = if self.judges_silence() { self.poll_silence()? } else { None };
+        self.silence_due = if self.judges_silence { self.poll_silence()? } else { None };
         Ok(verdicts)
-    }
-
-    fn judges_silence(&self) -> bool {
-        self.settings.detectors.iter().any(|d| d.source.bank().patience().is_some())
     }
 
     fn poll_silence(&mut self) -> Result<Option<Timestamp>, RuntimeError> {
@@ -186,7 +184,6 @@ impl Pipeline {
         findings
     }
 
-
     fn judge(&mut self, ready: &ReadyBin, findings: &[Finding]) -> Result<(), RuntimeError> {
         let mut views = Vec::new();
         for query in self.control.queries(findings) {
@@ -200,11 +197,7 @@ impl Pipeline {
         self.answer(effects, ready.end)
     }
 
-    fn view(
-        &mut self,
-        query: &GroupQuery,
-        at: Timestamp,
-    ) -> Result<Vec<DetectorView>, RuntimeError> {
+    fn view(&mut self, query: &GroupQuery, at: Timestamp) -> Result<Vec<DetectorView>, RuntimeError> {
         let none = || {
             vec![
                 DetectorView { stale: true, ..Default::default() };
@@ -216,10 +209,7 @@ impl Pipeline {
         };
         let mut sum = none();
         let rule = query.rule;
-        for views in self
-            .shards
-            .each(|_| move |shard: &mut Shard| shard.detect.views(rule, group, at))?
-        {
+        for views in self.shards.each(|_| move |shard: &mut Shard| shard.detect.views(rule, group, at))? {
             for (mine, theirs) in sum.iter_mut().zip(views) {
                 *mine = mine.merge(theirs);
             }

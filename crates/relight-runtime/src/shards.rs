@@ -20,8 +20,9 @@ use crate::error::RuntimeError;
 
 /// Jobs that may wait for one thread: enough to keep it busy while the next batch is decoded.
 const QUEUE: usize = 4;
-/// Points that are gathered before a thread is told about them.
-const BATCH: usize = 2_048;
+/// Points that are gathered before a shard is handed them: enough to write to each group's log a few
+/// cache lines at a time, few enough to lie in a core's own cache (64 bytes each).
+const BATCH: usize = 4_096;
 
 /// What one thread owns.
 pub(crate) struct Shard {
@@ -97,9 +98,9 @@ impl Shards {
 
     /// Takes what intake handed on and leaves `routed` empty.
     pub(crate) fn route(&mut self, routed: &mut Routed) -> Result<(), RuntimeError> {
-        if let Hands::Inline(shard) = &mut self.hands {
-            shard.take(routed);
-            return Ok(());
+        if self.len() == 1 {
+            self.waiting[0].append(routed);
+            return if self.waiting[0].points.len() >= BATCH { self.flush() } else { Ok(()) };
         }
         for series in routed.series.drain(..) {
             self.waiting[self.owner[series.at.group.ix()] as usize].series.push(series);
@@ -121,7 +122,13 @@ impl Shards {
     }
 
     fn flush(&mut self) -> Result<(), RuntimeError> {
-        let Hands::Threads(workers) = &self.hands else { return Ok(()) };
+        let workers = match &mut self.hands {
+            Hands::Inline(shard) => {
+                shard.take(&mut self.waiting[0]);
+                return Ok(());
+            }
+            Hands::Threads(workers) => workers,
+        };
         for (worker, waiting) in workers.iter().zip(&mut self.waiting) {
             if !waiting.is_empty() {
                 let mut batch = std::mem::take(waiting);
@@ -223,9 +230,8 @@ impl Shard {
     fn take(&mut self, routed: &mut Routed) {
         routed.series.drain(..).for_each(|series| self.fold.add_series(&series));
         routed.rows.drain(..).for_each(|row| self.detect.add_row(&row));
-        for point in routed.points.drain(..) {
-            self.fold.push(&point, &routed.histograms);
-        }
+        self.fold.push(&routed.points, &routed.histograms);
+        routed.points.clear();
         routed.histograms.clear();
     }
 

@@ -9,9 +9,38 @@ use relight_store::{
     StoreError,
 };
 
-/// How many operations are left before the crash; shared by both stores of an engine.
+/// A step of the commit order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitStep {
+    /// The ledger's transaction.
+    Ledger,
+    /// One image.
+    Image,
+    /// The manifest.
+    Manifest,
+    /// The generation before the last goes.
+    Prune,
+}
+
+impl CommitStep {
+    /// All steps, in their order.
+    pub const ALL: [Self; 4] = [Self::Ledger, Self::Image, Self::Manifest, Self::Prune];
+}
+
+/// Where the crash will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    /// At which step.
+    pub step: CommitStep,
+    /// So many such steps go through before.
+    pub spared: u64,
+    /// After the step took effect, or before.
+    pub after: bool,
+}
+
+/// Burns down to a crash; shared by both stores of an engine.
 #[derive(Debug, Clone, Default)]
-pub struct Fuse(Arc<Mutex<Option<u64>>>);
+pub struct Fuse(Arc<Mutex<Option<Crash>>>);
 
 /// Whether an operation goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +51,9 @@ enum Fate {
 }
 
 impl Fuse {
-    /// Burns down after `operations` store operations; even numbers crash before the operation took
-    /// effect, odd ones after it.
-    pub fn light(&self, operations: u64) {
-        *self.0.lock().expect("no holder panics") = Some(operations);
+    /// Lights it, unless it burns already.
+    pub fn light(&self, crash: Crash) {
+        self.0.lock().expect("no holder panics").get_or_insert(crash);
     }
 
     /// Puts it out.
@@ -33,19 +61,16 @@ impl Fuse {
         *self.0.lock().expect("no holder panics") = None;
     }
 
-    fn burn(&self) -> Fate {
-        let mut left = self.0.lock().expect("no holder panics");
-        match *left {
-            None => Fate::Done,
-            Some(0) => Fate::LostBefore,
-            Some(1) => {
-                *left = Some(0);
-                Fate::LostAfter
-            }
-            Some(n) => {
-                *left = Some(n - 2);
+    fn burn(&self, step: CommitStep) -> Fate {
+        let mut fuse = self.0.lock().expect("no holder panics");
+        match &mut *fuse {
+            Some(crash) if crash.step == step && crash.spared > 0 => {
+                crash.spared -= 1;
                 Fate::Done
             }
+            Some(crash) if crash.step == step && crash.after => Fate::LostAfter,
+            Some(crash) if crash.step == step => Fate::LostBefore,
+            _ => Fate::Done,
         }
     }
 }
@@ -54,8 +79,12 @@ fn crash() -> StoreError {
     StoreError::Backend { doing: "go on", why: "the simulated process was killed".to_owned() }
 }
 
-fn through<T>(fuse: &Fuse, operation: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    match fuse.burn() {
+fn through<T>(
+    fuse: &Fuse,
+    step: CommitStep,
+    operation: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match fuse.burn(step) {
         Fate::LostBefore => Err(crash()),
         Fate::Done => operation(),
         Fate::LostAfter => {
@@ -86,17 +115,17 @@ impl Baselines for FaultyBaselines {
         payload: &[u8],
     ) -> Result<ImageRef, StoreError> {
         let Self { inner, fuse } = self;
-        through(fuse, || inner.put_image(generation, kind, group, payload))
+        through(fuse, CommitStep::Image, || inner.put_image(generation, kind, group, payload))
     }
 
     fn commit(&mut self, manifest: &Manifest) -> Result<(), StoreError> {
         let Self { inner, fuse } = self;
-        through(fuse, || inner.commit(manifest))
+        through(fuse, CommitStep::Manifest, || inner.commit(manifest))
     }
 
     fn prune(&mut self, keep_from: u64) -> Result<(), StoreError> {
         let Self { inner, fuse } = self;
-        through(fuse, || inner.prune(keep_from))
+        through(fuse, CommitStep::Prune, || inner.prune(keep_from))
     }
 
     fn reject(&mut self, generation: u64, why: &str) -> Result<Loaded, StoreError> {
@@ -127,7 +156,7 @@ impl Ledger for FaultyLedger {
 
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError> {
         let Self { inner, fuse } = self;
-        through(fuse, || inner.commit(writes))
+        through(fuse, CommitStep::Ledger, || inner.commit(writes))
     }
 
     fn quarantine(&mut self, why: &str) -> Result<LedgerHealth, StoreError> {

@@ -11,7 +11,7 @@ use relight_core::rule::{Finding, Settings};
 use relight_runtime::{Commit, Pipeline, Responders, RuntimeError, Stores, Totals, Turn, Watch};
 use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
 
-use crate::faulty::{FaultyBaselines, FaultyLedger, Fuse};
+use crate::faulty::{CommitStep, Crash, FaultyBaselines, FaultyLedger, Fuse};
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -237,9 +237,11 @@ impl Sim {
             engine.snapshot()?;
         }
         if self.crash_every > 0 && rng.one_in(self.crash_every) {
-            // Somewhere among the operations to come: in a turn's commit, between two images, at the
-            // manifest, or while the old generation is dropped.
-            fuse.light(rng.below(120));
+            // Before or after any step to come: a turn's commit, an image, the manifest, or while the
+            // old generation is dropped.
+            let step = CommitStep::ALL[rng.below(4) as usize];
+            let spared = if step == CommitStep::Image { rng.below(150) } else { rng.below(2) };
+            fuse.light(Crash { step, spared, after: rng.one_in(2) });
         }
         Ok(())
     }

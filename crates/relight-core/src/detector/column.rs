@@ -33,6 +33,7 @@ pub struct Decision {
 
 impl Guard {
     /// Whether the row has seen enough to speak.
+    #[inline]
     pub fn is_warm(&self, warm_up: u32) -> bool {
         u32::from(self.seen) >= warm_up
     }
@@ -43,6 +44,7 @@ impl Guard {
     }
 
     /// Judges whether a value with this score may be learned. Event time only.
+    #[inline]
     pub fn decide(&mut self, policy: &Policy, at: Timestamp, anomalous: bool) -> Decision {
         self.seen = self.seen.saturating_add(1);
         let now = u32::try_from(at.secs().max(0)).unwrap_or(u32::MAX - 1);
@@ -81,6 +83,7 @@ pub struct Column<D: Detector> {
 }
 
 impl<D: Detector> Column<D> {
+    #[inline]
     fn judge_row(&mut self, row: usize, at: Timestamp, value: f64) -> RowReading {
         let state = &mut self.states[row];
         let guard = &mut self.guards[row];

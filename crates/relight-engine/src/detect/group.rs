@@ -141,7 +141,7 @@ impl RowGroup {
             let cadence = &mut self.cadence[row];
             if self.last[row].is_known() {
                 let gap = at.since(self.last[row]).secs_f64() as f32;
-                if gap > 0.0 {
+                if gap > 0.0 && gap != *cadence {
                     *cadence = if *cadence <= 0.0 {
                         gap
                     } else {

@@ -21,7 +21,8 @@ pub(super) struct SeriesGroup {
     feeds: Vec<Feed>,
     /// Running totals of histogram series.
     totals: BTreeMap<u32, Histogram>,
-    open: BTreeMap<Timestamp, Log>,
+    /// By bin, ascending. Seldom more than two, so the last is nearly always the one.
+    open: Vec<(Timestamp, Log)>,
     /// Series folded early, in bins that are still open.
     early: BTreeMap<(Timestamp, u32), Tally>,
     spare: Log,
@@ -35,18 +36,39 @@ impl SeriesGroup {
         self.ends.push(self.feeds.len() as u32);
     }
 
-    pub(super) fn push(&mut self, point: &RoutedPoint, histogram: Option<&Histogram>) {
-        let log = self.open.entry(point.bin).or_insert_with(|| std::mem::take(&mut self.spare));
-        log.push(point, histogram);
-        if log.may_overflow() {
-            self.fold_early(point.bin);
+    pub(super) fn push<'a>(
+        &mut self,
+        points: impl Iterator<Item = &'a RoutedPoint>,
+        histograms: &[Histogram],
+    ) {
+        let mut points = points.peekable();
+        while let Some(bin) = points.peek().map(|point| point.bin) {
+            let log = self.log(bin);
+            while let Some(point) = points.next_if(|point| point.bin == bin) {
+                let histogram = point.kind.is_histogram().then(|| histograms.get(point.value as usize));
+                log.push(point, histogram.flatten());
+            }
+            if log.may_overflow() {
+                self.fold_early(bin);
+            }
         }
+    }
+
+    fn log(&mut self, bin: Timestamp) -> &mut Log {
+        let at = match self.open.last() {
+            Some((newest, _)) if *newest == bin => self.open.len() - 1,
+            _ => self.open.binary_search_by_key(&bin, |(bin, _)| *bin).unwrap_or_else(|at| {
+                self.open.insert(at, (bin, std::mem::take(&mut self.spare)));
+                at
+            }),
+        };
+        &mut self.open[at].1
     }
 
     // The one exception to determinism, and counted as such: without it one series could fill memory.
     fn fold_early(&mut self, bin: Timestamp) {
         let slots = self.last.len();
-        let over = self.open.get_mut(&bin).expect("the caller has just filled it").overflow(slots);
+        let over = self.log(bin).overflow(slots);
         self.counters.refuse(Reason::FoldedEarly, over.len() as u64);
         over.for_each_as_it_came(|point| {
             let slot = point.entry.slot();
@@ -56,7 +78,43 @@ impl SeriesGroup {
     }
 
     pub(super) fn close(&mut self, closing: &Closing<'_>, out: &mut Partials) {
-        let Some(mut log) = self.open.remove(&closing.bin) else { return };
+        let Ok(at) = self.open.binary_search_by_key(&closing.bin, |(bin, _)| *bin) else { return };
+        let (_, mut log) = self.open.remove(at);
+        if self.early.is_empty() && log.is_one_each() {
+            self.close_one_each(&log, closing, out);
+        } else {
+            self.close_sorted(&log, closing, out);
+        }
+        log.clear();
+        self.spare = log;
+    }
+
+    /// A bin whose series came once each: what a steady scrape leaves.
+    fn close_one_each(&mut self, log: &Log, closing: &Closing<'_>, out: &mut Partials) {
+        let mut tally = Tally::default();
+        for (i, entry) in log.entries().iter().enumerate() {
+            let slot = entry.slot();
+            let last = &mut self.last[slot as usize];
+            if entry.kind() == Kind::Gauge {
+                *last = Last { kind: Kind::Gauge, at: entry.at, total: entry.value };
+                emit_gauge(feeds_of(&self.feeds, &self.ends, slot), entry.value, out);
+                continue;
+            }
+            tally.clear();
+            take(
+                &mut self.last,
+                &mut self.totals,
+                &mut self.counters,
+                &mut tally,
+                log.waiting(i),
+                closing.interval,
+            );
+            let kind = self.last[slot as usize].kind;
+            emit(feeds_of(&self.feeds, &self.ends, slot), kind, &tally, closing.interval, out);
+        }
+    }
+
+    fn close_sorted(&mut self, log: &Log, closing: &Closing<'_>, out: &mut Partials) {
         let mut current: Option<(u32, Tally)> = None;
         let mut early = std::mem::take(&mut self.early);
         let Self { last, totals, counters, feeds, ends, .. } = self;
@@ -85,8 +143,6 @@ impl SeriesGroup {
             emit(feeds_of(feeds, ends, slot), last[slot as usize].kind, &tally, closing.interval, out);
         }
         self.early = later;
-        log.clear();
-        self.spare = log;
     }
 
     pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
@@ -132,7 +188,7 @@ impl SeriesGroup {
         }
         for _ in 0..reader.len(12, "open bins")? {
             let bin = Timestamp::decode(reader)?;
-            self.open.insert(bin, Log::load(self.last.len(), reader)?);
+            self.open.push((bin, Log::load(self.last.len(), reader)?));
         }
         for _ in 0..reader.len(12, "early series")? {
             let (bin, slot) = (Timestamp::decode(reader)?, u32::decode(reader)?);
@@ -145,7 +201,8 @@ impl SeriesGroup {
     }
 
     pub(super) fn state_bytes(&self) -> usize {
-        let logs: usize = self.open.values().chain([&self.spare]).map(Log::state_bytes).sum();
+        let logs: usize =
+            self.open.iter().map(|(_, log)| log).chain([&self.spare]).map(Log::state_bytes).sum();
         self.last.capacity() * size_of::<Last>()
             + self.ends.capacity() * 4
             + self.feeds.capacity() * size_of::<Feed>()
@@ -183,6 +240,11 @@ fn take(
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
     }
+}
+
+fn emit_gauge(feeds: &[Feed], value: f64, out: &mut Partials) {
+    let shown = feeds.iter().filter(|feed| matches!(feed.channel, Channel::Every | Channel::Value));
+    out.scalars.extend(shown.map(|feed| Partial { row: feed.row, channel: feed.channel, value }));
 }
 
 fn emit(feeds: &[Feed], kind: Kind, tally: &Tally, interval: Span, out: &mut Partials) {

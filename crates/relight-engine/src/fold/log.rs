@@ -61,25 +61,15 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn push(&mut self, point: &RoutedPoint, histogram: Option<&Histogram>) {
-        let mut value = point.value;
-        if let Some(histogram) = histogram {
-            value = self.histograms.len() as f64;
-            self.histograms.push(histogram.clone());
-        }
-        if point.start.is_known() && self.starts.is_empty() {
-            self.starts.resize(self.entries.len(), Timestamp::MIN);
-        }
-        if !self.starts.is_empty() || point.start.is_known() {
-            self.starts.push(point.start);
-        }
-        self.entries.push(Entry {
+        let entry = Entry {
             at: point.at,
-            value,
+            value: point.value,
             offset: point.offset,
             slot_and_kind: point.series.slot | (point.kind as u32) << KIND_SHIFT,
             index: u16::try_from(point.index).unwrap_or(u16::MAX),
             partition: point.partition,
-        });
+        };
+        self.push_waiting(Waiting { entry, start: point.start, histogram });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,22 +99,33 @@ impl Log {
         over
     }
 
+    #[inline]
     fn push_waiting(&mut self, w: Waiting<'_>) {
         let mut entry = w.entry;
+        if w.start.is_known() || !self.starts.is_empty() {
+            // The first start that somebody tells makes the column; before it nobody pays for one.
+            self.starts.resize(self.entries.len(), Timestamp::MIN);
+            self.starts.push(w.start);
+        }
         if let Some(histogram) = w.histogram {
             entry.value = self.histograms.len() as f64;
             self.histograms.push(histogram.clone());
         }
-        if w.start.is_known() && self.starts.is_empty() {
-            self.starts.resize(self.entries.len(), Timestamp::MIN);
-        }
-        if !self.starts.is_empty() || w.start.is_known() {
-            self.starts.push(w.start);
-        }
         self.entries.push(entry);
     }
 
-    fn waiting(&self, i: usize) -> Waiting<'_> {
+    /// Whether every series has one point, in order of slots: nothing to sort and nothing to compare.
+    pub(super) fn is_one_each(&self) -> bool {
+        self.entries.windows(2).all(|w| w[0].slot() < w[1].slot())
+    }
+
+    /// The points as they came.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    #[inline]
+    pub(super) fn waiting(&self, i: usize) -> Waiting<'_> {
         let entry = self.entries[i];
         let histogram =
             entry.kind().is_histogram().then(|| self.histograms.get(entry.value as usize)).flatten();
@@ -133,10 +134,6 @@ impl Log {
 
     /// Calls `each` with every point: by series, and within one by (time, partition, offset).
     pub(super) fn for_each_sorted(&self, ranks: &[u16], mut each: impl FnMut(Waiting<'_>)) {
-        if self.entries.windows(2).all(|w| w[0].slot() < w[1].slot()) {
-            self.for_each_as_it_came(each);
-            return;
-        }
         let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
         order.sort_by_key(|i| self.entries[*i as usize].order(ranks));
         for i in order {

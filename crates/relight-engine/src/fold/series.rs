@@ -50,6 +50,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Ready for the next series.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Mean of the points in the bin.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.n > 0).then(|| self.sum / f64::from(self.n))

@@ -34,6 +34,7 @@ impl Pipeline {
     ) -> Result<Self, RuntimeError> {
         let snapshot = load_baselines(&mut stores, notices)?;
         let ledger = load_ledger(&mut stores, snapshot.as_ref(), notices)?;
+        let judges_silence = settings.detectors.iter().any(|d| d.source.bank().patience().is_some());
         let mut pipeline = Self {
             intake: Intake::new(&settings),
             shards: Shards::new(&settings, threads),
@@ -48,6 +49,7 @@ impl Pipeline {
             last_turn: None,
             totals: Totals::default(),
             silence_due: None,
+            judges_silence,
         };
         if let Some(snapshot) = snapshot {
             pipeline.restore(snapshot, notices)?;
@@ -83,7 +85,7 @@ impl Pipeline {
         image::load(&self.settings, self.intake.directory_mut(), &snapshot.images, &mut self.shards)?;
         self.generation = manifest.generation;
         self.last_turn = manifest.turn;
-        self.silence_due = if self.judges_silence() { self.poll_silence()? } else { None };
+        self.silence_due = if self.judges_silence { self.poll_silence()? } else { None };
         Ok(())
     }
 
