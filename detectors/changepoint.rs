@@ -25,7 +25,7 @@ const TOP: f64 = 1.5;
 /// Parameters of `changepoint`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     /// The smallest lasting shift worth telling, in robust standard deviations.
     min_shift: f64,
     /// Evidence that is needed, in sigmas beyond half of `min_shift`, summed over values.
@@ -41,7 +41,7 @@ impl Default for Config {
 }
 
 /// The detector.
-pub(crate) struct Changepoint {
+pub struct Changepoint {
     slack: f64,
     threshold: f64,
     forgetting: Forgetting,
@@ -57,7 +57,7 @@ codec_struct!(Run { sum, began });
 
 /// What it remembers of a row.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ChangeState {
+pub struct ChangeState {
     level: f64,
     sigma: f32,
     up: Run,

@@ -24,7 +24,7 @@ const INFLUENCE: f64 = 3.0;
 /// Parameters of `ewma`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     /// How long until a value counts half.
     half_life: Span,
     /// Half width of the band, in robust standard deviations.
@@ -38,14 +38,14 @@ impl Default for Config {
 }
 
 /// The detector.
-pub(crate) struct Ewma {
+pub struct Ewma {
     forgetting: Forgetting,
     threshold: f64,
 }
 
 /// What it remembers of a row.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct EwmaState {
+pub struct EwmaState {
     level: f64,
     sigma: f32,
     seen: u32,

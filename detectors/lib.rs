@@ -29,7 +29,9 @@ mod registry;
 
 use relight_core::detector::DetectorSpec;
 
+pub use changepoint::Changepoint;
 pub use emission::Emission;
+pub use ewma::Ewma;
 
 /// Every detector, by name.
 pub const ALL: &[DetectorSpec] =

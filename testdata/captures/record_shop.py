@@ -208,7 +208,7 @@ def timeline(shop, stream):
         (5, deploy("v2")),
         (10, begin("bad-deploy", shop_labels, deploy("v3"))),
         (13, end("bad-deploy", deploy("v2", rollback="true"))),
-        (17, begin("slow-dependency", {"service": "payments"}, lambda: shop.slow_down("payments-1", SLOW_MS))),
+        (17, begin("slow-dependency", {}, lambda: shop.slow_down("payments-1", SLOW_MS))),
         (19.5, end("slow-dependency", lambda: shop.slow_down("payments-1", 0))),
         (23, begin("bad-node", {**shop_labels, "node": "shop-3"}, lambda: shop.spoil_node("shop-3", True))),
         (25.5, end("bad-node", lambda: shop.spoil_node("shop-3", False))),

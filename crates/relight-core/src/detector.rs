@@ -258,6 +258,14 @@ impl Readings {
     /// Takes note of one verdict.
     #[inline]
     pub fn push(&mut self, row: RowReading) {
+        // Nearly every verdict is neither a finding nor asked for: it must not even be put together.
+        if row.reading.is_anomalous() || row.relearned || self.all.is_some() {
+            self.keep(row);
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, row: RowReading) {
         if row.reading.is_anomalous() || row.relearned {
             self.findings.push(row);
         }

@@ -93,7 +93,7 @@ impl Detect {
     /// A row that intake met for the first time.
     pub fn add_row(&mut self, row: &NewRow) {
         let signal = &self.signals[row.at.signal as usize];
-        self.groups[row.at.signal as usize][row.at.group.ix()].add(row, signal);
+        self.groups[row.at.signal as usize][row.at.group.ix()].add(signal);
         for group in &row.groups {
             self.members.entry(*group).or_default().push(row.at);
         }

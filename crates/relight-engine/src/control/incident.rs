@@ -56,8 +56,10 @@ impl GroupTurn<'_> {
 enum Verdict {
     /// It holds.
     Holds,
-    /// It does not, and those who said that it did have data.
+    /// It does not, and those who said that it did have data and are in band.
     Calm,
+    /// It does not, but there still are findings: nothing advances, nothing is well.
+    Lingers,
     /// Data is missing: nothing advances, nothing is reset.
     Unknown,
 }
@@ -79,10 +81,15 @@ impl Control {
         }
     }
 
-    /// Asks a condition about a group.
-    pub(super) fn ask(&self, what: &dyn Condition, turn: &GroupTurn<'_>) -> Result<bool, ConditionError> {
+    /// Asks a condition about a group. `changed` looks back from `since`.
+    pub(super) fn ask(
+        &self,
+        what: &dyn Condition,
+        turn: &GroupTurn<'_>,
+        since: Timestamp,
+    ) -> Result<bool, ConditionError> {
         let group = &turn.query.group;
-        let changed = |kind: &str, window: Span| self.changes.changed(kind, window, turn.end, group);
+        let changed = |kind: &str, window: Span| self.changes.changed(kind, window, since, group);
         what.holds(&RuleView { detectors: turn.views, group, changed: &changed })
     }
 
@@ -118,13 +125,21 @@ impl Control {
         if !turn.has_data() {
             return Verdict::Unknown;
         }
+        let is_open = incident.as_ref().is_some_and(|i| i.is_live() && i.state != IncidentState::Pending);
         let known = incident.as_ref().is_none_or(|incident| self.speakers_have_data(incident, turn));
-        match self.ask(turn.rule.when.as_ref(), turn) {
+        // What changed before the trouble began does not age out of it while it lasts.
+        let began = incident.as_ref().filter(|incident| incident.is_live()).map(|i| i.first_finding);
+        let since = began.map_or(turn.end, |began| began.plus(turn.own()));
+        match self.ask(turn.rule.when.as_ref(), turn, since) {
             Ok(true) => return Verdict::Holds,
             Ok(false) => {}
             Err(error) => self.condition_error(incident, &error, out),
         }
-        if known { Verdict::Calm } else { Verdict::Unknown }
+        match known {
+            false => Verdict::Unknown,
+            true if is_open && !turn.findings.is_empty() => Verdict::Lingers,
+            true => Verdict::Calm,
+        }
     }
 
     fn begin(&mut self, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
@@ -158,6 +173,8 @@ impl Control {
                 incident.onset = onset(&incident, turn, Timestamp::MIN);
             }
             self.hold(&mut incident, turn, out);
+        } else if verdict == Verdict::Lingers {
+            note_stale(&mut incident, turn);
         } else if incident.state == IncidentState::Pending {
             self.groups.remove(turn.query);
             out.log.push(LedgerWrite::ForgetIncident(incident.id));

@@ -56,7 +56,7 @@ impl Control {
         turn: &GroupTurn<'_>,
         out: &mut Out<'_>,
     ) -> bool {
-        let verdict = self.ask(verify.require.as_ref(), turn);
+        let verdict = self.ask(verify.require.as_ref(), turn, turn.end);
         if let Err(error) = &verdict {
             self.condition_error(Some(incident), error, out);
         }

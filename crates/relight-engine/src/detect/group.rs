@@ -9,7 +9,7 @@ use relight_core::{Span, Timestamp};
 
 use super::frame::{Part, Scratch, assemble, merge, quantile};
 use super::{RowFinding, Signal, Verdicts};
-use crate::directory::{Channel, NewRow, RowAddr, Stat};
+use crate::directory::{Channel, RowAddr};
 
 /// How fast a row's learned cadence follows: 5 % a sample towards the median of its gaps, so that one
 /// outage does not make the row look slow.
@@ -24,27 +24,26 @@ pub(super) struct RowGroup {
     last: Vec<Timestamp>,
     /// Seconds between values, learned; 0 until there were two.
     cadence: Vec<f32>,
-    stats: Vec<Stat>,
     banks: Vec<Box<dyn Bank>>,
     parts: Vec<Part>,
+    /// Unless the parts came one a row and in order of rows: then there is nothing to sort or add up.
+    unsorted: bool,
     buckets: Vec<(u32, Histogram)>,
     stepped: Option<Timestamp>,
     pub(super) silence_due: Option<Timestamp>,
 }
 
 impl RowGroup {
-    pub(super) fn add(&mut self, row: &NewRow, signal: &Signal) {
+    pub(super) fn add(&mut self, signal: &Signal) {
         if self.banks.is_empty() {
             self.banks = signal.uses.iter().map(|u| u.source.bank()).collect();
         }
         self.last.push(Timestamp::MIN);
         self.cadence.push(0.0);
-        if matches!(signal.kind, SignalKind::EverySeries) {
-            self.stats.push(row.stat);
-        }
     }
 
     pub(super) fn take(&mut self, row: u32, channel: Channel, value: f64) {
+        self.unsorted |= self.parts.last().is_some_and(|last| last.row >= row);
         self.parts.push(Part { row, channel, value });
     }
 
@@ -96,7 +95,8 @@ impl RowGroup {
         let values = &mut scratch.values;
         values.clear();
         values.resize(self.last.len(), f64::NAN);
-        assemble(&signal.kind, &mut self.parts, values);
+        assemble(&signal.kind, &mut self.parts, self.unsorted, values);
+        self.unsorted = false;
         self.parts.clear();
         self.buckets.sort_by_key(|(row, _)| *row);
         for of_row in self.buckets.chunk_by(|a, b| a.0 == b.0) {
@@ -242,7 +242,6 @@ impl RowGroup {
         let banks: usize = self.banks.iter().map(|bank| bank.state_bytes()).sum();
         self.last.capacity() * 8
             + self.cadence.capacity() * 4
-            + self.stats.capacity()
             + self.parts.capacity() * size_of::<Part>()
             + banks
     }

@@ -152,8 +152,8 @@ impl SeriesGroup {
             rank_of_slot[*slot as usize] = rank as u32;
             let last = &self.last[*slot as usize];
             (last.kind as u8).encode(out);
-            last.at.encode(out);
-            last.total.encode(out);
+            { last.at }.encode(out);
+            { last.total }.encode(out);
             self.totals.contains_key(slot).encode(out);
             if let Some(h) = self.totals.get(slot) {
                 h.bounds.encode(out);

@@ -9,8 +9,10 @@ use relight_core::{Span, Timestamp};
 
 use super::log::Waiting;
 
-/// The last point of a series: what the next one is a difference to.
+/// The last point of a series: what the next one is a difference to. Packed, since there is one a
+/// series and alignment would cost seven bytes of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, packed)]
 pub(super) struct Last {
     pub(super) kind: Kind,
     /// [`Timestamp::MIN`] before the first point.
@@ -191,7 +193,8 @@ impl Codec for Tally {
 }
 
 fn is_reset(last: &Last, point: Waiting<'_>, shrunk: bool) -> bool {
-    shrunk || (point.start.is_known() && point.start > last.at)
+    let before = last.at;
+    shrunk || (point.start.is_known() && point.start > before)
 }
 
 fn minus(now: &Histogram, before: &Histogram) -> Histogram {
