@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use relight_core::record::{ControlRecord, Reason, Record};
 
@@ -108,7 +108,7 @@ fn name_of(path: &Path) -> String {
     if file::is_stdin(path) {
         return "stdin".to_owned();
     }
-    let tidy: PathBuf = path.components().collect();
+    let tidy: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
     tidy.to_string_lossy().into_owned()
 }
 

@@ -1,7 +1,7 @@
 //! What can stop a run.
 
-use relight_core::Span;
 use relight_core::codec::Corrupt;
+use relight_core::{Span, Timestamp};
 use relight_ingest::IngestError;
 use relight_store::StoreError;
 
@@ -26,6 +26,21 @@ pub enum RuntimeError {
         was: Span,
         /// The interval in the config.
         is: Span,
+    },
+    /// Rows are seeded before anything was learned, or not at all.
+    #[error(
+        "the state folder is not empty, so its rows cannot be seeded: go on from it without --seed, or use another --state folder"
+    )]
+    SeedTwice,
+    /// The captures are not later than what they are seeded with.
+    #[error(
+        "the seed goes on until {seed}, the capture begins at {capture}: seed with what was recorded before it"
+    )]
+    SeedNotEarlier {
+        /// The last bin of the seed.
+        seed: Timestamp,
+        /// The first bin of the captures.
+        capture: Timestamp,
     },
     /// A worker thread panicked.
     #[error("a worker thread died; its panic is above")]

@@ -11,10 +11,12 @@ mod image;
 mod pipeline;
 mod replay;
 mod report;
+mod seed;
 mod shards;
 
 pub use error::RuntimeError;
 pub use pipeline::{Commit, Pipeline, Responders, Stores, Turn, Watch};
 pub use relight_engine::control::summary::RuleSummary;
-pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay};
+pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};
 pub use report::{Report, ScoredRow, Totals};
+pub use seed::History;

@@ -6,6 +6,7 @@
 
 mod open;
 mod responders;
+mod seeding;
 
 use std::sync::Arc;
 
@@ -322,6 +323,11 @@ impl Pipeline {
         &mut *self.stores.ledger
     }
 
+    /// Start of the first bin with data; [`Timestamp::MAX`] before there was one.
+    pub const fn first_bin(&self) -> Timestamp {
+        self.totals.first
+    }
+
     /// Points accepted so far.
     pub fn points(&self) -> u64 {
         self.intake.counters().points
@@ -339,6 +345,7 @@ fn scored(ready: &ReadyBin, all: &[RowFinding]) -> Vec<ScoredRow> {
     let scored = |f: &RowFinding| ScoredRow {
         offset: ready.offset,
         at: ready.at,
+        row: f.row,
         detector: f.detector,
         value: f.reading.value,
         reading: f.reading.reading,

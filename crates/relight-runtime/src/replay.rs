@@ -15,6 +15,7 @@ use crate::error::RuntimeError;
 pub use crate::pipeline::SimulatedOutcome;
 use crate::pipeline::{Commit, Pipeline, Responders, Stores, Turn, Watch};
 use crate::report::{Report, ScoredRow};
+use crate::seed::History;
 
 /// Records read from one source before the sources are looked at again.
 const BATCH: usize = 256;
@@ -66,6 +67,15 @@ impl Watch for Observed<'_> {
 
 /// Replays captures and reports what came of them.
 pub fn replay(request: ReplayRequest, observer: &mut dyn ReplayObserver) -> Result<Report, RuntimeError> {
+    replay_seeded(request, None, observer)
+}
+
+/// Replays captures on rows that have a past.
+pub fn replay_seeded(
+    request: ReplayRequest,
+    mut history: Option<&mut History>,
+    observer: &mut dyn ReplayObserver,
+) -> Result<Report, RuntimeError> {
     let mut notices = Vec::new();
     let keeps_state = request.stores.is_some();
     let stores = request.stores.unwrap_or_else(|| Stores {
@@ -76,10 +86,18 @@ pub fn replay(request: ReplayRequest, observer: &mut dyn ReplayObserver) -> Resu
     let settings = Arc::clone(&request.settings);
     let mut pipeline =
         Pipeline::open(settings, request.threads, stores, responders, Commit::AtSnapshots, &mut notices)?;
+    if let Some(history) = &mut history {
+        pipeline.seed(history)?;
+        if keeps_state {
+            // From here on the folder is seeded: a run that dies any later is continued without the seed.
+            pipeline.snapshot()?;
+        }
+    }
     let mut inputs = Inputs::new(request.sources, &mut pipeline)?;
     let mut watch = Observed { observer, want_readings: request.want_readings };
     let mut next_snapshot = pipeline.points().saturating_add(request.snapshot_every);
     while inputs.read(&mut pipeline, &mut watch)? {
+        check_earlier(history.as_deref(), &pipeline)?;
         let (done, total) = inputs.progress();
         watch.observer.progress(done, total, pipeline.points());
         if keeps_state && pipeline.points() >= next_snapshot {
@@ -88,6 +106,7 @@ pub fn replay(request: ReplayRequest, observer: &mut dyn ReplayObserver) -> Resu
         }
     }
     pipeline.run(&mut watch)?;
+    check_earlier(history.as_deref(), &pipeline)?;
     // In memory, too: the ledger is what the report is read from.
     if keeps_state {
         pipeline.snapshot()?;
@@ -96,6 +115,16 @@ pub fn replay(request: ReplayRequest, observer: &mut dyn ReplayObserver) -> Resu
     }
     notices.extend(inputs.complaints());
     report(&mut pipeline, notices)
+}
+
+/// A seed must not know what is to be judged.
+fn check_earlier(history: Option<&History>, pipeline: &Pipeline) -> Result<(), RuntimeError> {
+    match history.and_then(History::span) {
+        Some((_, seed)) if pipeline.first_bin() < seed => {
+            Err(RuntimeError::SeedNotEarlier { seed, capture: pipeline.first_bin() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn report(pipeline: &mut Pipeline, notices: Vec<String>) -> Result<Report, RuntimeError> {
@@ -114,7 +143,7 @@ struct Input {
     ended: bool,
 }
 
-struct Inputs {
+pub(crate) struct Inputs {
     inputs: Vec<Input>,
     record: Record,
 }
@@ -122,7 +151,10 @@ struct Inputs {
 impl Inputs {
     /// Registers every source before the first record is read, so that none is waited for in vain or
     /// overtaken by another.
-    fn new(sources: Vec<Box<dyn CaptureSource>>, pipeline: &mut Pipeline) -> Result<Self, RuntimeError> {
+    pub(crate) fn new(
+        sources: Vec<Box<dyn CaptureSource>>,
+        pipeline: &mut Pipeline,
+    ) -> Result<Self, RuntimeError> {
         let mut inputs = Vec::new();
         for mut source in sources {
             source.skip_to(&|name| pipeline.next_offset(name))?;
@@ -133,7 +165,11 @@ impl Inputs {
     }
 
     /// Reads a batch from the source that is furthest behind; `false` when all have ended.
-    fn read(&mut self, pipeline: &mut Pipeline, watch: &mut dyn Watch) -> Result<bool, RuntimeError> {
+    pub(crate) fn read(
+        &mut self,
+        pipeline: &mut Pipeline,
+        watch: &mut dyn Watch,
+    ) -> Result<bool, RuntimeError> {
         let behind = (0..self.inputs.len())
             .filter(|i| !self.inputs[*i].ended)
             .min_by_key(|i| self.inputs[*i].watermark(pipeline));
@@ -151,11 +187,11 @@ impl Inputs {
         Ok(true)
     }
 
-    fn progress(&self) -> (u64, u64) {
+    pub(crate) fn progress(&self) -> (u64, u64) {
         self.inputs.iter().map(|input| input.source.progress()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     }
 
-    fn complaints(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn complaints(&self) -> impl Iterator<Item = String> {
         self.inputs.iter().flat_map(|input| input.source.complaints()).cloned()
     }
 }

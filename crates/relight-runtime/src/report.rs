@@ -7,7 +7,7 @@ use relight_core::record::Reason;
 use relight_core::{Timestamp, codec_struct};
 use relight_engine::control::summary::RuleSummary;
 use relight_engine::counters::Counters;
-use relight_engine::directory::Directory;
+use relight_engine::directory::{Directory, RowAddr};
 use relight_engine::intake::ReadyBin;
 
 /// One verdict, as `--scores` writes it.
@@ -17,6 +17,8 @@ pub struct ScoredRow {
     pub offset: u64,
     /// Time of the value.
     pub at: Timestamp,
+    /// Where the row lives.
+    pub row: RowAddr,
     /// Index of the detector in the settings.
     pub detector: usize,
     /// The value; NaN for a missing one.

@@ -33,5 +33,5 @@ pub fn seeds() -> std::ops::Range<u64> {
         let (from, to) = text.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
     });
-    range.unwrap_or(0..12)
+    range.unwrap_or(0..8)
 }

@@ -44,6 +44,14 @@ fn every_file_is_valid() {
     }
 }
 
+/// Guarantee: the config that the README shows is one that can be pasted.
+#[test]
+fn the_readme_shows_a_valid_config() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is a README");
+    let shown = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    config("README.md", shown.expect("the README shows a config"));
+}
+
 /// Guarantee: what the documented config says is the default is the default.
 #[test]
 fn the_documented_config_means_the_same_as_none() {

@@ -60,6 +60,19 @@ pub(crate) struct ReplayArgs {
     /// Goes on from what this folder holds, and leaves there what was learned
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Accepted points between two snapshots of --state
+    ///
+    /// A run that was killed goes on from the last one. A snapshot takes a second or less for a hundred
+    /// thousand series, and a few for a million.
+    #[arg(long, value_name = "POINTS", requires = "state", default_value_t = 2_000_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) snapshot_every: u64,
+    /// Earlier captures, to know what is normal from the first bin on; may be repeated
+    ///
+    /// They are read first, and no rule sees them. Rows are found again by signal and labels, and `seasonal`
+    /// and `adaptive` learn from what they were worth. A file, a folder or `-`, as CAPTURE is.
+    #[arg(long, value_name = "EARLIER")]
+    pub(crate) seed: Vec<PathBuf>,
     /// Threads of the engine; the result does not depend on it [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
     pub(crate) threads: Option<u16>,
@@ -85,6 +98,7 @@ Examples:
   relight replay -c shop.yaml captures/ --labels faults.ndjson
   zstdcat day.ndjson.zst | relight replay -c shop.yaml - --json
   relight replay cpu.csv --scores cpu.scores.csv
+  relight replay -c shop.yaml --seed last-week/ today.ndjson.zst
   relight replay -c shop.yaml week.ndjson --fail-if 'false_alerts > 2' --fail-if 'recall < 1'
 
 --fail-if compares one figure with a number or a time, by <, <=, >, >=, == or !=:

@@ -9,7 +9,7 @@ mod progress;
 mod scores;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use relight_core::record::ControlRecord;
 use relight_core::responder::{Plan, Request};
 use relight_core::signal::Binning;
 use relight_ingest::CaptureSource;
-use relight_runtime::{ReplayRequest, Report, RuntimeError, SimulatedOutcome, Stores};
+use relight_runtime::{History, ReplayRequest, Report, RuntimeError, SimulatedOutcome, Stores};
 use relight_store::StateDir;
 
 use self::figures::Figures;
@@ -29,9 +29,6 @@ use crate::cli::ReplayArgs;
 use crate::failure::Failure;
 use crate::{check, output};
 
-/// A snapshot costs a few seconds at a million series, a second at most at a hundred thousand.
-const SNAPSHOT_EVERY_POINTS: u64 = 2_000_000;
-
 /// What is shown: the report, and what was made of it.
 struct Story<'a> {
     report: &'a Report,
@@ -39,48 +36,94 @@ struct Story<'a> {
     plans: &'a BTreeMap<String, Plan>,
     /// What labels say about the incidents.
     verdict: Option<&'a Verdict>,
+    /// What the rows were seeded with.
+    seed: Option<&'a History>,
 }
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     // What can be known to be wrong is said before an hour is spent.
     let faults = args.labels.as_deref().map(labels::read).transpose()?;
     expectation::check(&args.fail_if, faults.is_some())?;
-    let sources = open(args)?;
+    let sources = open(&args.captures)?;
+    let earlier = open_earlier(&args.seed, &sources)?;
     let config = config(args, &sources)?;
     let scores = args.scores.as_deref().map(|file| open_scores(args, file, &sources, &config)).transpose()?;
 
     let mut progress = Progress::new(scores);
     let started = Instant::now();
     let request = request(args, &config, sources)?;
-    let outcome = relight_runtime::replay(request, &mut progress);
+    let outcome = seeded(request, earlier, &mut progress);
     let elapsed = started.elapsed();
     progress.finish()?;
-    let report = outcome.map_err(|error| match error {
-        RuntimeError::Ingest(error) => Failure::from(error),
-        error => Failure::Run(error.into()),
-    })?;
+    let (report, seed) = outcome?;
 
-    report.notices.iter().for_each(|notice| output::notice(notice));
+    let of_seed = seed.iter().flat_map(History::notices);
+    of_seed.chain(&report.notices).for_each(|notice| output::notice(notice));
     let verdict = faults.map(|faults| labels::judge(&faults, &report));
     let plans = plans(&report, &config);
-    let story = Story { report: &report, plans: &plans, verdict: verdict.as_ref() };
-    let run_time = args.state.is_none().then_some(elapsed);
+    let story = Story { report: &report, plans: &plans, verdict: verdict.as_ref(), seed: seed.as_ref() };
+    let run_time = (args.state.is_none() && args.seed.is_empty()).then_some(elapsed);
     output::print(&if args.json { json::render(&story)? } else { human::render(&story, run_time) })?;
     expectation::judge(&args.fail_if, &Figures::of(&report, verdict.as_ref()))
 }
 
-fn open(args: &ReplayArgs) -> Result<Vec<Box<dyn CaptureSource>>, Failure> {
-    let mut sources: Vec<Box<dyn CaptureSource>> = Vec::new();
-    for path in &args.captures {
-        for source in relight_ingest::open(path)? {
+/// The replay and, before it, what its rows are seeded with.
+fn seeded(
+    request: ReplayRequest,
+    earlier: Vec<Box<dyn CaptureSource>>,
+    progress: &mut Progress,
+) -> Result<(Report, Option<History>), Failure> {
+    let mut seed = match earlier.len() {
+        0 => None,
+        _ => Some(History::read(&request.settings, earlier, request.threads, progress).map_err(failure)?),
+    };
+    let report = relight_runtime::replay_seeded(request, seed.as_mut(), progress).map_err(failure)?;
+    Ok((report, seed))
+}
+
+fn failure(error: RuntimeError) -> Failure {
+    match error {
+        RuntimeError::Ingest(error) => Failure::from(error),
+        RuntimeError::SeedTwice | RuntimeError::SeedNotEarlier { .. } => Failure::Usage(error.into()),
+        error => Failure::Run(error.into()),
+    }
+}
+
+/// What was recorded earlier. It must not be what is judged.
+fn open_earlier(
+    paths: &[PathBuf],
+    sources: &[Box<dyn CaptureSource>],
+) -> Result<Vec<Box<dyn CaptureSource>>, Failure> {
+    let earlier = open(paths)?;
+    for source in &earlier {
+        if sources.iter().any(|judged| file_of(&**judged) == file_of(&**source)) {
             let name = &source.partitions()[0];
-            if sources.iter().any(|known| known.partitions()[0] == *name) {
+            return Err(Failure::usage(format_args!(
+                "`{name}` is given both as --seed and as capture: what is judged must not be known before"
+            )));
+        }
+    }
+    Ok(earlier)
+}
+
+fn open(paths: &[PathBuf]) -> Result<Vec<Box<dyn CaptureSource>>, Failure> {
+    let mut sources: Vec<Box<dyn CaptureSource>> = Vec::new();
+    for path in paths {
+        for source in relight_ingest::open(path)? {
+            if sources.iter().any(|known| file_of(&**known) == file_of(&*source)) {
+                let name = &source.partitions()[0];
                 return Err(Failure::usage(format_args!("`{name}` is given twice: name each capture once")));
             }
             sources.push(source);
         }
     }
     Ok(sources)
+}
+
+/// The file behind a source, whatever it was called by. Standard input goes by its name.
+fn file_of(source: &dyn CaptureSource) -> PathBuf {
+    let name = PathBuf::from(&source.partitions()[0]);
+    name.canonicalize().unwrap_or(name)
 }
 
 fn config(args: &ReplayArgs, sources: &[Box<dyn CaptureSource>]) -> Result<Config, Failure> {
@@ -139,7 +182,7 @@ fn request(
         sources,
         threads: args.threads.map_or_else(cores, usize::from),
         stores,
-        snapshot_every: SNAPSHOT_EVERY_POINTS,
+        snapshot_every: args.snapshot_every,
         outcomes: outcomes(args, config)?,
         want_readings: args.scores.is_some(),
     })

@@ -58,6 +58,8 @@ fn exit_codes_and_messages() {
         (&["replay", "empty.csv"], 2, "`empty.csv` is empty"),
         (&["replay", "bad.yaml"], 2, "pass it as `-c bad.yaml`"),
         (&["replay", "ok.csv", "ok.csv"], 2, "given twice"),
+        (&["replay", "ok.csv", "./ok.csv"], 2, "given twice"),
+        (&["replay", "ok.csv", "--snapshot-every", "10"], 2, "--state"),
         (&["replay", "ok.csv", "-c", "bad.yaml"], 2, "bad.yaml:1:1: sgnals: unknown key"),
         (&["replay", "ok.csv", "--threads", "0"], 2, "--threads"),
         (&["replay", "ok.csv", "--labels", "faults.ndjson"], 2, "faults.ndjson:1: missing field `end`"),

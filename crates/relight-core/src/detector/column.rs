@@ -169,6 +169,13 @@ impl<D: Detector> Bank for Column<D> {
         Ok(())
     }
 
+    /// Lives through the history, as if it had come in.
+    fn seed(&mut self, row: u32, _: Timestamp, history: &[(Timestamp, f64)]) {
+        for (at, value) in history {
+            self.judge_row(row as usize, *at, *value);
+        }
+    }
+
     fn state_bytes(&self) -> usize {
         self.states.capacity() * size_of::<D::State>() + self.guards.capacity() * 8 + self.last.capacity() * 4
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use relight_core::Timestamp;
 use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState, Resolution};
 use relight_engine::control::summary::Percentiles;
-use relight_runtime::Report;
+use relight_runtime::{History, Report};
 
 use super::Story;
 use super::figures::{grouped, rough, short};
@@ -21,6 +21,9 @@ pub(super) fn render(story: &Story<'_>, run_time: Option<Duration>) -> String {
     let mut out = String::new();
     let report = story.report;
     stream(&mut out, report, run_time);
+    if let Some(seed) = story.seed {
+        line(&mut out, format_args!("{}", of_seed(seed)));
+    }
     let incidents: Vec<&Incident> = report.incidents.iter().filter(|i| i.detected.is_some()).collect();
     if incidents.is_empty() {
         line(&mut out, format_args!("\n{GREEN}no incidents{GREEN:#}"));
@@ -72,6 +75,18 @@ fn stream(out: &mut String, report: &Report, run_time: Option<Duration>) {
         let refused: Vec<String> =
             totals.refused.iter().map(|(reason, n)| format!("{} {}", grouped(*n), reason.name())).collect();
         line(out, format_args!("{YELLOW}refused{YELLOW:#}: {}", refused.join(", ")));
+    }
+}
+
+fn of_seed(seed: &History) -> String {
+    let rows = seed.rows();
+    match seed.span() {
+        Some((first, effective)) => format!(
+            "seeded {} row{} from {first} to {effective}, effective at {effective}",
+            grouped(rows as u64),
+            if rows == 1 { "" } else { "s" },
+        ),
+        None => format!("{YELLOW}seeded no rows{YELLOW:#}: the earlier captures hold no values"),
     }
 }
 
@@ -132,6 +147,10 @@ fn band(out: &mut String, evidence: &Evidence) {
     let Evidence { detector, signal, labels, value, score, expected, lower, upper, .. } = evidence;
     let seen = if value.is_nan() { "no data".to_owned() } else { short(*value) };
     let band = match (lower.is_finite(), upper.is_finite()) {
+        // A change of context: no single value is to blame, but where and how widely they lie.
+        (true, true) if evidence.band().holds(*value) => {
+            format!("in its band {} .. {}, but level or spread has moved", short(*lower), short(*upper))
+        }
         (true, true) => format!("outside {} .. {}", short(*lower), short(*upper)),
         (true, false) => format!("below {}", short(*lower)),
         (false, true) => format!("above {}", short(*upper)),
@@ -164,13 +183,15 @@ fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {
             action.action,
             action.with,
             action.started.unwrap_or(action.planned),
-            outcome(action.state),
+            outcome(action),
         ),
     );
 }
 
-fn outcome(state: ActionState) -> String {
-    match state {
+fn outcome(action: &Action) -> String {
+    match action.state {
+        // A step without a proof has no more to show than that it went out.
+        ActionState::Succeeded if action.verify_until.is_none() => "sent".to_owned(),
         ActionState::Succeeded => format!("{GREEN}helped{GREEN:#}"),
         ActionState::Planned => "planned".to_owned(),
         ActionState::Blocked => format!("{YELLOW}blocked{YELLOW:#}"),

@@ -42,6 +42,10 @@ impl ReplayObserver for Progress {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| new_bar(total));
+        if total > 0 {
+            // The seed has a length of its own.
+            bar.set_length(total);
+        }
         bar.set_position(done);
         bar.set_message(format!("{} points", super::figures::grouped(points)));
     }

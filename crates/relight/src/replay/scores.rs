@@ -86,8 +86,10 @@ fn field(text: &str) -> std::borrow::Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use relight_core::KeyGroup;
     use relight_core::Timestamp;
     use relight_core::detector::{Band, Reading};
+    use relight_engine::directory::RowAddr;
 
     use super::*;
 
@@ -102,6 +104,7 @@ mod tests {
         let mut scores = Scores::create(&table, &file).expect("a table");
         for (offset, score) in [(1, 0.25), (4, 3.0), (5, 2.0), (7, 2.5)] {
             let row = |score| ScoredRow {
+                row: RowAddr { signal: 0, group: KeyGroup::nth(0), row: 0 },
                 offset,
                 at: Timestamp::from_secs(0),
                 detector: 0,

@@ -82,7 +82,7 @@ fn action() -> Action {
         planned: at(20),
         started: Some(at(20)),
         ended: Some(at(80)),
-        verify_until: None,
+        verify_until: Some(at(320)),
         verified_for: Span::ZERO,
         sampled: true,
         detail: String::new(),
@@ -138,7 +138,7 @@ fn plain(text: &str) -> String {
 fn for_people() {
     let (report, plans) = (report(), plans());
     let verdict = judge(&faults(), &report);
-    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict) };
+    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict), seed: None };
     let text = plain(&human::render(&story, Some(Duration::from_millis(1_500))));
     let expected = r#"2025-11-23T07:50:00Z to 2025-11-23T08:33:00Z (43m)
 212 series, 1,234,567 points, 2 events, read in 1.5 s (823,044 points/s)
@@ -176,7 +176,7 @@ fn nothing_happened() {
         rules: Vec::new(),
         notices: Vec::new(),
     };
-    let story = Story { report: &report, plans: &BTreeMap::new(), verdict: None };
+    let story = Story { report: &report, plans: &BTreeMap::new(), verdict: None, seed: None };
     let text = plain(&human::render(&story, None));
     assert_eq!(text, "0 series, 0 points, 0 events\n0 findings in 0 rows over 0 bins\n\nno incidents\n");
     let json = json::render(&story).expect("it can be written");
@@ -188,7 +188,7 @@ fn nothing_happened() {
 fn for_programs() {
     let (report, plans) = (report(), plans());
     let verdict = judge(&faults(), &report);
-    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict) };
+    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict), seed: None };
     let text = json::render(&story).expect("it can be written");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
