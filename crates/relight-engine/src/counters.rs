@@ -23,7 +23,8 @@ pub struct Counters {
 impl Counters {
     /// Counts a refusal.
     pub fn refuse(&mut self, reason: Reason, n: u64) {
-        self.refused[reason as usize] += n;
+        let sum = &mut self.refused[reason as usize];
+        *sum = sum.saturating_add(n);
     }
 
     /// How many were refused for a reason.

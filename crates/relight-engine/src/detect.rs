@@ -66,7 +66,7 @@ pub struct Detect {
     groups: Vec<Vec<RowGroup>>,
     /// Rows of each rule group that has any here.
     members: BTreeMap<u32, Vec<RowAddr>>,
-    /// Detectors of each rule, for views: (index in the settings, signal, bank within the signal).
+    /// Detectors of each rule, for views: (signal, bank within the signal).
     rules: Vec<Vec<(usize, usize)>>,
     scratch: frame::Scratch,
 }

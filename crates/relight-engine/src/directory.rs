@@ -145,16 +145,23 @@ impl Directory {
         feeds.extend(channels.into_iter().flatten().map(|channel| Feed { row, channel }));
     }
 
-    /// Rows that one event feeds, made where they are new.
-    pub fn event_rows(&mut self, event: KeyView<'_>, out: &mut Vec<RowAddr>, rows: &mut Vec<NewRow>) {
+    /// Rows that one event feeds, made where they are new. Returns how many could not be made, because
+    /// there are twice as many rows as there may be series: labels of events must not fill memory.
+    pub fn event_rows(&mut self, event: KeyView<'_>, out: &mut Vec<RowAddr>, rows: &mut Vec<NewRow>) -> u64 {
+        let mut refused = 0;
         for signal in 0..self.signals.len() {
             let (spec, by, name) = &self.signals[signal];
             let SignalKind::EventCount { of } = spec else { continue };
             if of.selects(event) {
                 let key = row_key(name, by, event);
-                out.push(self.rows.intern(signal, &key, rows));
+                if self.rows.len() < self.max_series.saturating_mul(2) || self.rows.knows(signal, &key) {
+                    out.push(self.rows.intern(signal, &key, rows));
+                } else {
+                    refused += 1;
+                }
             }
         }
+        refused
     }
 
     /// Canonical bytes of a row: its signal's name (of a series by itself: its metric's, with the

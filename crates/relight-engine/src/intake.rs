@@ -192,7 +192,7 @@ impl Intake {
             return;
         }
         if self.binning == Binning::Sample {
-            p.next_offset = record.offset + 1;
+            p.next_offset = record.offset.saturating_add(1);
             self.take(partition, record, Timestamp::MAX, out);
             return;
         }
@@ -204,7 +204,8 @@ impl Intake {
             Jump::Waiting => {}
             Jump::Confirmed(held) => {
                 self.take(partition, &held, Timestamp::MAX, out);
-                self.take(partition, record, Timestamp::MAX, out);
+                // That the held one was right says nothing of this one, which may jump in its turn.
+                self.handle(partition, record, out);
             }
             Jump::Refuted(held, limit) => {
                 self.take(partition, &held, limit, out);
@@ -225,7 +226,7 @@ impl Intake {
     }
 
     fn take(&mut self, partition: u32, record: &Record, limit: Timestamp, out: &mut Routed) {
-        self.partitions[partition as usize].next_offset = record.offset + 1;
+        self.partitions[partition as usize].next_offset = record.offset.saturating_add(1);
         self.counters.records += 1;
         for (reason, n) in &record.refused {
             self.counters.refuse(*reason, u64::from(*n));
@@ -247,6 +248,7 @@ impl Intake {
         }
         for control in &record.controls {
             match control {
+                ControlRecord::Advance { to } if *to > limit => self.counters.refuse(Reason::Future, 1),
                 ControlRecord::Advance { to } => self.advance(partition, *to, out),
                 other => out.controls.push(other.clone()),
             }
@@ -412,7 +414,8 @@ impl Intake {
         for e in &events {
             key.clear();
             encode_key(&e.event.kind, e.event.labels.iter(), &mut key);
-            self.directory.event_rows(KeyView::new(&key), &mut event_rows, rows);
+            let refused = self.directory.event_rows(KeyView::new(&key), &mut event_rows, rows);
+            self.counters.refuse(Reason::SeriesLimit, refused);
         }
         self.closed_through = self.closed_through.max(end);
         let events = events.into_iter().map(|e| e.event).collect();

@@ -47,7 +47,7 @@ impl Guard {
     #[inline]
     pub fn decide(&mut self, policy: &Policy, at: Timestamp, anomalous: bool) -> Decision {
         self.seen = self.seen.saturating_add(1);
-        let now = u32::try_from(at.secs().max(0)).unwrap_or(u32::MAX - 1);
+        let now = at.secs().clamp(0, i64::from(u32::MAX - 1)) as u32;
         if anomalous {
             self.calm = 0;
             if self.held_since == 0 {

@@ -66,8 +66,7 @@ fn aggregated(aggregate: Aggregate, parts: &[Part]) -> f64 {
     }
 }
 
-/// Adds bucket counts to those of a row. Buckets with other bounds cannot be added; the finer set of
-/// the first series stays.
+/// Adds bucket counts to those of a row. Buckets with other bounds cannot be added: those of the row stay.
 pub(super) fn merge(sum: &mut Histogram, more: &Histogram) {
     if sum.bounds == more.bounds {
         for (a, b) in sum.counts.iter_mut().zip(&more.counts) {

@@ -98,7 +98,8 @@ impl RowGroup {
         assemble(&signal.kind, &mut self.parts, self.unsorted, values);
         self.unsorted = false;
         self.parts.clear();
-        self.buckets.sort_by_key(|(row, _)| *row);
+        // Of series with other bounds the finest set wins, whoever came first.
+        self.buckets.sort_by_cached_key(|(row, counts)| (*row, finest(counts)));
         for of_row in self.buckets.chunk_by(|a, b| a.0 == b.0) {
             let mut sum = of_row[0].1.clone();
             of_row[1..].iter().for_each(|(_, more)| merge(&mut sum, more));
@@ -112,6 +113,10 @@ impl RowGroup {
                     *value = 0.0;
                 }
             }
+        }
+        for value in values.iter_mut().filter(|value| value.is_infinite()) {
+            // Finite points can add up to infinity; a baseline would never recover from it.
+            *value = f64::NAN;
         }
     }
 
@@ -192,6 +197,7 @@ impl RowGroup {
             self.last[*row as usize].encode(out);
             self.cadence[*row as usize].encode(out);
         }
+        self.silence_due.encode(out);
         (self.banks.len() as u32).encode(out);
         for (bank, of) in self.banks.iter_mut().zip(&signal.uses) {
             of.name.encode(out);
@@ -209,7 +215,11 @@ impl RowGroup {
         for row in 0..self.last.len() {
             self.last[row] = Timestamp::decode(reader)?;
             self.cadence[row] = f32::decode(reader)?;
+            if !self.cadence[row].is_finite() || self.cadence[row] < 0.0 {
+                return Err(Corrupt::Value("cadence"));
+            }
         }
+        self.silence_due = Option::<Timestamp>::decode(reader)?.filter(|_| self.is_patient());
         for _ in 0..reader.len(14, "banks")? {
             let name = String::decode(reader)?;
             let version = u16::decode(reader)?;
@@ -220,14 +230,13 @@ impl RowGroup {
                 self.load_bank(ix, version, states)?;
             }
         }
-        let newest = self.last.iter().copied().max().unwrap_or(Timestamp::MIN);
-        self.silence_due = if self.is_patient() { self.next_silence(signal, newest) } else { None };
         Ok(())
     }
 
     fn load_bank(&mut self, ix: usize, version: u16, states: &[u8]) -> Result<(), Corrupt> {
         let mut reader = Reader::new(states);
-        self.banks[ix].load(version, self.last.len(), &mut reader)?;
+        let bank = self.banks.get_mut(ix).ok_or(Corrupt::Value("banks without rows"))?;
+        bank.load(version, self.last.len(), &mut reader)?;
         reader.finish()
     }
 
@@ -245,4 +254,10 @@ impl RowGroup {
             + self.parts.capacity() * size_of::<Part>()
             + banks
     }
+}
+
+/// Orders histograms by how finely they count, then by their bounds: an order of contents alone.
+fn finest(histogram: &Histogram) -> (std::cmp::Reverse<usize>, Vec<u64>) {
+    let bits = histogram.bounds.iter().map(|bound| bound.to_bits()).collect();
+    (std::cmp::Reverse(histogram.bounds.len()), bits)
 }

@@ -112,6 +112,10 @@ impl Rows {
         self.rule_groups.get(&(rule, group.clone())).copied()
     }
 
+    pub(super) fn knows(&self, signal: usize, key: &[u8]) -> bool {
+        self.by_key.contains_key(&(signal as u16, key.into()))
+    }
+
     pub(super) fn intern(&mut self, signal: usize, key: &[u8], rows: &mut Vec<NewRow>) -> RowAddr {
         let signal_ix = signal as u16;
         // A look-up by a borrowed pair would need a wrapper type; rows are interned once a series.

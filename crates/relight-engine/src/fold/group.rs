@@ -188,6 +188,9 @@ impl SeriesGroup {
         }
         for _ in 0..reader.len(12, "open bins")? {
             let bin = Timestamp::decode(reader)?;
+            if self.open.last().is_some_and(|(last, _)| *last >= bin) {
+                return Err(Corrupt::Value("open bins"));
+            }
             self.open.push((bin, Log::load(self.last.len(), reader)?));
         }
         for _ in 0..reader.len(12, "early series")? {
@@ -237,6 +240,7 @@ fn take(
     };
     match fate {
         Fate::Taken => {}
+        Fate::Superseded => counters.refuse(Reason::FoldedEarly, 1),
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
     }

@@ -31,6 +31,8 @@ pub(super) enum Fate {
     Taken,
     Duplicate,
     Conflict,
+    /// Older than a total that was folded early; the difference is counted already.
+    Superseded,
 }
 
 /// What one series did in one bin.
@@ -89,8 +91,13 @@ impl Tally {
             let same = point.histogram.is_some() || value == point.entry.value;
             return if same { Fate::Duplicate } else { Fate::Conflict };
         }
-        self.newest = Some((at, point.entry.value));
         let kind = point.entry.kind();
+        let before = last.at;
+        if last.kind == kind && kind.is_cumulative() && at < before {
+            // Only where points were folded early: a total from before the last one is no reset.
+            return Fate::Superseded;
+        }
+        self.newest = Some((at, point.entry.value));
         if last.kind != kind {
             // Another kind is another stream: nothing before it can be subtracted from it.
             *last = Last { kind, ..Last::NEVER };

@@ -93,7 +93,12 @@ impl Partition {
         if newest.is_none() {
             // A line that could not be read says nothing about time: it waits with the held record.
             let mut held = held;
-            held.refused.extend_from_slice(&record.refused);
+            for (reason, n) in &record.refused {
+                match held.refused.iter_mut().find(|(r, _)| r == reason) {
+                    Some((_, sum)) => *sum = sum.saturating_add(*n),
+                    None => held.refused.push((*reason, *n)),
+                }
+            }
             self.held = Some(held);
             return Jump::Waiting;
         }
