@@ -8,7 +8,7 @@ use relight_core::incident::LedgerState;
 use relight_core::rule::Settings;
 use relight_engine::control::Control;
 use relight_engine::intake::{Intake, PartitionState, Routed};
-use relight_store::{LedgerHealth, Loaded, Snapshot, ledger_behind};
+use relight_store::{LedgerHealth, Loaded, Manifest, PartitionCut, Snapshot, ledger_behind};
 
 use super::{Commit, Pipeline, Responders, Stores};
 use crate::error::RuntimeError;
@@ -27,18 +27,16 @@ impl Pipeline {
     pub fn open(
         settings: Arc<Settings>,
         threads: usize,
-        mut stores: Stores,
+        stores: Stores,
         responders: Responders,
         commit: Commit,
         notices: &mut Vec<String>,
     ) -> Result<Self, RuntimeError> {
-        let snapshot = load_baselines(&mut stores, notices)?;
-        let ledger = load_ledger(&mut stores, snapshot.as_ref(), notices)?;
         let judges_silence = settings.detectors.iter().any(|d| d.source.bank().patience().is_some());
         let mut pipeline = Self {
             intake: Intake::new(&settings),
             shards: Shards::new(&settings, threads),
-            control: Control::new(Arc::clone(&settings), ledger),
+            control: Control::new(Arc::clone(&settings), LedgerState::default()),
             settings,
             stores,
             responders,
@@ -51,15 +49,39 @@ impl Pipeline {
             silence_due: None,
             judges_silence,
         };
-        if let Some(snapshot) = snapshot {
-            pipeline.restore(snapshot, notices)?;
-        }
+        let manifest = pipeline.restore_newest(threads, notices)?;
+        let ledger = load_ledger(&mut pipeline.stores, manifest.as_ref(), notices)?;
+        pipeline.control = Control::new(Arc::clone(&pipeline.settings), ledger);
         pipeline.resume_outbox()?;
         Ok(pipeline)
     }
 
-    fn restore(&mut self, snapshot: Snapshot, notices: &mut Vec<String>) -> Result<(), RuntimeError> {
-        let manifest = snapshot.manifest;
+    /// Restores the newest cut that can be read. One that is whole by its checksums and makes no sense
+    /// all the same is put aside: it would make no more sense at the next start.
+    fn restore_newest(
+        &mut self,
+        threads: usize,
+        notices: &mut Vec<String>,
+    ) -> Result<Option<Manifest>, RuntimeError> {
+        let mut loaded = self.stores.baselines.load()?;
+        loop {
+            tell(&loaded, notices);
+            let Some(snapshot) = loaded.into_snapshot() else { return Ok(None) };
+            match self.restore(&snapshot, notices) {
+                Err(RuntimeError::State(why)) => {
+                    self.intake = Intake::new(&self.settings);
+                    self.shards = Shards::new(&self.settings, threads);
+                    self.totals = Totals::default();
+                    let generation = snapshot.manifest.generation;
+                    loaded = self.stores.baselines.reject(generation, &why.to_string())?;
+                }
+                restored => return restored.map(|()| Some(snapshot.manifest)),
+            }
+        }
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot, notices: &mut Vec<String>) -> Result<(), RuntimeError> {
+        let manifest = &snapshot.manifest;
         let mut reader = Reader::new(&manifest.intake);
         let was = Span::decode(&mut reader)?;
         let is = self.settings.interval();
@@ -73,13 +95,13 @@ impl Pipeline {
             );
         }
         self.totals = Totals::decode(&mut reader)?;
-        let partition = |p: relight_store::PartitionCut| PartitionState {
-            name: p.name,
+        let partition = |p: &PartitionCut| PartitionState {
+            name: p.name.clone(),
             next_offset: p.next_offset,
             highest: p.highest,
             watermark: p.watermark,
         };
-        let partitions = manifest.partitions.into_iter().map(partition).collect();
+        let partitions = manifest.partitions.iter().map(partition).collect();
         self.intake.load(partitions, &mut reader)?;
         reader.finish()?;
         image::load(&self.settings, self.intake.directory_mut(), &snapshot.images, &mut self.shards)?;
@@ -101,9 +123,9 @@ impl Pipeline {
     }
 }
 
-fn load_baselines(stores: &mut Stores, notices: &mut Vec<String>) -> Result<Option<Snapshot>, RuntimeError> {
-    let loaded = stores.baselines.load()?;
-    match &loaded {
+/// Tells what had to be done about damage.
+fn tell(loaded: &Loaded, notices: &mut Vec<String>) {
+    match loaded {
         Loaded::Cold | Loaded::Whole(_) => {}
         Loaded::FellBack { why, .. } => {
             notices.push(format!("baselines were damaged, going on from a copy that is whole: {why}"));
@@ -113,16 +135,15 @@ fn load_baselines(stores: &mut Stores, notices: &mut Vec<String>) -> Result<Opti
             to.display()
         )),
     }
-    Ok(loaded.into_snapshot())
 }
 
 fn load_ledger(
     stores: &mut Stores,
-    snapshot: Option<&Snapshot>,
+    manifest: Option<&Manifest>,
     notices: &mut Vec<String>,
 ) -> Result<LedgerState, RuntimeError> {
     let (mut state, mut health) = stores.ledger.load()?;
-    let behind = snapshot.is_some_and(|s| ledger_behind(&s.manifest, state.applied_through.as_ref()));
+    let behind = manifest.is_some_and(|m| ledger_behind(m, state.applied_through.as_ref()));
     if behind && !matches!(health, LedgerHealth::Quarantined { .. }) {
         health = stores.ledger.quarantine("it is behind the baselines, so it was rolled back")?;
         state = LedgerState::default();
