@@ -82,6 +82,9 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
     /// Writes `timestamp,value,anomaly_score`, a row for each row of a single CSV
+    ///
+    /// One alert an excursion: its first row keeps its score, the rows that go on with it are capped at
+    /// 0.99, so that rows above 1 are alerts.
     #[arg(long, value_name = "FILE")]
     pub(crate) scores: Option<PathBuf>,
     /// Exits with 3 if this holds, such as `incidents > 0`; may be repeated

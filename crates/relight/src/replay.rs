@@ -63,8 +63,21 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let plans = plans(&report, &config);
     let story = Story { report: &report, plans: &plans, verdict: verdict.as_ref(), seed: seed.as_ref() };
     let run_time = (args.state.is_none() && args.seed.is_empty()).then_some(elapsed);
+    nothing_was_read(&report)?;
     output::print(&if args.json { json::render(&story)? } else { human::render(&story, run_time) })?;
     expectation::judge(&args.fail_if, &Figures::of(&report, verdict.as_ref()))
+}
+
+/// A run in which every line was refused is no quiet one: whoever asks for an exit code must hear of it.
+fn nothing_was_read(report: &Report) -> Result<(), Failure> {
+    let totals = &report.totals;
+    if totals.points > 0 || totals.events > 0 || totals.refused.is_empty() {
+        return Ok(());
+    }
+    let lines: u64 = totals.refused.iter().map(|(_, n)| n).sum();
+    Err(Failure::Run(anyhow::anyhow!(
+        "nothing could be read: all {lines} lines were refused; the notes above say why (see `relight replay --help` for the formats)"
+    )))
 }
 
 /// The replay and, before it, what its rows are seeded with.
@@ -158,6 +171,9 @@ fn open_scores(
     };
     if capture == Path::new("-") {
         return refuse("reads the capture twice: give a file instead of standard input");
+    }
+    if file.canonicalize().is_ok_and(|file| file == file_of(&*sources[0])) {
+        return refuse("would overwrite the capture: name another file");
     }
     // A folder with a single table in it stands for that table.
     let name = Path::new(&sources[0].partitions()[0]).to_owned();
