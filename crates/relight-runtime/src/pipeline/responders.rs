@@ -2,7 +2,7 @@
 //!
 //! An action that the capture holds an outcome of ends as it did; every other one succeeds at once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use relight_core::Timestamp;
 use relight_engine::control::{ControlInput, Effect};
@@ -22,7 +22,6 @@ pub struct SimulatedOutcome {
 #[derive(Debug, Clone, Default)]
 pub struct Responders {
     recorded: BTreeMap<String, SimulatedOutcome>,
-    started: BTreeSet<String>,
     at_once: VecDeque<String>,
     /// Inputs of Control that wait for their time.
     later: BTreeMap<Timestamp, Vec<ControlInput>>,
@@ -34,18 +33,12 @@ impl Responders {
         Self { recorded, ..Self::default() }
     }
 
-    /// How often an action was started, for tests: at most once while an engine lives.
-    pub fn started(&self) -> &BTreeSet<String> {
-        &self.started
-    }
-
     pub(super) fn start(&mut self, effect: Effect, now: Timestamp) {
         let Effect::Start { action, .. } = effect;
         self.resume(action.id.clone(), now);
     }
 
     pub(super) fn resume(&mut self, action: String, now: Timestamp) {
-        self.started.insert(action.clone());
         match self.recorded.get(&action) {
             Some(outcome) => {
                 let SimulatedOutcome { at, ok, detail } = outcome.clone();
