@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod key;
 mod lines;
+pub mod live;
 mod memo;
 mod ndjson;
 mod otlp;

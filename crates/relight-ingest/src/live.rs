@@ -1,0 +1,300 @@
+//! The way from live sources to the engine: one bounded queue a partition.
+//!
+//! A source opens an [`Inlet`] for each partition that it reads and offers [`Delivery`]s to it; the
+//! engine holds the [`Outlet`] at the other end and drains it, or leaves it alone while the partition
+//! is too far ahead of the others. A full queue gives the delivery back: a listener answers that it is
+//! busy, a reader stops reading. Nothing is dropped here, nothing waits here, and nothing here knows a
+//! protocol, a clock or what a delivery holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use relight_core::Timestamp;
+use relight_core::record::{Reason, Record};
+
+/// Deliveries that may wait in one partition's queue. A listener with 64 requests waiting sheds load.
+const QUEUE: usize = 64;
+
+/// Whether a partition's records are sent to relight, or fetched by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// A listener: what is not answered is sent again, and after a kill what came since the last
+    /// snapshot is lost.
+    Push,
+    /// A log that is read from an offset on.
+    Pull,
+}
+
+/// One record on its way to the engine, or news about its partition.
+pub struct Delivery {
+    /// Its place in the partition; `None` where the partition counts in order of arrival.
+    pub offset: Option<u64>,
+    /// When it arrived; of a Kafka record its own timestamp.
+    pub received: Timestamp,
+    /// What it brings.
+    pub load: Load,
+    /// Who waits for an answer.
+    pub answer: Option<Answer>,
+}
+
+/// What a delivery brings.
+pub enum Load {
+    /// An `ExportMetricsServiceRequest`, inflated and not yet decoded.
+    Metrics(Bytes),
+    /// A decoded record. Its offset and time of arrival are filled in by the engine.
+    Record(Box<Record>),
+    /// Nothing that is of use: only the offset moves on. The source has counted it.
+    Nothing,
+    /// The log was read to its end, by a fetch that succeeded at `received`.
+    CaughtUp,
+    /// The partition cannot be reached; it is stalled until something comes from it.
+    Unreachable(String),
+}
+
+/// Tells the sender what became of its delivery. Called at most once; dropped if relight stops.
+pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in. What was refused of it, by reason.
+    Taken(Vec<(Reason, u32)>),
+    /// It could not be decoded, and nothing of it is in.
+    Malformed(String),
+}
+
+/// Bytes that all partitions of one source may have waiting.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    used: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes. A single delivery always fits into an empty one.
+    pub fn new(limit: usize) -> Self {
+        Self { used: Arc::default(), limit }
+    }
+
+    /// Bytes that wait now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        let fits = |used: usize| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Where sources open their partitions.
+#[derive(Clone)]
+pub struct Hub {
+    resume: Arc<BTreeMap<String, u64>>,
+    opened: Sender<Outlet>,
+}
+
+impl Hub {
+    /// A hub and the other end of it. `resume`: of each partition that the state knows, the first
+    /// offset that is not in it.
+    pub fn new(resume: BTreeMap<String, u64>) -> (Self, Receiver<Outlet>) {
+        let (opened, outlets) = unbounded();
+        (Self { resume: Arc::new(resume), opened }, outlets)
+    }
+
+    /// The first offset of a partition that is not in the state; `None` if the state does not know it.
+    pub fn resume(&self, partition: &str) -> Option<u64> {
+        self.resume.get(partition).copied()
+    }
+
+    /// Opens a partition. From now on the engine waits for it: its watermark holds bins open until it
+    /// has records, or is caught up, or cannot be reached.
+    pub fn open(&self, partition: &str, reads: Reads, budget: &Budget) -> Inlet {
+        let (sender, queue) = bounded(QUEUE);
+        let covered = Arc::new(AtomicU64::new(self.resume(partition).unwrap_or(0)));
+        let partition: Arc<str> = partition.into();
+        // The engine is gone only when relight stops, and then nobody minds.
+        let _ = self.opened.send(Outlet {
+            partition: Arc::clone(&partition),
+            reads,
+            queue,
+            budget: budget.clone(),
+            covered: Arc::clone(&covered),
+        });
+        Inlet { partition, sender, budget: budget.clone(), covered }
+    }
+}
+
+/// Why a delivery was not taken. It comes back, to be offered again or answered for.
+pub enum Refused {
+    /// The queue or the source's budget is full.
+    Full(Delivery),
+    /// relight is stopping.
+    Closed(Delivery),
+}
+
+/// A source's end of one partition. Dropping it ends the partition: nothing more will come of it.
+pub struct Inlet {
+    partition: Arc<str>,
+    sender: Sender<(usize, Delivery)>,
+    budget: Budget,
+    covered: Arc<AtomicU64>,
+}
+
+impl Inlet {
+    /// The partition's name.
+    pub fn partition(&self) -> &str {
+        &self.partition
+    }
+
+    /// Offers a delivery; never waits.
+    pub fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
+        let bytes = delivery.load.weight();
+        if !self.budget.reserve(bytes) {
+            return Err(Refused::Full(delivery));
+        }
+        self.sender.try_send((bytes, delivery)).map_err(|error| {
+            self.budget.release(bytes);
+            match error {
+                TrySendError::Full((_, delivery)) => Refused::Full(delivery),
+                TrySendError::Disconnected((_, delivery)) => Refused::Closed(delivery),
+            }
+        })
+    }
+
+    /// The first offset that the newest snapshot does not hold: what may be committed to the log.
+    pub fn covered(&self) -> u64 {
+        self.covered.load(Ordering::Acquire)
+    }
+
+    /// Deliveries that wait.
+    pub fn waiting(&self) -> usize {
+        self.sender.len()
+    }
+}
+
+/// The engine's end of one partition.
+pub struct Outlet {
+    /// The partition's name.
+    pub partition: Arc<str>,
+    /// How it is read.
+    pub reads: Reads,
+    queue: Receiver<(usize, Delivery)>,
+    budget: Budget,
+    covered: Arc<AtomicU64>,
+}
+
+/// What an outlet has.
+pub enum Next {
+    /// The oldest delivery.
+    Delivery(Delivery),
+    /// Nothing now.
+    Empty,
+    /// Nothing, now or ever: the source has let go of the partition.
+    Closed,
+}
+
+impl Outlet {
+    /// Takes the oldest delivery; never waits.
+    pub fn take(&self) -> Next {
+        match self.queue.try_recv() {
+            Ok((bytes, delivery)) => {
+                self.budget.release(bytes);
+                Next::Delivery(delivery)
+            }
+            Err(crossbeam_channel::TryRecvError::Empty) => Next::Empty,
+            Err(crossbeam_channel::TryRecvError::Disconnected) => Next::Closed,
+        }
+    }
+
+    /// Adds this outlet to what a thread waits for, and says under which number.
+    pub fn wait_in<'a>(&'a self, select: &mut crossbeam_channel::Select<'a>) -> usize {
+        select.recv(&self.queue)
+    }
+
+    /// Tells the source that a snapshot holds all offsets below `next_offset`.
+    pub fn cover(&self, next_offset: u64) {
+        self.covered.store(next_offset, Ordering::Release);
+    }
+
+    /// Deliveries that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+impl Load {
+    /// Bytes of memory that it holds while it waits, roughly.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Metrics(bytes) => bytes.len(),
+            Self::Record(record) => {
+                let events =
+                    record.events.iter().map(|event| event.body.len() + 64 * (event.labels.len() + 1));
+                record.keys.len() + size_of_val(&record.points[..]) + events.sum::<usize>()
+            }
+            Self::Nothing | Self::CaughtUp | Self::Unreachable(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(bytes: usize) -> Delivery {
+        let load = Load::Metrics(Bytes::from(vec![0; bytes]));
+        Delivery { offset: None, received: Timestamp::from_secs(1), load, answer: None }
+    }
+
+    /// Scenario: two partitions of one source under one budget; the engine drains the first.
+    /// Guarantee: what does not fit comes back whole, a drained delivery makes room, and a delivery
+    /// larger than the budget fits only alone.
+    #[test]
+    fn a_budget_is_shared_and_given_back() {
+        let (hub, opened) = Hub::new(BTreeMap::from([("a".to_owned(), 7)]));
+        let budget = Budget::new(100);
+        let (a, b) = (hub.open("a", Reads::Pull, &budget), hub.open("b", Reads::Push, &budget));
+        let outlets: Vec<Outlet> = opened.try_iter().collect();
+        assert_eq!((hub.resume("a"), hub.resume("b"), a.covered()), (Some(7), None, 7));
+        assert!(a.offer(delivery(60)).is_ok());
+        let Err(Refused::Full(back)) = b.offer(delivery(50)) else { panic!("110 of 100 bytes") };
+        assert!(matches!(outlets[0].take(), Next::Delivery(_)));
+        assert!(b.offer(back).is_ok());
+        assert!(matches!(a.offer(delivery(200)), Err(Refused::Full(_))));
+        assert!(matches!(outlets[1].take(), Next::Delivery(_)));
+        assert!(a.offer(delivery(200)).is_ok());
+        assert_eq!(budget.used(), 200);
+    }
+
+    /// Scenario: a source goes on sending to an engine that does not take, and to one that is gone.
+    /// Guarantee: the queue is bounded; both are told apart; an inlet that is dropped ends the partition.
+    #[test]
+    fn queues_are_bounded_and_end() {
+        let (hub, opened) = Hub::new(BTreeMap::new());
+        let inlet = hub.open("a", Reads::Push, &Budget::new(usize::MAX));
+        let outlet = opened.try_recv().expect("it was opened");
+        for _ in 0..QUEUE {
+            assert!(inlet.offer(delivery(1)).is_ok());
+        }
+        assert!(matches!(inlet.offer(delivery(1)), Err(Refused::Full(_))));
+        outlet.cover(9);
+        assert_eq!((inlet.covered(), inlet.waiting()), (9, QUEUE));
+        drop(inlet);
+        assert_eq!(
+            std::iter::from_fn(|| matches!(outlet.take(), Next::Delivery(_)).then_some(())).count(),
+            QUEUE
+        );
+        assert!(matches!(outlet.take(), Next::Closed));
+        let inlet = hub.open("b", Reads::Push, &Budget::new(1));
+        drop(opened);
+        assert!(matches!(inlet.offer(delivery(1)), Err(Refused::Closed(_))));
+    }
+}
