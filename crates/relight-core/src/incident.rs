@@ -265,6 +265,20 @@ pub struct LedgerState {
     pub changes: Vec<Event>,
     /// Per rule, actions in a row that did not help.
     pub breakers: Vec<(String, u32)>,
+    /// Advances of silent partitions that a rewind may need again, by (partition, offset).
+    pub advances: Vec<RecordedAdvance>,
+}
+
+/// A partition was silent after an offset, and its watermark moved: journalled, so that a rewind moves
+/// it at the same place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedAdvance {
+    /// The partition's name.
+    pub partition: String,
+    /// The first offset that came after the advance.
+    pub before_offset: u64,
+    /// The watermark.
+    pub to: Timestamp,
 }
 
 /// How far Control has come.
@@ -297,6 +311,15 @@ pub enum LedgerWrite {
     ForgetChanges(Timestamp),
     /// Sets a rule's breaker count.
     Breaker(String, u32),
+    /// Remembers an advance; replaces an earlier one of the same partition and offset.
+    Advance(RecordedAdvance),
+    /// Drops a partition's advances before this offset: every snapshot that is kept has them.
+    ForgetAdvances {
+        /// The partition's name.
+        partition: String,
+        /// Offsets below this.
+        before_offset: u64,
+    },
     /// A line for the audit chain: what, about which incident or action, details.
     Audit {
         /// Control time.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relight_core::KeyGroup;
-use relight_core::incident::{LedgerState, LedgerWrite};
+use relight_core::incident::{LedgerState, LedgerWrite, RecordedAdvance};
 
 use crate::baselines::{Baselines, ImageKind, ImageRef, Loaded, Manifest, Snapshot};
 use crate::disk_baselines::check_images;
@@ -216,6 +216,16 @@ fn apply(state: &mut LedgerState, write: &LedgerWrite) {
         }
         LedgerWrite::ForgetChanges(before) => state.changes.retain(|event| event.at >= *before),
         LedgerWrite::Breaker(rule, count) => upsert(&mut state.breakers, (rule.clone(), *count), |b| &b.0),
+        LedgerWrite::Advance(new) => {
+            let place = |advance: &RecordedAdvance| (advance.partition.clone(), advance.before_offset);
+            match state.advances.binary_search_by_key(&place(new), place) {
+                Ok(at) => state.advances[at] = new.clone(),
+                Err(at) => state.advances.insert(at, new.clone()),
+            }
+        }
+        LedgerWrite::ForgetAdvances { partition, before_offset } => {
+            state.advances.retain(|a| a.partition != *partition || a.before_offset >= *before_offset);
+        }
         LedgerWrite::Audit { .. } => {}
         LedgerWrite::Applied(applied) => state.applied_through = Some(*applied),
     }

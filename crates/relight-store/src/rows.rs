@@ -39,6 +39,11 @@ CREATE TABLE breakers (
     key TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL,
     failures INTEGER AS (body ->> '$')
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE advances (
+    key TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL,
+    partition TEXT AS (body ->> 'partition'), before_offset INTEGER AS (body ->> 'before_offset'),
+    till TEXT AS (body ->> 'to')
+) STRICT, WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE audit (n INTEGER PRIMARY KEY, line TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
 ";
@@ -115,6 +120,13 @@ fn write_one(tx: &Transaction<'_>, head: &mut Head, write: &LedgerWrite) -> rusq
             tx.execute("DELETE FROM changes WHERE at_ns < ?1", [before.ns()]).map(drop)
         }
         LedgerWrite::Breaker(rule, failures) => put(tx, "breakers", rule, failures),
+        LedgerWrite::Advance(advance) => {
+            put(tx, "advances", &advance_key(&advance.partition, advance.before_offset), advance)
+        }
+        LedgerWrite::ForgetAdvances { partition, before_offset } => {
+            let (from, until) = (advance_key(partition, 0), advance_key(partition, *before_offset));
+            tx.execute("DELETE FROM advances WHERE key >= ?1 AND key < ?2", [from, until]).map(drop)
+        }
         LedgerWrite::Audit { at, what, subject, detail } => {
             let row = AuditRow { n: head.audit_lines + 1, at: *at, what, subject, detail };
             put_audit(tx, head, &row)
@@ -125,6 +137,11 @@ fn write_one(tx: &Transaction<'_>, head: &mut Head, write: &LedgerWrite) -> rusq
             Ok(())
         }
     }
+}
+
+/// Keys of one partition lie together, in the order of their offsets.
+fn advance_key(partition: &str, offset: u64) -> String {
+    format!("{partition}\n{offset:020}")
 }
 
 fn put_audit(tx: &Transaction<'_>, head: &mut Head, row: &AuditRow<'_>) -> rusqlite::Result<()> {
@@ -188,6 +205,7 @@ pub(crate) fn read_all(conn: &Connection) -> Result<(LedgerState, Head), Fault> 
         cooldowns: read_table(conn, "cooldowns")?,
         changes,
         breakers: read_table(conn, "breakers")?,
+        advances: read_table(conn, "advances")?.into_iter().map(|(_, row)| row).collect(),
     };
     Ok((state, head))
 }

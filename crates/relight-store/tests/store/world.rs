@@ -6,6 +6,7 @@ use std::thread;
 
 use relight_core::incident::{
     Action, ActionState, Applied, Evidence, Incident, IncidentState, LedgerState, LedgerWrite, Moment,
+    RecordedAdvance,
 };
 use relight_core::record::Event;
 use relight_core::{KeyGroup, Labels, Span, Timestamp};
@@ -111,6 +112,15 @@ pub(crate) fn turn(n: u32) -> Vec<LedgerWrite> {
         LedgerWrite::Change(event(i64::from(n), n)),
         LedgerWrite::ForgetChanges(Timestamp::from_secs(i64::from(n) - 10)),
         LedgerWrite::Breaker("checkout-bad-deploy".to_owned(), n),
+        LedgerWrite::Advance(RecordedAdvance {
+            partition: format!("topic/{}", n % 2),
+            before_offset: u64::from(n),
+            to: at,
+        }),
+        LedgerWrite::ForgetAdvances {
+            partition: "topic/0".to_owned(),
+            before_offset: u64::from(n).saturating_sub(7),
+        },
         LedgerWrite::Audit {
             at,
             what: "opened".into(),

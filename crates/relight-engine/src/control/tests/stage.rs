@@ -172,6 +172,7 @@ impl Ledger {
             LedgerWrite::Breaker(rule, count) => {
                 self.breakers.insert(rule, count);
             }
+            LedgerWrite::Advance(_) | LedgerWrite::ForgetAdvances { .. } => {}
             LedgerWrite::Audit { what, subject, .. } => self.audit.push(format!("{what} {subject}")),
             LedgerWrite::Applied(applied) => self.applied = Some(applied),
         }
@@ -185,6 +186,7 @@ impl Ledger {
             cooldowns: self.cooldowns.clone().into_iter().collect(),
             changes: self.changes.clone(),
             breakers: self.breakers.clone().into_iter().collect(),
+            advances: Vec::new(),
         }
     }
 }
