@@ -223,6 +223,7 @@ impl Intake {
         }
         let p = &mut self.partitions[partition as usize];
         p.watermark = p.watermark.max(to);
+        p.kept = false;
     }
 
     fn take(&mut self, partition: u32, record: &Record, limit: Timestamp, out: &mut Routed) {
@@ -358,6 +359,22 @@ impl Intake {
         active.unwrap_or_else(|| {
             self.open.last_key_value().map_or(self.closed_through, |(bin, _)| self.end_of(*bin))
         })
+    }
+
+    /// From now on a partition's records do not move its watermark, until it is advanced.
+    pub fn keep_watermark(&mut self, partition: u32) {
+        self.partitions[partition as usize].kept = true;
+    }
+
+    /// Where a partition's watermark would be by its records alone.
+    pub fn record_watermark(&self, partition: u32) -> Timestamp {
+        let p = &self.partitions[partition as usize];
+        if p.highest.is_known() { p.watermark.max(p.highest.minus(self.lateness)) } else { p.watermark }
+    }
+
+    /// The first offset of a partition that is not known yet, by its index.
+    pub fn next_offset_of(&self, partition: u32) -> u64 {
+        self.partitions[partition as usize].next_offset
     }
 
     /// A partition's watermark: which source to read next.

@@ -15,7 +15,7 @@ mod seed;
 mod shards;
 
 pub use error::RuntimeError;
-pub use pipeline::{Commit, Pipeline, Responders, Stores, Turn, Watch};
+pub use pipeline::{Commit, Cut, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};
 pub use report::{Report, ScoredRow, Totals};

@@ -1,30 +1,31 @@
 //! One engine: its four parts, its stores, and the order between them.
 //!
 //! The order is DESIGN's: the ledger first, then the images, then the manifest. Effects leave only
-//! after the ledger has the writes of the turn that wanted them. Reads no clock: control time is the
-//! last bin turn's end.
+//! after the ledger has the writes of the turn that wanted them. Reads no clock: control time is what
+//! the driver says, and without that the last bin turn's end.
 
+mod cut;
 mod open;
 mod responders;
 mod seeding;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use relight_core::codec::Codec;
-use relight_core::incident::LedgerWrite;
+use relight_core::incident::{Action, Incident, LedgerWrite, RecordedAdvance};
 use relight_core::record::{ControlRecord, Record};
 use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
-use relight_engine::control::{BinTurn, Control, Effect, GroupQuery};
+use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
 use relight_engine::detect::{RowFinding, Verdicts};
 use relight_engine::intake::{Intake, ReadyBin, Routed};
-use relight_store::{Baselines, Ledger, Manifest, PartitionCut};
+use relight_store::{Baselines, Ledger};
 
 use crate::error::RuntimeError;
-use crate::image;
 use crate::report::{ScoredRow, Totals};
 use crate::shards::{Shard, Shards};
 
+pub use cut::{Cut, Written};
 pub use responders::{Responders, SimulatedOutcome};
 
 /// The two stores of one engine.
@@ -42,6 +43,20 @@ pub enum Commit {
     EveryTurn,
     /// Before each manifest only: nothing leaves a replay, so nothing is lost with the turns between.
     AtSnapshots,
+}
+
+/// What carries actions out, as the pipeline sees it.
+pub trait Outbox: Send {
+    /// An action is to be carried out; its intent is in the ledger.
+    fn start(&mut self, effect: Effect, now: Timestamp);
+    /// After a start: an action whose intent is in the ledger and whose outcome is not.
+    fn resume(&mut self, action: &Action, incident: &Incident, now: Timestamp);
+    /// When there will be something to tell Control, where that is known.
+    fn poll_timeout(&self) -> Option<Timestamp>;
+    /// A capture's command.
+    fn command(&mut self, at: Timestamp, verb: String, target: String);
+    /// What there is to tell Control at `now`.
+    fn next(&mut self, now: Timestamp) -> Option<ControlInput>;
 }
 
 /// What one turn gave, for whoever watches.
@@ -74,9 +89,19 @@ pub struct Pipeline {
     intake: Intake,
     shards: Shards,
     control: Control,
-    stores: Stores,
-    responders: Responders,
+    ledger: Box<dyn Ledger>,
+    /// `None` while a cut is being written.
+    baselines: Option<Box<dyn Baselines>>,
+    outbox: Box<dyn Outbox>,
     commit: Commit,
+    /// Control time of a live run; a replay goes by the bins.
+    now: Option<Timestamp>,
+    /// Advances that an earlier run made beyond the snapshot, by partition.
+    rewound: BTreeMap<u32, VecDeque<RecordedAdvance>>,
+    /// Partitions of which the ledger has advances.
+    advanced: BTreeSet<String>,
+    /// Of each partition the first offset that the newest snapshot does not hold.
+    covered: BTreeMap<String, u64>,
     routed: Routed,
     writes: Vec<LedgerWrite>,
     generation: u64,
@@ -105,8 +130,58 @@ impl Pipeline {
 
     /// Takes one record.
     pub fn handle(&mut self, partition: u32, record: &Record) -> Result<(), RuntimeError> {
+        self.repeat_advances(partition, record.offset);
         self.intake.handle(partition, record, &mut self.routed);
         self.route()
+    }
+
+    /// After a rewind: advances that came before a record are made before it once more.
+    fn repeat_advances(&mut self, partition: u32, offset: u64) {
+        let Some(waiting) = self.rewound.get_mut(&partition) else { return };
+        while let Some(advance) = waiting.front().filter(|advance| advance.before_offset <= offset) {
+            self.intake.advance(partition, advance.to, &mut self.routed);
+            waiting.pop_front();
+        }
+        if waiting.is_empty() {
+            self.rewound.remove(&partition);
+        }
+    }
+
+    /// A live partition is silent up to `to`: journalled, so that a rewind advances it at the same place.
+    pub fn record_advance(&mut self, partition: u32, name: &str, to: Timestamp) -> Result<(), RuntimeError> {
+        let advance =
+            RecordedAdvance { partition: name.to_owned(), before_offset: self.next_offset(name), to };
+        self.advanced.insert(name.to_owned());
+        self.writes.push(LedgerWrite::Advance(advance));
+        self.advance(partition, to)
+    }
+
+    /// A listener's watermark stays where it is until it is advanced, so that what is sent again after a
+    /// start is not late.
+    pub fn keep_watermark(&mut self, partition: u32) {
+        self.intake.keep_watermark(partition);
+    }
+
+    /// Ends [`Pipeline::keep_watermark`]: the watermark goes to where the partition's records are.
+    pub fn release_watermark(&mut self, partition: u32, name: &str) -> Result<(), RuntimeError> {
+        let to = self.intake.record_watermark(partition);
+        self.record_advance(partition, name, to)
+    }
+
+    /// Ends partitions that the state knows and nobody reads any more: they would hold time back for ever.
+    pub fn end_others(&mut self, read: &BTreeSet<String>) -> Result<Vec<String>, RuntimeError> {
+        let gone = self.intake.partitions().into_iter().filter(|p| p.watermark != Timestamp::MAX);
+        let gone: Vec<String> = gone.map(|p| p.name).filter(|name| !read.contains(name)).collect();
+        for name in &gone {
+            let partition = self.intake.partition(name);
+            self.advance(partition, Timestamp::MAX)?;
+        }
+        Ok(gone)
+    }
+
+    /// Of each partition the first offset that the newest snapshot does not hold.
+    pub const fn covered(&self) -> &BTreeMap<String, u64> {
+        &self.covered
     }
 
     /// A partition is idle up to `to`; [`Timestamp::MAX`] ends it.
@@ -118,7 +193,7 @@ impl Pipeline {
     fn route(&mut self) -> Result<(), RuntimeError> {
         for control in self.routed.controls.drain(..) {
             if let ControlRecord::Command { at, verb, target } = control {
-                self.responders.command(at, verb, target);
+                self.outbox.command(at, verb, target);
             }
         }
         self.shards.route(&mut self.routed)
@@ -127,12 +202,18 @@ impl Pipeline {
     /// Runs every turn that the watermarks allow.
     pub fn run(&mut self, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
         loop {
-            let control_due = self.control.poll_timeout().map(|(at, _)| at);
-            let due =
-                [control_due, self.silence_due, self.responders.poll_timeout()].into_iter().flatten().min();
+            let due = [self.control_due(), self.silence_due].into_iter().flatten().min();
             let Some(bin) = self.intake.next_bin(due) else { return Ok(()) };
             self.turn(bin, watch)?;
         }
+    }
+
+    /// The next deadline of Control or of the outbox, where time goes by the bins: a live driver has a clock
+    /// for those.
+    fn control_due(&self) -> Option<Timestamp> {
+        let own = self.control.poll_timeout().map(|(at, _)| at);
+        let due = [own, self.outbox.poll_timeout()].into_iter().flatten().min();
+        due.filter(|_| self.now.is_none())
     }
 
     fn turn(&mut self, bin: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
@@ -195,7 +276,8 @@ impl Pipeline {
         let turn = BinTurn { start, end: ready.end, events: &ready.events, findings, views: &views };
         let mut effects = Vec::new();
         self.control.bin_turn(&turn, &mut self.writes, &mut effects);
-        self.answer(effects, ready.end)
+        let now = self.now.map_or(ready.end, |now| now.max(ready.end));
+        self.answer(effects, now)
     }
 
     fn view(&mut self, query: &GroupQuery, at: Timestamp) -> Result<Vec<DetectorView>, RuntimeError> {
@@ -218,14 +300,37 @@ impl Pipeline {
         Ok(sum)
     }
 
+    /// Sets control time: from now on a clock and not the bins drive Control's deadlines. It never runs
+    /// backwards.
+    pub fn set_now(&mut self, now: Timestamp) {
+        self.now = Some(self.now.map_or(now, |before| before.max(now)));
+    }
+
+    /// Tells Control what came from outside, and lets out what follows.
+    pub fn control(&mut self, input: ControlInput, now: Timestamp) -> Result<(), RuntimeError> {
+        let mut effects = Vec::new();
+        self.control.control_turn(input, now, &mut self.writes, &mut effects);
+        self.answer(effects, now)
+    }
+
+    /// When Control's next deadline is due, in control time.
+    pub fn control_timeout(&self) -> Option<Timestamp> {
+        self.control.poll_timeout().map(|(at, _)| at)
+    }
+
+    /// The state of all incidents and actions, to read.
+    pub const fn incidents_and_actions(&self) -> &Control {
+        &self.control
+    }
+
     /// Commits the turn, lets its effects out, and takes what the responders answer at once.
     fn answer(&mut self, mut effects: Vec<Effect>, now: Timestamp) -> Result<(), RuntimeError> {
         loop {
             self.commit_turn()?;
             for effect in effects.drain(..) {
-                self.responders.start(effect, now);
+                self.outbox.start(effect, now);
             }
-            let Some(outcome) = self.responders.next(now) else { return Ok(()) };
+            let Some(outcome) = self.outbox.next(now) else { return Ok(()) };
             self.control.control_turn(outcome, now, &mut self.writes, &mut effects);
         }
     }
@@ -233,9 +338,9 @@ impl Pipeline {
     /// Outcomes and commands that fall before the next bin turn, each at its own time.
     fn answer_until(&mut self, end: Timestamp) -> Result<(), RuntimeError> {
         let before = end.minus(Span::from_ns(1));
-        while let Some(at) = self.responders.poll_timeout().filter(|at| *at <= before) {
+        while let Some(at) = self.outbox.poll_timeout().filter(|at| *at <= before) {
             let now = self.control.applied_through().map_or(at, |applied| at.max(applied.control));
-            let Some(input) = self.responders.next(now) else { return Ok(()) };
+            let Some(input) = self.outbox.next(now) else { return Ok(()) };
             let mut effects = Vec::new();
             self.control.control_turn(input, now, &mut self.writes, &mut effects);
             self.answer(effects, now)?;
@@ -252,61 +357,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Cuts a snapshot between turns: ledger, images, manifest, and then the generation before the
-    /// last may go.
-    pub fn snapshot(&mut self) -> Result<(), RuntimeError> {
-        self.commit()?;
-        let generation = self.generation + 1;
-        let mut refs = Vec::new();
-        for (kind, group, payload) in self.images()? {
-            refs.push(self.stores.baselines.put_image(generation, kind, group, &payload)?);
-        }
-        let manifest = self.manifest(generation, refs);
-        self.stores.baselines.commit(&manifest)?;
-        self.generation = generation;
-        self.stores.baselines.prune(generation - 1)?;
-        Ok(())
-    }
-
-    fn images(&mut self) -> Result<Vec<image::Image>, RuntimeError> {
-        let ranks = self.intake.ranks();
-        image::save(&self.settings, self.intake.directory(), &ranks, &mut self.shards)
-    }
-
-    fn manifest(&self, generation: u64, images: Vec<relight_store::ImageRef>) -> Manifest {
-        let mut intake = Vec::new();
-        self.settings.interval().encode(&mut intake);
-        self.totals.encode(&mut intake);
-        self.intake.save(&mut intake);
-        let cut = |p: relight_engine::intake::PartitionState| PartitionCut {
-            name: p.name,
-            next_offset: p.next_offset,
-            highest: p.highest,
-            watermark: p.watermark,
-        };
-        Manifest {
-            generation,
-            turn: self.last_turn,
-            turns: self.totals.turns,
-            config_hash: open::config_hash(&self.settings),
-            partitions: self.intake.partitions().into_iter().map(cut).collect(),
-            intake,
-            images,
-        }
-    }
-
-    /// A digest of everything learned, in canonical order: equal states, equal digests.
-    pub fn digest(&mut self) -> Result<u64, RuntimeError> {
-        let mut bytes = Vec::new();
-        for (kind, group, payload) in self.images()? {
-            kind.encode(&mut bytes);
-            (group.ix() as u8).encode(&mut bytes);
-            relight_core::codec::encode_bytes(&payload, &mut bytes);
-        }
-        self.manifest(0, Vec::new()).encode(&mut bytes);
-        Ok(relight_core::series::hash(&bytes))
-    }
-
     /// What has come in and out so far. Of a state that was continued, all of it.
     pub fn totals(&mut self) -> Result<Totals, RuntimeError> {
         let mut refused = self.intake.counters().clone();
@@ -320,7 +370,7 @@ impl Pipeline {
 
     /// The ledger, to read what it holds.
     pub fn ledger(&mut self) -> &mut dyn Ledger {
-        &mut *self.stores.ledger
+        &mut *self.ledger
     }
 
     /// Start of the first bin with data; [`Timestamp::MAX`] before there was one.
@@ -335,7 +385,7 @@ impl Pipeline {
 
     /// Commits what the turns so far have written.
     pub fn commit(&mut self) -> Result<(), RuntimeError> {
-        self.stores.ledger.commit(&self.writes)?;
+        self.ledger.commit(&self.writes)?;
         self.writes.clear();
         Ok(())
     }

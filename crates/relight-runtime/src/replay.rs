@@ -82,7 +82,7 @@ pub fn replay_seeded(
         baselines: Box::new(MemoryBaselines::default()),
         ledger: Box::new(MemoryLedger::default()),
     });
-    let responders = Responders::new(request.outcomes);
+    let responders = Box::new(Responders::new(request.outcomes));
     let settings = Arc::clone(&request.settings);
     let mut pipeline =
         Pipeline::open(settings, request.threads, stores, responders, Commit::AtSnapshots, &mut notices)?;

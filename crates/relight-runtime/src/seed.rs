@@ -53,7 +53,7 @@ impl History {
             ledger: Box::new(MemoryLedger::default()),
         };
         let settings = Arc::new(without_rules(settings));
-        let responders = Responders::new(BTreeMap::new());
+        let responders = Box::new(Responders::new(BTreeMap::new()));
         let mut notices = Vec::new();
         let mut pipeline =
             Pipeline::open(settings, threads, stores, responders, Commit::AtSnapshots, &mut notices)?;

@@ -185,7 +185,7 @@ impl Sim {
         seen: &mut Seen,
     ) -> Result<(Totals, u64), RuntimeError> {
         let settings = Arc::clone(settings);
-        let responders = Responders::default();
+        let responders = Box::new(Responders::default());
         let mut engine =
             Pipeline::open(settings, self.threads, stores, responders, self.commit, &mut Vec::new())?;
         let mut cursors = self.cursors(world, &mut engine, rng);

@@ -12,7 +12,8 @@ fn open(baselines: &MemoryBaselines, notices: &mut Vec<String>) -> Pipeline {
     let ledger = MemoryLedger::default();
     let stores = Stores { baselines: Box::new(baselines.clone()), ledger: Box::new(ledger) };
     let settings = Arc::new(rules::simulated());
-    let opened = Pipeline::open(settings, 1, stores, Responders::default(), Commit::EveryTurn, notices);
+    let opened =
+        Pipeline::open(settings, 1, stores, Box::new(Responders::default()), Commit::EveryTurn, notices);
     opened.unwrap_or_else(|error| panic!("a bad state must not stop a start: {error}"))
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Partition {
     pub(super) watermark: Timestamp,
     /// A record whose time jumped ahead and that the next one must confirm.
     held: Option<Box<Record>>,
+    /// Its watermark stays until it is advanced.
+    pub(super) kept: bool,
     /// The series met last: where to guess from.
     pub(super) hint: u32,
 }
@@ -53,13 +55,14 @@ impl Partition {
             highest: Timestamp::MIN,
             watermark: closed_through,
             held: None,
+            kept: false,
             hint: u32::MAX,
         }
     }
 
     pub(super) fn restore(state: PartitionState) -> Self {
         let PartitionState { name, next_offset, highest, watermark } = state;
-        Self { name, next_offset, highest, watermark, held: None, hint: u32::MAX }
+        Self { name, next_offset, highest, watermark, held: None, kept: false, hint: u32::MAX }
     }
 
     pub(super) fn state(&self) -> PartitionState {
@@ -120,7 +123,7 @@ impl Partition {
 
     pub(super) fn move_to(&mut self, highest: Timestamp, received: Option<Timestamp>, lateness: Span) {
         self.highest = highest;
-        if highest.is_known() {
+        if highest.is_known() && !self.kept {
             let newest = received.map_or(highest, |received| highest.min(received));
             self.watermark = self.watermark.max(newest.minus(lateness));
         }

@@ -1,16 +1,19 @@
 //! Starting: from nothing, or from what the stores hold.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use relight_core::Span;
 use relight_core::codec::{Codec, Reader};
-use relight_core::incident::LedgerState;
+use relight_core::incident::{LedgerState, RecordedAdvance};
 use relight_core::rule::Settings;
 use relight_engine::control::Control;
 use relight_engine::intake::{Intake, PartitionState, Routed};
-use relight_store::{LedgerHealth, Loaded, Manifest, PartitionCut, Snapshot, ledger_behind};
+use relight_store::{
+    Baselines, Ledger, LedgerHealth, Loaded, Manifest, PartitionCut, Snapshot, ledger_behind,
+};
 
-use super::{Commit, Pipeline, Responders, Stores};
+use super::{Commit, Outbox, Pipeline, Stores};
 use crate::error::RuntimeError;
 use crate::image;
 use crate::report::Totals;
@@ -28,7 +31,7 @@ impl Pipeline {
         settings: Arc<Settings>,
         threads: usize,
         stores: Stores,
-        responders: Responders,
+        outbox: Box<dyn Outbox>,
         commit: Commit,
         notices: &mut Vec<String>,
     ) -> Result<Self, RuntimeError> {
@@ -38,9 +41,14 @@ impl Pipeline {
             shards: Shards::new(&settings, threads),
             control: Control::new(Arc::clone(&settings), LedgerState::default()),
             settings,
-            stores,
-            responders,
+            ledger: stores.ledger,
+            baselines: Some(stores.baselines),
+            outbox,
             commit,
+            now: None,
+            rewound: BTreeMap::new(),
+            advanced: BTreeSet::new(),
+            covered: BTreeMap::new(),
             routed: Routed::default(),
             writes: Vec::new(),
             generation: 0,
@@ -50,7 +58,8 @@ impl Pipeline {
             judges_silence,
         };
         let manifest = pipeline.restore_newest(threads, notices)?;
-        let ledger = load_ledger(&mut pipeline.stores, manifest.as_ref(), notices)?;
+        let mut ledger = load_ledger(&mut *pipeline.ledger, manifest.as_ref(), notices)?;
+        pipeline.rewind(std::mem::take(&mut ledger.advances));
         pipeline.control = Control::new(Arc::clone(&pipeline.settings), ledger);
         pipeline.resume_outbox()?;
         Ok(pipeline)
@@ -63,7 +72,19 @@ impl Pipeline {
         threads: usize,
         notices: &mut Vec<String>,
     ) -> Result<Option<Manifest>, RuntimeError> {
-        let mut loaded = self.stores.baselines.load()?;
+        let Some(mut baselines) = self.baselines.take() else { return Ok(None) };
+        let restored = self.restore_from(&mut *baselines, threads, notices);
+        self.baselines = Some(baselines);
+        restored
+    }
+
+    fn restore_from(
+        &mut self,
+        baselines: &mut dyn Baselines,
+        threads: usize,
+        notices: &mut Vec<String>,
+    ) -> Result<Option<Manifest>, RuntimeError> {
+        let mut loaded = baselines.load()?;
         loop {
             tell(&loaded, notices);
             let Some(snapshot) = loaded.into_snapshot() else { return Ok(None) };
@@ -73,7 +94,7 @@ impl Pipeline {
                     self.shards = Shards::new(&self.settings, threads);
                     self.totals = Totals::default();
                     let generation = snapshot.manifest.generation;
-                    loaded = self.stores.baselines.reject(generation, &why.to_string())?;
+                    loaded = baselines.reject(generation, &why.to_string())?;
                 }
                 restored => return restored.map(|()| Some(snapshot.manifest)),
             }
@@ -106,18 +127,35 @@ impl Pipeline {
         reader.finish()?;
         image::load(&self.settings, self.intake.directory_mut(), &snapshot.images, &mut self.shards)?;
         self.generation = manifest.generation;
+        self.covered = manifest.partitions.iter().map(|p| (p.name.clone(), p.next_offset)).collect();
         self.last_turn = manifest.turn;
         self.silence_due = if self.judges_silence { self.poll_silence()? } else { None };
         Ok(())
+    }
+
+    /// Advances that were made beyond the snapshot: each is made again before the record that it was made
+    /// before, and at once where nothing has come since.
+    fn rewind(&mut self, advances: Vec<RecordedAdvance>) {
+        let restored: BTreeSet<String> = self.intake.partitions().into_iter().map(|p| p.name).collect();
+        for advance in advances {
+            let known = restored.contains(&advance.partition);
+            if known && advance.before_offset >= self.next_offset(&advance.partition) {
+                let partition = self.intake.partition(&advance.partition);
+                self.rewound.entry(partition).or_default().push_back(advance.clone());
+            }
+            self.advanced.insert(advance.partition);
+        }
+        for partition in self.rewound.keys().copied().collect::<Vec<_>>() {
+            self.repeat_advances(partition, self.intake.next_offset_of(partition));
+        }
     }
 
     /// Actions whose intent is in the ledger and whose outcome is not: they are taken up again, under
     /// the same key.
     fn resume_outbox(&mut self) -> Result<(), RuntimeError> {
         let Some(applied) = self.control.applied_through() else { return Ok(()) };
-        let unfinished: Vec<_> = self.control.unfinished().map(|(action, _)| action.id.clone()).collect();
-        for id in unfinished {
-            self.responders.resume(id, applied.control);
+        for (action, incident) in self.control.unfinished() {
+            self.outbox.resume(action, incident, applied.control);
         }
         self.answer(Vec::new(), applied.control)
     }
@@ -138,14 +176,14 @@ fn tell(loaded: &Loaded, notices: &mut Vec<String>) {
 }
 
 fn load_ledger(
-    stores: &mut Stores,
+    ledger: &mut dyn Ledger,
     manifest: Option<&Manifest>,
     notices: &mut Vec<String>,
 ) -> Result<LedgerState, RuntimeError> {
-    let (mut state, mut health) = stores.ledger.load()?;
+    let (mut state, mut health) = ledger.load()?;
     let behind = manifest.is_some_and(|m| ledger_behind(m, state.applied_through.as_ref()));
     if behind && !matches!(health, LedgerHealth::Quarantined { .. }) {
-        health = stores.ledger.quarantine("it is behind the baselines, so it was rolled back")?;
+        health = ledger.quarantine("it is behind the baselines, so it was rolled back")?;
         state = LedgerState::default();
     }
     if let LedgerHealth::Quarantined { to, why } = health {

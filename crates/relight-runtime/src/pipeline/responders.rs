@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use relight_core::Timestamp;
+use relight_core::incident::{Action, Incident};
 use relight_engine::control::{ControlInput, Effect};
+
+use super::Outbox;
 
 /// How an action ended, as a capture recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +36,7 @@ impl Responders {
         Self { recorded, ..Self::default() }
     }
 
-    pub(super) fn start(&mut self, effect: Effect, now: Timestamp) {
-        let Effect::Start { action, .. } = effect;
-        self.resume(action.id.clone(), now);
-    }
-
-    pub(super) fn resume(&mut self, action: String, now: Timestamp) {
+    fn take_up(&mut self, action: String, now: Timestamp) {
         match self.recorded.get(&action) {
             Some(outcome) => {
                 let SimulatedOutcome { at, ok, detail } = outcome.clone();
@@ -49,18 +47,27 @@ impl Responders {
             None => self.at_once.push_back(action),
         }
     }
+}
 
-    pub(super) fn command(&mut self, at: Timestamp, verb: String, target: String) {
+impl Outbox for Responders {
+    fn start(&mut self, effect: Effect, now: Timestamp) {
+        let Effect::Start { action, .. } = effect;
+        self.take_up(action.id, now);
+    }
+
+    fn resume(&mut self, action: &Action, _incident: &Incident, now: Timestamp) {
+        self.take_up(action.id.clone(), now);
+    }
+
+    fn command(&mut self, at: Timestamp, verb: String, target: String) {
         self.later.entry(at).or_default().push(ControlInput::Command { at, verb, target });
     }
 
-    /// When the next recorded outcome or command is due.
-    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
+    fn poll_timeout(&self) -> Option<Timestamp> {
         self.later.first_key_value().map(|(at, _)| *at)
     }
 
-    /// What there is to tell Control at `now`.
-    pub(super) fn next(&mut self, now: Timestamp) -> Option<ControlInput> {
+    fn next(&mut self, now: Timestamp) -> Option<ControlInput> {
         if let Some(action) = self.at_once.pop_front() {
             let detail = "simulated".to_owned();
             return Some(ControlInput::Outcome { at: now, action, ok: true, detail });

@@ -1,0 +1,293 @@
+//! Which partitions are idle, stalled or just started, and how far that lets time go on.
+//!
+//! Silence is no state of the engine but an input: what comes out of here are advances, which the driver
+//! journals and hands to Intake. Reads no clock, holds no data and knows no watermark of its own.
+
+use relight_core::{Span, Timestamp};
+use relight_ingest::live::Reads;
+
+/// The bounds within which silence is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// A partition without records for this long is idle, if it is caught up.
+    pub(crate) idle_after: Span,
+    /// How far one partition may be ahead of the slowest, and how long a stalled one is waited for.
+    pub(crate) max_skew: Span,
+    /// How long a listener's watermark stays where the snapshot left it after a start, so that batches
+    /// which were sent again are not late.
+    pub(crate) catch_up: Span,
+    /// How far behind the newest a point may be.
+    pub(crate) lateness: Span,
+}
+
+/// What is known of one partition's silence.
+#[derive(Debug)]
+struct Partition {
+    reads: Reads,
+    /// When its last record came; at first, when it was opened.
+    last_record: Timestamp,
+    /// The last fetch that found nothing more, if nothing has come since.
+    caught_up: Option<Timestamp>,
+    unreachable_since: Option<Timestamp>,
+    /// It has brought points, so that its silence may be an exporter's pause.
+    has_points: bool,
+    /// Its watermark is kept where the snapshot left it until then.
+    kept_until: Option<Timestamp>,
+    closed: bool,
+}
+
+/// What silence comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// The watermark moves to here.
+    Advance(Timestamp),
+    /// The watermark was kept where the snapshot left it; from now on its records move it.
+    Release,
+}
+
+/// The silence of all partitions, by their index.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    patience: Patience,
+    partitions: Vec<Option<Partition>>,
+    /// The first watermark that any partition came to.
+    base: Option<Timestamp>,
+}
+
+impl Liveness {
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { patience, partitions: Vec::new(), base: None }
+    }
+
+    /// A partition is read from now on. `resumed`: the state knows it. Returns whether its watermark is
+    /// to be kept for a while.
+    pub(crate) fn open(&mut self, ix: u32, reads: Reads, resumed: bool, now: Timestamp) -> bool {
+        let kept = (resumed && reads == Reads::Push).then(|| now.plus(self.patience.catch_up));
+        let ix = ix as usize;
+        if self.partitions.len() <= ix {
+            self.partitions.resize_with(ix + 1, || None);
+        }
+        self.partitions[ix] = Some(Partition {
+            reads,
+            last_record: now,
+            caught_up: None,
+            unreachable_since: None,
+            has_points: false,
+            kept_until: kept,
+            closed: false,
+        });
+        kept.is_some()
+    }
+
+    /// A record came, with points or with events alone.
+    pub(crate) fn record(&mut self, ix: u32, has_points: bool, watermark: Timestamp, now: Timestamp) {
+        if watermark.is_known() {
+            self.base.get_or_insert(watermark);
+        }
+        let Some(partition) = self.get(ix) else { return };
+        partition.last_record = now;
+        partition.caught_up = None;
+        partition.unreachable_since = None;
+        partition.has_points |= has_points;
+    }
+
+    /// The partition was read to its end by a fetch at `at`.
+    pub(crate) fn caught_up(&mut self, ix: u32, at: Timestamp) {
+        let Some(partition) = self.get(ix) else { return };
+        partition.caught_up = Some(at);
+        partition.unreachable_since = None;
+    }
+
+    /// The partition cannot be reached. Returns whether that is news.
+    pub(crate) fn unreachable(&mut self, ix: u32, now: Timestamp) -> bool {
+        let Some(partition) = self.get(ix) else { return false };
+        let is_news = partition.unreachable_since.is_none();
+        partition.unreachable_since.get_or_insert(now);
+        partition.caught_up = None;
+        is_news
+    }
+
+    /// Nothing more will come from it.
+    pub(crate) fn close(&mut self, ix: u32) {
+        if let Some(partition) = self.get(ix) {
+            partition.closed = true;
+        }
+    }
+
+    /// Partitions that cannot be reached.
+    pub(crate) fn stalled(&self) -> usize {
+        self.open_ones().filter(|(_, p)| p.unreachable_since.is_some()).count()
+    }
+
+    /// What silence comes to at `now`, for a partition at a time. `watermark` tells where each stands.
+    pub(crate) fn poll(
+        &mut self,
+        now: Timestamp,
+        watermark: &dyn Fn(u32) -> Timestamp,
+    ) -> Vec<(u32, Silence)> {
+        let Patience { idle_after, max_skew, lateness, .. } = self.patience;
+        let reachable = self.open_ones().filter(|(_, p)| p.unreachable_since.is_none());
+        let others = reachable.map(|(ix, _)| watermark(ix)).min();
+        let mut all = Vec::new();
+        for (ix, partition) in (0..).zip(&mut self.partitions) {
+            let Some(partition) = partition.as_mut().filter(|p| !p.closed) else { continue };
+            if let Some(until) = partition.kept_until {
+                if now >= until {
+                    partition.kept_until = None;
+                    all.push((ix, Silence::Release));
+                }
+                continue;
+            }
+            let to = match partition.unreachable_since {
+                // Only for the others' sake: where there are none, what it brings later shall not be late.
+                Some(since) => others.filter(|_| now >= since.plus(max_skew)),
+                None => partition.idle(now, idle_after).map(|at| at.minus(lateness)),
+            };
+            all.extend(to.filter(|to| *to > watermark(ix)).map(|to| (ix, Silence::Advance(to))));
+        }
+        all
+    }
+
+    /// The watermark beyond which a partition is held back, so that the slowest is not left behind by
+    /// more than `max_skew`. `None`: nothing is known yet.
+    pub(crate) fn limit(&self, watermark: &dyn Fn(u32) -> Timestamp) -> Option<Timestamp> {
+        let mut slowest: Option<Timestamp> = None;
+        for (ix, partition) in self.open_ones() {
+            let at = watermark(ix);
+            let known = if at.is_known() {
+                Some(at)
+            } else {
+                // Its first records are still on their way: it may be as far back as any other began.
+                let awaited = partition.reads == Reads::Pull
+                    && partition.caught_up.is_none()
+                    && partition.unreachable_since.is_none();
+                self.base.filter(|_| awaited)
+            };
+            slowest = [slowest, known].into_iter().flatten().min();
+        }
+        slowest.map(|at| at.plus(self.patience.max_skew))
+    }
+
+    fn get(&mut self, ix: u32) -> Option<&mut Partition> {
+        self.partitions.get_mut(ix as usize)?.as_mut()
+    }
+
+    fn open_ones(&self) -> impl Iterator<Item = (u32, &Partition)> {
+        let all = (0..).zip(&self.partitions);
+        all.filter_map(|(ix, p)| Some((ix, p.as_ref().filter(|p| !p.closed)?)))
+    }
+}
+
+impl Partition {
+    /// Until when it is known that nothing has come, if it is idle.
+    fn idle(&self, now: Timestamp, idle_after: Span) -> Option<Timestamp> {
+        let quiet = now >= self.last_record.plus(idle_after);
+        match self.reads {
+            Reads::Push => quiet.then_some(now),
+            // Events come when they come: one that carries nothing else is not waited for.
+            Reads::Pull => self.caught_up.filter(|_| quiet || !self.has_points),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        idle_after: Span::from_secs(60),
+        max_skew: Span::from_secs(120),
+        catch_up: Span::from_secs(30),
+        lateness: Span::from_secs(10),
+    };
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(1_700_000_000 + secs)
+    }
+
+    fn advances(liveness: &mut Liveness, now: i64, watermarks: &[Timestamp]) -> Vec<(u32, Silence)> {
+        liveness.poll(at(now), &|ix| watermarks[ix as usize])
+    }
+
+    /// Scenario: a listener and two partitions of a log, all silent; of the log one was read to its end and
+    /// had points, the other not.
+    /// Guarantee: a listener is idle for want of a request; a log only if a fetch found nothing more.
+    #[test]
+    fn idle_is_what_is_caught_up() {
+        let mut liveness = Liveness::new(PATIENCE);
+        for (ix, reads) in (0..).zip([Reads::Push, Reads::Pull, Reads::Pull]) {
+            assert!(!liveness.open(ix, reads, false, at(0)));
+            liveness.record(ix, true, at(-10), at(0));
+        }
+        liveness.caught_up(1, at(50));
+        let marks = [at(-10); 3];
+        assert_eq!(advances(&mut liveness, 59, &marks), []);
+        let expected = [(0, Silence::Advance(at(50))), (1, Silence::Advance(at(40)))];
+        assert_eq!(advances(&mut liveness, 60, &marks), expected);
+    }
+
+    /// Guarantee: a log that carries events alone, or nothing at all, is idle as soon as it is caught up.
+    #[test]
+    fn events_alone_are_not_waited_for() {
+        let mut liveness = Liveness::new(PATIENCE);
+        liveness.open(0, Reads::Pull, false, at(0));
+        liveness.record(0, false, at(-10), at(0));
+        assert_eq!(advances(&mut liveness, 1, &[at(-10)]), []);
+        liveness.caught_up(0, at(1));
+        assert_eq!(advances(&mut liveness, 1, &[at(-10)]), [(0, Silence::Advance(at(-9)))]);
+    }
+
+    /// Scenario: one of two partitions cannot be reached; then neither can.
+    /// Guarantee: it is waited for as long as `max_skew`, then goes with the others; alone it waits for ever, so
+    /// that nothing of a log is lost because its broker was away.
+    #[test]
+    fn a_stalled_partition_holds_the_others_for_a_while() {
+        let mut liveness = Liveness::new(PATIENCE);
+        for ix in 0..2 {
+            liveness.open(ix, Reads::Pull, false, at(0));
+            liveness.record(ix, true, at(-10), at(0));
+        }
+        assert!(liveness.unreachable(1, at(5)));
+        assert!(!liveness.unreachable(1, at(6)), "one stall is told once");
+        liveness.record(0, true, at(110), at(119));
+        let marks = [at(110), at(-10)];
+        assert_eq!(advances(&mut liveness, 124, &marks), []);
+        assert_eq!(advances(&mut liveness, 125, &marks), [(1, Silence::Advance(at(110)))]);
+        assert_eq!(liveness.stalled(), 1);
+        liveness.unreachable(0, at(126));
+        assert_eq!(advances(&mut liveness, 9_999, &marks), []);
+        liveness.caught_up(1, at(10_000));
+        assert_eq!(liveness.stalled(), 1);
+    }
+
+    /// Guarantee: a listener that the state knows keeps its watermark for `catch_up`, and is not idle meanwhile.
+    #[test]
+    fn a_listener_catches_up_after_a_start() {
+        let mut liveness = Liveness::new(PATIENCE);
+        assert!(liveness.open(0, Reads::Push, true, at(0)));
+        assert!(!liveness.open(1, Reads::Pull, true, at(0)), "a log is read from its offset");
+        assert_eq!(advances(&mut liveness, 29, &[at(-900); 2]), []);
+        assert_eq!(advances(&mut liveness, 30, &[at(-900); 2]), [(0, Silence::Release)]);
+        assert_eq!(advances(&mut liveness, 60, &[at(-900); 2]), [(0, Silence::Advance(at(50)))]);
+    }
+
+    /// Guarantee: the slowest that is known bounds all; one whose first records are awaited counts as being where
+    /// the first one began; a listener that nobody talks to bounds nothing.
+    #[test]
+    fn the_slowest_bounds_the_others() {
+        let mut liveness = Liveness::new(PATIENCE);
+        for (ix, reads) in (0..).zip([Reads::Pull, Reads::Pull, Reads::Push]) {
+            liveness.open(ix, reads, false, at(0));
+        }
+        let unknown = Timestamp::MIN;
+        assert_eq!(liveness.limit(&|_| unknown), None);
+        liveness.record(0, true, at(-10_000), at(0));
+        liveness.record(0, true, at(-9_000), at(1));
+        let marks = [at(-9_000), unknown, unknown];
+        assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-9_880)));
+        liveness.caught_up(1, at(2));
+        assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-8_880)));
+        liveness.close(0);
+        assert_eq!(liveness.limit(&|ix| marks[ix as usize]), None);
+    }
+}
