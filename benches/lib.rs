@@ -2,6 +2,7 @@
 //! Control, stores or threads.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+use relight_core::aliases::Aliases;
 use relight_core::detector::Policy;
 use relight_core::record::{Kind, Record};
 use relight_core::rule::Settings;
@@ -118,7 +119,7 @@ impl Engine {
         for record in records {
             record.offset = self.next_offset;
             self.next_offset += 1;
-            self.intake.handle(self.partition, record, &mut self.routed);
+            self.intake.handle(self.partition, record, &mut Aliases::default(), &mut self.routed);
             let full = self.routed.points.len() >= 4 * POINTS_PER_RECORD;
             if full || self.intake.next_bin(None).is_some() {
                 self.flush();

@@ -4,6 +4,7 @@
 //! one, and it depends on none of them.
 #![warn(missing_docs)]
 
+pub mod aliases;
 pub mod codec;
 pub mod detector;
 pub mod incident;

@@ -2,6 +2,7 @@
 //!
 //! A [`Record`] is a reusable buffer, so that a steady stream decodes without allocating.
 
+use crate::aliases::Aliases;
 use crate::codec::{Codec, Corrupt, Reader, encode_bytes};
 use crate::series::Labels;
 use crate::time::Timestamp;
@@ -62,13 +63,15 @@ impl Histogram {
     }
 }
 
-/// One sample of one series. Its key lies in the record's arena.
+/// One sample of one series. Its key lies in the record's arena, unless Intake knows its alias already.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     /// Where the series' canonical bytes start in [`Record::keys`].
     pub key_start: u32,
-    /// How long they are.
+    /// How long they are; 0 if Intake knows the alias.
     pub key_len: u32,
+    /// The source's own dense number of the series, or [`Aliases::NONE`].
+    pub alias: u32,
     /// Event time.
     pub at: Timestamp,
     /// When the sum started, or [`Timestamp::MIN`] if the sender did not say.
@@ -225,9 +228,16 @@ impl Record {
 
     /// Adds a scalar point; `key` is canonical ([`crate::series::encode_key`]).
     pub fn push_point(&mut self, key: &[u8], at: Timestamp, start: Timestamp, kind: Kind, value: f64) {
+        let (key_start, key_len) = self.push_key(key);
+        let alias = Aliases::NONE;
+        self.points.push(Point { key_start, key_len, alias, at, start, kind, value });
+    }
+
+    /// Puts a canonical key into the arena and says where it lies and how long it is.
+    pub fn push_key(&mut self, key: &[u8]) -> (u32, u32) {
         let key_start = self.keys.len() as u32;
         self.keys.extend_from_slice(key);
-        self.points.push(Point { key_start, key_len: key.len() as u32, at, start, kind, value });
+        (key_start, key.len() as u32)
     }
 
     /// Adds a histogram point.

@@ -61,6 +61,7 @@ pub struct Directory {
     arena: Arena,
     rows: Rows,
     max_series: usize,
+    generation: u64,
 }
 
 impl Directory {
@@ -72,7 +73,13 @@ impl Directory {
             arena: Arena::new(),
             rows: Rows::new(settings),
             max_series: settings.max_series,
+            generation: 0,
         }
+    }
+
+    /// Moves whenever series are numbered anew: dense indices that were learned before mean nothing then.
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Series known.
@@ -89,6 +96,17 @@ impl Directory {
     /// the guess for the next call.
     pub fn find(&mut self, key: &[u8], hint: &mut u32) -> Option<SeriesAddr> {
         self.arena.find(key, hint)
+    }
+
+    /// Where a series lives, by its dense index.
+    #[inline]
+    pub fn series_at(&self, ix: u32) -> SeriesAddr {
+        self.arena.addr(ix)
+    }
+
+    /// A series' key, by its dense index.
+    pub fn key_at(&self, ix: u32) -> &[u8] {
+        self.arena.key(ix)
     }
 
     /// Adds a series, with the rows it feeds, or `None` if the table is full. What is new is appended
@@ -233,6 +251,7 @@ impl Directory {
             series.push(NewSeries { at: self.arena.addr(ix), feeds });
         }
         self.rows.finish_restore();
+        self.generation += 1;
     }
 
     /// Bytes of memory held by names and look-up tables.

@@ -4,11 +4,14 @@
 //! Holds no values: points go on to Fold at once. Events wait here for their bin. There is no clock:
 //! time moves by records and by recorded advances.
 
+#[cfg(test)]
+mod aliased;
 mod partition;
 mod state;
 
 use std::collections::BTreeMap;
 
+use relight_core::aliases::Aliases;
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Point, Reason, Record};
 use relight_core::rule::Settings;
 use relight_core::series::encode_key;
@@ -20,7 +23,7 @@ use crate::directory::{Directory, NewRow, NewSeries, RowAddr, SeriesAddr};
 
 pub use partition::PartitionState;
 
-use partition::{Jump, Partition};
+use partition::{Jump, Partition, with_keys};
 
 /// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed.
 pub const MAX_AHEAD: Span = Span::from_secs(600);
@@ -184,8 +187,14 @@ impl Intake {
         &self.counters
     }
 
-    /// Takes one record of a partition.
-    pub fn handle(&mut self, partition: u32, record: &Record, out: &mut Routed) {
+    /// Takes one record of a partition. `aliases` are its source's, renewed ([`Aliases::renew`]) with the
+    /// directory's generation before the record was decoded; a capture has none.
+    pub fn handle(&mut self, partition: u32, record: &Record, aliases: &mut Aliases, out: &mut Routed) {
+        debug_assert!(
+            aliases.generation() == self.directory.generation()
+                || record.points.iter().all(|p| p.key_len > 0),
+            "a record without keys was decoded before its aliases were renewed"
+        );
         let p = &mut self.partitions[partition as usize];
         if record.offset < p.next_offset {
             self.counters.repeated += 1;
@@ -193,24 +202,24 @@ impl Intake {
         }
         if self.binning == Binning::Sample {
             p.next_offset = record.offset.saturating_add(1);
-            self.take(partition, record, Timestamp::MAX, out);
+            self.take(partition, record, aliases, Timestamp::MAX, out);
             return;
         }
         match p.jump(record) {
-            Jump::None => self.take(partition, record, Timestamp::MAX, out),
+            Jump::None => self.take(partition, record, aliases, Timestamp::MAX, out),
             // The record itself is held, not its time alone: a lone wild clock must not leave a point
             // in a bin that closes years later. Its offset stays unknown, so a snapshot re-reads it.
-            Jump::Unconfirmed => p.hold(record),
+            Jump::Unconfirmed => p.hold(with_keys(record, aliases, &self.directory)),
             Jump::Waiting => {}
             Jump::Confirmed(held) => {
-                self.take(partition, &held, Timestamp::MAX, out);
+                self.take(partition, &held, &mut Aliases::default(), Timestamp::MAX, out);
                 // That the held one was right says nothing of this one, which may jump in its turn.
-                self.handle(partition, record, out);
+                self.handle(partition, record, aliases, out);
             }
             Jump::Refuted(held, limit) => {
-                self.take(partition, &held, limit, out);
+                self.take(partition, &held, &mut Aliases::default(), limit, out);
                 // The record that refuted the held one may itself be a jump, from where things were.
-                self.handle(partition, record, out);
+                self.handle(partition, record, aliases, out);
             }
         }
     }
@@ -219,14 +228,21 @@ impl Intake {
     pub fn advance(&mut self, partition: u32, to: Timestamp, out: &mut Routed) {
         let p = &mut self.partitions[partition as usize];
         if let Some((held, limit)) = p.release(to) {
-            self.take(partition, &held, limit, out);
+            self.take(partition, &held, &mut Aliases::default(), limit, out);
         }
         let p = &mut self.partitions[partition as usize];
         p.watermark = p.watermark.max(to);
         p.kept = false;
     }
 
-    fn take(&mut self, partition: u32, record: &Record, limit: Timestamp, out: &mut Routed) {
+    fn take(
+        &mut self,
+        partition: u32,
+        record: &Record,
+        aliases: &mut Aliases,
+        limit: Timestamp,
+        out: &mut Routed,
+    ) {
         self.partitions[partition as usize].next_offset = record.offset.saturating_add(1);
         self.counters.records += 1;
         for (reason, n) in &record.refused {
@@ -238,7 +254,7 @@ impl Intake {
         let stamp = self.partitions[partition as usize].watermark;
         let mut highest = self.partitions[partition as usize].highest;
         for index in 0..record.points.len() {
-            if let Some(at) = self.take_point(partition, record, index, (stamp, limit), out) {
+            if let Some(at) = self.take_point(partition, record, index, aliases, (stamp, limit), out) {
                 highest = highest.max(at);
             }
         }
@@ -262,6 +278,7 @@ impl Intake {
         partition: u32,
         record: &Record,
         index: usize,
+        aliases: &mut Aliases,
         (stamp, limit): (Timestamp, Timestamp),
         out: &mut Routed,
     ) -> Option<Timestamp> {
@@ -272,7 +289,7 @@ impl Intake {
             // A refused point says nothing about time, and its name is not kept: names are memory.
             return None;
         }
-        let Some(series) = self.series(partition, record.key(point), point.kind, out) else {
+        let Some(series) = self.series(partition, point, record.key(point), aliases, out) else {
             self.counters.refuse(Reason::SeriesLimit, 1);
             return Some(point.at);
         };
@@ -297,10 +314,30 @@ impl Intake {
         Some(point.at)
     }
 
-    fn series(&mut self, partition: u32, key: &[u8], kind: Kind, out: &mut Routed) -> Option<SeriesAddr> {
+    // A series that is refused stays unknown to its source, so its key comes with every request and each
+    // refusal is counted.
+    fn series(
+        &mut self,
+        partition: u32,
+        point: &Point,
+        key: &[u8],
+        aliases: &mut Aliases,
+        out: &mut Routed,
+    ) -> Option<SeriesAddr> {
+        if let Some(ix) = aliases.get(point.alias) {
+            return Some(self.directory.series_at(ix));
+        }
+        if key.is_empty() && point.alias != Aliases::NONE {
+            return None;
+        }
         let hint = &mut self.partitions[partition as usize].hint;
-        let known = self.directory.find(key, hint);
-        known.or_else(|| self.directory.add(key, kind, &mut out.series, &mut out.rows))
+        if let Some(known) = self.directory.find(key, hint) {
+            aliases.set(point.alias, *hint);
+            return Some(known);
+        }
+        let added = self.directory.add(key, point.kind, &mut out.series, &mut out.rows)?;
+        aliases.set(point.alias, self.directory.series_len() as u32 - 1);
+        Some(added)
     }
 
     fn take_event(

@@ -12,8 +12,9 @@ mod seeding;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use relight_core::aliases::Aliases;
 use relight_core::incident::{Action, Incident, LedgerWrite, RecordedAdvance};
-use relight_core::record::{ControlRecord, Record};
+use relight_core::record::{ControlRecord, Reason, Record};
 use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
@@ -128,11 +129,32 @@ impl Pipeline {
         self.intake.partition_watermark(partition)
     }
 
-    /// Takes one record.
+    /// Takes one record that names all of its series.
     pub fn handle(&mut self, partition: u32, record: &Record) -> Result<(), RuntimeError> {
+        self.handle_aliased(partition, record, &mut Aliases::default())
+    }
+
+    /// Takes one record whose source has numbers of its own for its series. They were renewed
+    /// ([`Pipeline::names_generation`]) before it was decoded.
+    pub fn handle_aliased(
+        &mut self,
+        partition: u32,
+        record: &Record,
+        aliases: &mut Aliases,
+    ) -> Result<(), RuntimeError> {
         self.repeat_advances(partition, record.offset);
-        self.intake.handle(partition, record, &mut self.routed);
+        self.intake.handle(partition, record, aliases, &mut self.routed);
         self.route()
+    }
+
+    /// Moves when series are numbered anew: aliases of an earlier generation mean nothing.
+    pub fn names_generation(&self) -> u64 {
+        self.intake.directory().generation()
+    }
+
+    /// What was refused so far by Intake, to tell what one record came to.
+    pub fn refused(&self) -> [u64; Reason::ALL.len()] {
+        Reason::ALL.map(|reason| self.intake.counters().refused(reason))
     }
 
     /// After a rewind: advances that came before a record are made before it once more.

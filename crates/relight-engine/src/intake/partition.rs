@@ -1,9 +1,11 @@
 //! One partition: what is known of its offsets and of its time.
 
-use relight_core::record::{ControlRecord, Record};
+use relight_core::aliases::Aliases;
+use relight_core::record::{ControlRecord, Point, Record};
 use relight_core::{Span, Timestamp};
 
 use super::MAX_AHEAD;
+use crate::directory::Directory;
 
 /// What a checkpoint keeps of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +111,8 @@ impl Partition {
         if newest >= Some(near) { Jump::Confirmed(held) } else { Jump::Refuted(held, limit) }
     }
 
-    pub(super) fn hold(&mut self, record: &Record) {
-        self.held = Some(Box::new(record.clone()));
+    pub(super) fn hold(&mut self, record: Record) {
+        self.held = Some(Box::new(record));
     }
 
     /// The held record and up to when it counts, once an advance to `to` says how time went on.
@@ -141,4 +143,18 @@ fn newest(record: &Record) -> Option<Timestamp> {
 
 fn newest_of(held: &Record) -> Timestamp {
     newest(held).expect("only a record with a time is held")
+}
+
+/// A record that can wait: with the keys of all its points, since aliases may be forgotten meanwhile.
+pub(super) fn with_keys(record: &Record, aliases: &Aliases, directory: &Directory) -> Record {
+    let mut held = record.clone();
+    for i in 0..held.points.len() {
+        let point = held.points[i];
+        if let Some(ix) = aliases.get(point.alias) {
+            let (key_start, key_len) = held.push_key(directory.key_at(ix));
+            held.points[i] = Point { key_start, key_len, ..point };
+        }
+        held.points[i].alias = Aliases::NONE;
+    }
+    held
 }
