@@ -13,6 +13,7 @@ pub mod responder;
 pub mod rule;
 pub mod series;
 pub mod signal;
+pub mod telemetry;
 pub mod time;
 
 pub use series::{KEY_GROUPS, KeyGroup, KeyView, Labels};

@@ -1,4 +1,5 @@
-//! Captures: recorded streams, read a record at a time.
+//! Captures: recorded streams, read a record at a time; and OTLP requests as they come off the wire
+//! ([`otlp::wire`]).
 //!
 //! A capture is a file (or standard input) of newline-delimited JSON, OTLP JSON lines, Prometheus
 //! text with timestamps, or `timestamp,value` rows; each plain, gzip or zstd, told apart by what
@@ -15,7 +16,7 @@ mod lines;
 pub mod live;
 mod memo;
 mod ndjson;
-mod otlp;
+pub mod otlp;
 mod prometheus;
 mod scan;
 mod sniff;

@@ -9,6 +9,7 @@
 mod exponential;
 mod model;
 mod value;
+pub mod wire;
 
 use std::borrow::Cow;
 
@@ -76,53 +77,46 @@ impl Otlp {
 
 impl Target<'_, '_> {
     fn metric(&mut self, metric: &Metric<'_>) {
-        if self.name.is_empty() {
-            return self.out.refuse(Reason::Malformed, "a metric without a name");
+        let Metric { gauge, sum, histogram, exponential_histogram, summary, .. } = metric;
+        if let Some(gauge) = gauge {
+            gauge.data_points.iter().for_each(|point| self.number(point, Ok(Kind::Gauge)));
         }
-        if let Some(gauge) = &metric.gauge {
-            gauge.data_points.iter().for_each(|point| self.number(point, Kind::Gauge));
+        if let Some(sum) = sum {
+            let kind = sum_kind(sum.is_monotonic, sum.aggregation_temporality);
+            sum.data_points.iter().for_each(|point| self.number(point, kind));
         }
-        if let Some(sum) = &metric.sum {
-            match (sum.is_monotonic, sum.aggregation_temporality) {
-                (false, _) => sum.data_points.iter().for_each(|point| self.number(point, Kind::Gauge)),
-                (true, DELTA) => sum.data_points.iter().for_each(|point| self.number(point, Kind::Delta)),
-                (true, CUMULATIVE) => {
-                    sum.data_points.iter().for_each(|point| self.number(point, Kind::Cumulative));
-                }
-                _ => self.no_temporality(),
-            }
+        for (histogram, exponential) in
+            histogram.iter().map(|h| (h, false)).chain(exponential_histogram.iter().map(|h| (h, true)))
+        {
+            let kind = histogram_kind(histogram.aggregation_temporality);
+            histogram.data_points.iter().for_each(|point| self.histogram(point, kind, exponential));
         }
-        for histogram in metric.histogram.iter().chain(&metric.exponential_histogram) {
-            match histogram.aggregation_temporality {
-                DELTA => histogram.data_points.iter().for_each(|p| self.histogram(p, Kind::DeltaHistogram)),
-                CUMULATIVE => {
-                    histogram.data_points.iter().for_each(|p| self.histogram(p, Kind::CumulativeHistogram));
-                }
-                _ => self.no_temporality(),
-            }
-        }
-        if let Some(summary) = &metric.summary {
+        if let Some(summary) = summary {
             summary.data_points.iter().for_each(|point| self.summary(point));
         }
     }
 
-    fn no_temporality(&mut self) {
-        let why = format_args!("`{}`: aggregationTemporality must be 1 (delta) or 2 (cumulative)", self.name);
-        self.out.refuse(Reason::Malformed, why);
+    fn refuse(&mut self, (reason, why): Refusal) {
+        match why {
+            "" => self.out.record.refuse(reason),
+            why => self.out.refuse(reason, format_args!("`{}`: {why}", self.name)),
+        }
     }
 
-    fn number(&mut self, point: &NumberPoint<'_>, kind: Kind) {
-        let Some(at) = self.time(point.flags, point.time_unix_nano) else {
+    /// Kind and time of a point that has a value.
+    fn admit(&mut self, kind: Result<Kind, Refusal>, flags: u32, at: Nanos) -> Option<(Kind, Timestamp)> {
+        let admitted = named(self.name).and(kind).and_then(|kind| Ok((kind, time(flags, at)?)));
+        admitted.map_err(|refusal| self.refuse(refusal)).ok()
+    }
+
+    fn number(&mut self, point: &NumberPoint<'_>, kind: Result<Kind, Refusal>) {
+        let Some((kind, at)) = self.admit(kind, point.flags, point.time_unix_nano) else {
             return;
         };
         let value = match (&point.as_double, &point.as_int) {
             (Some(Float(value)), _) => *value,
             (None, Some(int)) => int.0 as f64,
-            (None, None) => {
-                return self
-                    .out
-                    .refuse(Reason::Malformed, format_args!("`{}`: a point without a value", self.name));
-            }
+            (None, None) => return self.refuse(NO_VALUE),
         };
         if !value.is_finite() {
             return self.out.record.refuse(Reason::NonFinite);
@@ -132,13 +126,12 @@ impl Target<'_, '_> {
         }
     }
 
-    fn histogram(&mut self, point: &HistogramPoint<'_>, kind: Kind) {
-        let Some(at) = self.time(point.flags, point.time_unix_nano) else {
+    fn histogram(&mut self, point: &HistogramPoint<'_>, kind: Result<Kind, Refusal>, exponential: bool) {
+        let Some((kind, at)) = self.admit(kind, point.flags, point.time_unix_nano) else {
             return;
         };
-        let Some(histogram) = buckets(point) else {
-            let why = format_args!("`{}`: bounds, counts or sum of a histogram make no sense", self.name);
-            return self.out.refuse(Reason::BadHistogram, why);
+        let Some(histogram) = buckets(point, exponential) else {
+            return self.refuse(BAD_HISTOGRAM);
         };
         if self.series("", &point.attributes, None) {
             let start = point.start_time_unix_nano.start();
@@ -147,7 +140,7 @@ impl Target<'_, '_> {
     }
 
     fn summary(&mut self, point: &SummaryPoint<'_>) {
-        let Some(at) = self.time(point.flags, point.time_unix_nano) else {
+        let Some((_, at)) = self.admit(Ok(Kind::Gauge), point.flags, point.time_unix_nano) else {
             return;
         };
         let start = point.start_time_unix_nano.start();
@@ -179,36 +172,70 @@ impl Target<'_, '_> {
         }
     }
 
-    /// Time of a point that has a value.
-    fn time(&mut self, flags: u32, at: Nanos) -> Option<Timestamp> {
-        if flags & NO_RECORDED_VALUE != 0 {
-            self.out.record.refuse(Reason::NoRecordedValue);
-            return None;
-        }
-        if at.is_unset() {
-            self.out.refuse(Reason::Malformed, format_args!("`{}`: a point without timeUnixNano", self.name));
-            return None;
-        }
-        let known = at.time();
-        if known.is_none() {
-            self.out.record.refuse(Reason::Future);
-        }
-        known
-    }
-
     /// Puts the canonical key of a point's series into `self.key`.
     fn series(&mut self, suffix: &str, attributes: &[Attribute<'_>], quantile: Option<&str>) -> bool {
-        let own = pairs(attributes);
-        let mut all: Vec<(&str, &str)> = self.shared.iter().chain(&own).map(|(k, v)| (*k, &**v)).collect();
-        all.extend(quantile.map(|quantile| ("quantile", quantile)));
-        let name: Cow<'_, str> =
-            if suffix.is_empty() { self.name.into() } else { format!("{}{suffix}", self.name).into() };
-        let encoded = key::encode(&name, &mut all, self.key);
+        let encoded = encode(self.name, suffix, self.shared, &pairs(attributes), quantile, self.key);
         if let Err(why) = &encoded {
             self.out.refuse(Reason::LabelLimit, format_args!("`{}`: {why}", self.name));
         }
         encoded.is_ok()
     }
+}
+
+/// A reason, and what to tell people; nothing where the reason's name says it all.
+type Refusal = (Reason, &'static str);
+
+const NO_VALUE: Refusal = (Reason::Malformed, "a point without a value");
+const BAD_HISTOGRAM: Refusal = (Reason::BadHistogram, "bounds, counts or sum of a histogram make no sense");
+const NO_TEMPORALITY: Refusal =
+    (Reason::Malformed, "aggregationTemporality must be 1 (delta) or 2 (cumulative)");
+
+fn named(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() { Err((Reason::Malformed, "a metric without a name")) } else { Ok(()) }
+}
+
+/// What may fall is a gauge, in either temporality: a delta of it is what changed in its time.
+const fn sum_kind(is_monotonic: bool, temporality: i32) -> Result<Kind, Refusal> {
+    match (is_monotonic, temporality) {
+        (false, _) => Ok(Kind::Gauge),
+        (true, DELTA) => Ok(Kind::Delta),
+        (true, CUMULATIVE) => Ok(Kind::Cumulative),
+        _ => Err(NO_TEMPORALITY),
+    }
+}
+
+const fn histogram_kind(temporality: i32) -> Result<Kind, Refusal> {
+    match temporality {
+        DELTA => Ok(Kind::DeltaHistogram),
+        CUMULATIVE => Ok(Kind::CumulativeHistogram),
+        _ => Err(NO_TEMPORALITY),
+    }
+}
+
+/// Time of a point that has a value.
+fn time(flags: u32, at: Nanos) -> Result<Timestamp, Refusal> {
+    if flags & NO_RECORDED_VALUE != 0 {
+        return Err((Reason::NoRecordedValue, ""));
+    }
+    if at.is_unset() {
+        return Err((Reason::Malformed, "a point without timeUnixNano"));
+    }
+    at.time().ok_or((Reason::Future, ""))
+}
+
+/// Replaces `key` by the canonical key of a point's series, or says which limit it breaks.
+fn encode(
+    name: &str,
+    suffix: &str,
+    shared: &[Pair<'_>],
+    own: &[Pair<'_>],
+    quantile: Option<&str>,
+    key: &mut Vec<u8>,
+) -> Result<(), String> {
+    let mut all: Vec<(&str, &str)> = shared.iter().chain(own).map(|(k, v)| (*k, &**v)).collect();
+    all.extend(quantile.map(|quantile| ("quantile", quantile)));
+    let name: Cow<'_, str> = if suffix.is_empty() { name.into() } else { format!("{name}{suffix}").into() };
+    key::encode(&name, &mut all, key)
 }
 
 fn pairs<'a>(attributes: &'a [Attribute<'a>]) -> Vec<Pair<'a>> {
@@ -223,19 +250,18 @@ fn shared<'a>(resource: &'a [Attribute<'a>], scope: &'a [Attribute<'a>]) -> Vec<
 }
 
 /// Explicit buckets of either kind of histogram; `None` if they make no sense.
-fn buckets(point: &HistogramPoint<'_>) -> Option<Histogram> {
+fn buckets(point: &HistogramPoint<'_>, exponential: bool) -> Option<Histogram> {
     let sums = [&point.sum, &point.min, &point.max];
     if sums.into_iter().flatten().any(|Float(value)| !value.is_finite()) {
         return None;
     }
-    let histogram = match &point.positive {
-        None if point.scale.is_none() && point.negative.is_none() => {
-            let counts: Vec<u64> = point.bucket_counts.iter().map(|n| n.0).collect();
-            let bounds = point.explicit_bounds.iter().map(|bound| bound.0).collect();
-            // Without buckets the count is all there is.
-            Histogram { bounds, counts: if counts.is_empty() { vec![point.count.0] } else { counts } }
-        }
-        _ => exponential::explicit(point)?,
+    let histogram = if exponential {
+        exponential::explicit(point)?
+    } else {
+        let counts: Vec<u64> = point.bucket_counts.iter().map(|n| n.0).collect();
+        let bounds = point.explicit_bounds.iter().map(|bound| bound.0).collect();
+        // Without buckets the count is all there is.
+        Histogram { bounds, counts: if counts.is_empty() { vec![point.count.0] } else { counts } }
     };
     (histogram.is_valid() && histogram.total() == point.count.0).then_some(histogram)
 }

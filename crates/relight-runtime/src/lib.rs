@@ -8,6 +8,7 @@
 
 mod error;
 mod image;
+mod live;
 mod pipeline;
 mod replay;
 mod report;
@@ -15,6 +16,7 @@ mod seed;
 mod shards;
 
 pub use error::RuntimeError;
+pub use live::{Clock, Live, LiveInput, LiveSettings, SystemClock, Tell};
 pub use pipeline::{Commit, Cut, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};

@@ -341,7 +341,7 @@ impl Pipeline {
     }
 
     /// The state of all incidents and actions, to read.
-    pub const fn incidents_and_actions(&self) -> &Control {
+    pub const fn control_state(&self) -> &Control {
         &self.control
     }
 

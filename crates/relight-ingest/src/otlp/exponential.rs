@@ -14,6 +14,8 @@ use super::model::HistogramPoint;
 const PER_DOUBLING: i64 = 4;
 const LOWEST: i64 = -20 * PER_DOUBLING;
 const HIGHEST: i64 = 40 * PER_DOUBLING;
+/// How many buckets the explicit form has.
+pub(super) const BUCKETS: usize = (HIGHEST - LOWEST) as usize + 3;
 /// The range of scales that the protocol's own implementations use.
 const SCALES: std::ops::RangeInclusive<i32> = -10..=20;
 

@@ -90,7 +90,7 @@ pub(super) struct NumberPoint<'a> {
 }
 
 /// A point of either kind of histogram: one has `explicitBounds`, the other `scale`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HistogramPoint<'a> {
     #[serde(borrow, default)]
@@ -117,7 +117,7 @@ pub(super) struct HistogramPoint<'a> {
     pub(super) flags: u32,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Buckets {
     #[serde(default)]
@@ -171,7 +171,7 @@ pub(super) struct ScopeLogs<'a> {
     pub(super) log_records: Vec<LogRecord<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LogRecord<'a> {
     #[serde(default)]

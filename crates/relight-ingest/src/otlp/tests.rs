@@ -149,8 +149,9 @@ fn bad_points_say_why() {
         r#""count":"2","sum":"NaN","bucketCounts":["1","1"],"explicitBounds":[0.5]"#,
         r#""count":"1","scale":20000,"positive":{"offset":0,"bucketCounts":[1]}"#,
     ] {
+        let kind = if point.contains("scale") { "exponentialHistogram" } else { "histogram" };
         let (record, _) = record(&metrics(&format!(
-            r#""histogram":{{"aggregationTemporality":2,"dataPoints":[{{"timeUnixNano":"5",{point}}}]}}"#
+            r#""{kind}":{{"aggregationTemporality":2,"dataPoints":[{{"timeUnixNano":"5",{point}}}]}}"#
         )));
         assert_eq!(record.refused, [(BadHistogram, 1)], "{point}");
     }

@@ -26,7 +26,7 @@ pub(super) struct Float(pub(super) f64);
 /// Nanoseconds since the epoch; 0 means that it is not known.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Nanos(Unsigned);
+pub(super) struct Nanos(pub(super) Unsigned);
 
 impl Nanos {
     /// Whether the sender left it out.
@@ -131,34 +131,42 @@ pub(super) struct Attribute<'a> {
 #[derive(Deserialize, Default)]
 pub(super) struct AnyValue<'a> {
     #[serde(borrow, rename = "stringValue")]
-    string: Option<Text<'a>>,
+    pub(super) string: Option<Text<'a>>,
     #[serde(rename = "boolValue")]
-    boolean: Option<bool>,
+    pub(super) boolean: Option<bool>,
     #[serde(rename = "intValue")]
-    int: Option<Int>,
+    pub(super) int: Option<Int>,
     #[serde(rename = "doubleValue")]
-    double: Option<Float>,
+    pub(super) double: Option<Float>,
     #[serde(borrow, rename = "arrayValue")]
-    list: Option<Box<Values<'a>>>,
+    pub(super) list: Option<Box<Values<'a>>>,
     #[serde(borrow, rename = "kvlistValue")]
-    map: Option<Box<Pairs<'a>>>,
+    pub(super) map: Option<Box<Pairs<'a>>>,
     #[serde(borrow, rename = "bytesValue")]
-    bytes: Option<Text<'a>>,
+    pub(super) bytes: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Values<'a> {
+pub(super) struct Values<'a> {
     #[serde(borrow, default)]
-    values: Vec<AnyValue<'a>>,
+    pub(super) values: Vec<AnyValue<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Pairs<'a> {
+pub(super) struct Pairs<'a> {
     #[serde(borrow, default)]
-    values: Vec<Attribute<'a>>,
+    pub(super) values: Vec<Attribute<'a>>,
 }
 
-impl AnyValue<'_> {
+impl<'a> AnyValue<'a> {
+    /// The same as [`AnyValue::text`], for as long as what it was read from.
+    pub(super) fn into_text(mut self) -> Cow<'a, str> {
+        match self.string.take() {
+            Some(Text(text)) => text,
+            None => Cow::Owned(self.text().into_owned()),
+        }
+    }
+
     /// Its text: of lists and maps as JSON, of bytes as the base 64 they came in, of nothing empty.
     pub(super) fn text(&self) -> Cow<'_, str> {
         match self {

@@ -114,9 +114,9 @@ impl Liveness {
         }
     }
 
-    /// Partitions that cannot be reached.
-    pub(crate) fn stalled(&self) -> usize {
-        self.open_ones().filter(|(_, p)| p.unreachable_since.is_some()).count()
+    /// Whether a partition cannot be reached.
+    pub(crate) fn is_stalled(&self, ix: u32) -> bool {
+        self.open_ones().any(|(known, p)| known == ix && p.unreachable_since.is_some())
     }
 
     /// What silence comes to at `now`, for a partition at a time. `watermark` tells where each stands.
@@ -253,11 +253,11 @@ mod tests {
         let marks = [at(110), at(-10)];
         assert_eq!(advances(&mut liveness, 124, &marks), []);
         assert_eq!(advances(&mut liveness, 125, &marks), [(1, Silence::Advance(at(110)))]);
-        assert_eq!(liveness.stalled(), 1);
+        assert!(liveness.is_stalled(1) && !liveness.is_stalled(0));
         liveness.unreachable(0, at(126));
         assert_eq!(advances(&mut liveness, 9_999, &marks), []);
         liveness.caught_up(1, at(10_000));
-        assert_eq!(liveness.stalled(), 1);
+        assert!(!liveness.is_stalled(1) && liveness.is_stalled(0));
     }
 
     /// Guarantee: a listener that the state knows keeps its watermark for `catch_up`, and is not idle meanwhile.

@@ -99,6 +99,11 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Whether a cut is being written.
+    pub const fn is_cutting(&self) -> bool {
+        self.baselines.is_none()
+    }
+
     /// Generation of the newest snapshot; 0 before there was one.
     pub const fn generation(&self) -> u64 {
         self.generation

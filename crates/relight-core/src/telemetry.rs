@@ -1,0 +1,195 @@
+//! relight's own metrics: one catalogue of names, and the board on which the newest values hang.
+//!
+//! Whoever measures puts samples on the [`Board`], whoever shows them takes them off it. Every name is in
+//! [`CATALOGUE`], so that what is documented, alerted on and exposed is one list. No clock, no format and
+//! no server in here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How a metric's value moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only up, from 0 at the start of the process or of the state that it goes on from.
+    Counter,
+    /// Up and down.
+    Gauge,
+}
+
+/// One metric of relight's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// As it is exposed.
+    pub name: &'static str,
+    /// How its value moves.
+    pub kind: MetricKind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says, in one sentence.
+    pub help: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($(#[doc = $help:literal])+ $ident:ident = $kind:ident $name:literal [$($label:literal),*];)+) => {
+        $($(#[doc = $help])+ pub const $ident: Metric = Metric {
+            name: $name,
+            kind: MetricKind::$kind,
+            labels: &[$($label),*],
+            help: concat!($($help),+),
+        };)+
+
+        /// Every metric, by name.
+        pub const CATALOGUE: &[Metric] = &[$($ident),+];
+    };
+}
+
+catalogue! {
+    /// Actions in the ledger that are not final, by state.
+    ACTIONS = Gauge "relight_actions" ["state"];
+    /// Bins that have had their turn.
+    BINS = Counter "relight_bins_total" [];
+    /// Control time less the newest bin's end: how far behind the present relight is.
+    BIN_LAG = Gauge "relight_bin_lag_seconds" [];
+    /// Conditions of rules that could not be evaluated.
+    CONDITION_ERRORS = Counter "relight_condition_errors_total" [];
+    /// Turns that came again after a rewind with other findings.
+    DIGEST_MISMATCHES = Counter "relight_digest_mismatches_total" [];
+    /// Events taken in.
+    EVENTS = Counter "relight_events_total" [];
+    /// Findings.
+    FINDINGS = Counter "relight_findings_total" [];
+    /// Incidents that are not resolved, by state.
+    INCIDENTS = Gauge "relight_incidents" ["state"];
+    /// Deliveries that wait in a partition's queue.
+    QUEUE_LENGTH = Gauge "relight_partition_queue_length" ["partition"];
+    /// 1 while a partition is held back because it is too far ahead of the slowest.
+    PARTITION_HELD = Gauge "relight_partition_held" ["partition"];
+    /// 1 while a partition cannot be reached.
+    PARTITION_STALLED = Gauge "relight_partition_stalled" ["partition"];
+    /// A partition's watermark, as seconds since 1970.
+    PARTITION_WATERMARK = Gauge "relight_partition_watermark_timestamp_seconds" ["partition"];
+    /// Points taken in.
+    POINTS = Counter "relight_points_total" [];
+    /// Records taken in.
+    RECORDS = Counter "relight_records_total" [];
+    /// Points and lines that were refused, by reason.
+    REFUSED = Counter "relight_refused_total" ["reason"];
+    /// Rows known.
+    ROWS = Gauge "relight_rows" [];
+    /// Series known.
+    SERIES = Gauge "relight_series" [];
+    /// The bound on series.
+    SERIES_LIMIT = Gauge "relight_series_limit" [];
+    /// Bytes of the newest snapshot.
+    SNAPSHOT_BYTES = Gauge "relight_snapshot_bytes" [];
+    /// Snapshots that could not be written.
+    SNAPSHOT_FAILURES = Counter "relight_snapshot_failures_total" [];
+    /// Generation of the newest snapshot.
+    SNAPSHOT_GENERATION = Gauge "relight_snapshot_generation" [];
+    /// Control time less that of the newest snapshot: what a crash would have to read again, or lose.
+    SNAPSHOT_AGE = Gauge "relight_snapshot_age_seconds" [];
+    /// What a source has counted of itself, by outcome.
+    SOURCE = Counter "relight_source_total" ["source", "outcome"];
+}
+
+/// One value of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Of which metric.
+    pub metric: Metric,
+    /// Values of its labels, in their order.
+    pub labels: Vec<String>,
+    /// The value.
+    pub value: f64,
+}
+
+impl Sample {
+    /// A sample without labels.
+    pub fn plain(metric: Metric, value: f64) -> Self {
+        Self { metric, labels: Vec::new(), value }
+    }
+
+    /// A sample with labels.
+    pub fn labelled<'a>(metric: Metric, labels: impl IntoIterator<Item = &'a str>, value: f64) -> Self {
+        Self { metric, labels: labels.into_iter().map(str::to_owned).collect(), value }
+    }
+}
+
+/// What hangs on the board.
+#[derive(Debug, Clone, Default)]
+pub struct Posted {
+    /// The newest values.
+    pub samples: Vec<Sample>,
+    /// Why relight is not ready; nothing if it is.
+    pub unready: Vec<String>,
+    /// What a person should know.
+    pub notices: Vec<String>,
+}
+
+/// The newest values, and the engine's heartbeat. Clones show the same board.
+#[derive(Debug, Clone)]
+pub struct Board {
+    posted: Arc<Mutex<Posted>>,
+    progress: Arc<AtomicU64>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        let unready = vec!["starting".to_owned()];
+        Self {
+            posted: Arc::new(Mutex::new(Posted { unready, ..Posted::default() })),
+            progress: Arc::default(),
+        }
+    }
+}
+
+impl Board {
+    /// Replaces what hangs there.
+    pub fn post(&self, posted: Posted) {
+        *self.lock() = posted;
+    }
+
+    /// What hangs there.
+    pub fn read(&self) -> Posted {
+        self.lock().clone()
+    }
+
+    /// The engine has gone once around its loop.
+    pub fn beat(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it has: a number that stands still means that the engine hangs.
+    pub fn beats(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Posted> {
+        // Whoever panicked while holding it had replaced all of it or nothing.
+        self.posted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guarantee: names are unique, begin with `relight_`, and counters end in `_total`.
+    #[test]
+    fn names_follow_the_convention() {
+        let mut names: Vec<&str> = CATALOGUE.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CATALOGUE.len());
+        for metric in CATALOGUE {
+            assert!(metric.name.starts_with("relight_"), "{}", metric.name);
+            assert_eq!(
+                metric.kind == MetricKind::Counter,
+                metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! OTLP's protobuf, read as it lies in the request: no message becomes an object.
+//!
+//! What a request means is the JSON decoder's business ([`super`]); here is how it is found in the bytes. A
+//! series is known by a hash of its raw attributes, its resource, its scope and its metric's name, so that a
+//! steady point costs that hash and one comparison. Only a series that Intake does not know yet has its
+//! attributes read, checked, sorted and written into the record.
+//!
+//! Malformed is what prost refuses, with the position of the byte; a request is taken as a whole or not at
+//! all. A hash that was met before stands for bytes that were checked then, so they are not checked again.
+
+mod attributes;
+mod logs;
+mod memo;
+mod metrics;
+mod points;
+mod reader;
+mod schema;
+
+use std::borrow::Cow;
+
+use relight_core::Timestamp;
+use relight_core::aliases::Aliases;
+use relight_core::record::Record;
+
+use self::memo::Memo;
+use self::metrics::Walk;
+use self::reader::Reader;
+use super::{DROPPED, Pair};
+
+pub use self::logs::{count_spans, decode_logs};
+
+/// Data points, quantiles or log records of one request. What is more is refused as it is met, so that two
+/// million points of four bytes cost nothing.
+pub const MAX_POINTS: usize = 100_000;
+/// Histogram buckets of one request: 64 MiB as they are kept, which 17,000 exponential histograms need.
+pub const MAX_BUCKETS: usize = 4 << 20;
+/// Series that a decoder remembers, at about 40 bytes each; beyond them it forgets all and learns anew,
+/// which also rids it of series that have ended.
+const MAX_REMEMBERED: usize = 4 << 20;
+
+/// Why a request cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// It is no protobuf of this kind.
+    #[error("malformed protobuf at byte {at}: {what}")]
+    Malformed {
+        /// Position in the request.
+        at: usize,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// It holds more than one request may.
+    #[error("more than {limit} {what} in one request")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+}
+
+/// Reads metrics of one source. Its memory is of that source's series and of one Intake.
+pub struct OtlpMetrics {
+    memo: Memo,
+    aliases: Aliases,
+    max_remembered: usize,
+    key: Vec<u8>,
+    quantiles: Vec<(f64, f64)>,
+}
+
+impl Default for OtlpMetrics {
+    fn default() -> Self {
+        Self::remembering(MAX_REMEMBERED)
+    }
+}
+
+impl OtlpMetrics {
+    fn remembering(max_remembered: usize) -> Self {
+        let (key, quantiles) = (Vec::new(), Vec::new());
+        Self { memo: Memo::new(), aliases: Aliases::default(), max_remembered, key, quantiles }
+    }
+
+    /// What Intake learns and this decoder asks: to be renewed before each request
+    /// ([`Aliases::renew`]) and handed to Intake with its record.
+    pub const fn aliases(&mut self) -> &mut Aliases {
+        &mut self.aliases
+    }
+
+    /// Reads an `ExportMetricsServiceRequest` into `out`. Points whose series Intake knows have no key.
+    /// After an error the record is empty: nothing is taken by half.
+    pub fn decode(
+        &mut self,
+        body: &[u8],
+        offset: u64,
+        received: Option<Timestamp>,
+        out: &mut Record,
+    ) -> Result<(), WireError> {
+        // Between two requests, since points of one request must not share a number.
+        if self.memo.len() + MAX_POINTS > self.max_remembered {
+            self.memo.clear();
+            self.aliases.clear();
+        }
+        out.clear(offset, received);
+        let read = Walk::new(self, out).request(Reader::new(body));
+        if read.is_err() {
+            out.clear(offset, received);
+        }
+        read
+    }
+}
+
+/// How much of a request may still come.
+struct Budget {
+    points: usize,
+    buckets: usize,
+}
+
+impl Budget {
+    const FULL: Self = Self { points: MAX_POINTS, buckets: MAX_BUCKETS };
+
+    fn points(&mut self, n: usize) -> Result<(), WireError> {
+        let left = self.points.checked_sub(n);
+        self.points = left.ok_or(WireError::TooMany { what: "points", limit: MAX_POINTS })?;
+        Ok(())
+    }
+
+    fn buckets(&mut self, n: usize) -> Result<(), WireError> {
+        let left = self.buckets.checked_sub(n);
+        self.buckets = left.ok_or(WireError::TooMany { what: "histogram buckets", limit: MAX_BUCKETS })?;
+        Ok(())
+    }
+}
+
+/// The attributes in field `number` of each part of a message, without those that churn.
+fn pairs<'a>(parts: &[Reader<'a>], number: u32) -> Result<Vec<Pair<'a>>, WireError> {
+    let mut all = Vec::new();
+    for part in parts {
+        attributes::of(*part, number, &mut all)?;
+    }
+    let texts = all.into_iter().filter_map(|attribute| match attribute.key.0 {
+        Cow::Borrowed(key) if !DROPPED.contains(&key) => Some((key, attribute.value.into_text())),
+        _ => None,
+    });
+    Ok(texts.collect())
+}
+
+#[cfg(test)]
+mod tests;

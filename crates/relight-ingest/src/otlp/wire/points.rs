@@ -1,0 +1,394 @@
+//! The points of one metric: their fields, which series each is, and its place in the record.
+
+use relight_core::Timestamp;
+use relight_core::record::{Kind, Point, Reason};
+
+use super::memo::Hash;
+use super::metrics::Walk;
+use super::reader::{BYTES, Reader};
+use super::schema::{EXEMPLAR, KEY_VALUE};
+use super::{WireError, pairs};
+use crate::otlp::model::{Buckets, HistogramPoint};
+use crate::otlp::value::{Float, Nanos, Unsigned};
+use crate::otlp::{BAD_HISTOGRAM, NO_VALUE, Refusal, buckets, encode, named, time};
+
+/// Numbers of the fields that the kinds of points have in different places.
+#[derive(Clone, Copy)]
+struct Layout {
+    attributes: u32,
+    flags: u32,
+}
+
+const NUMBER: Layout = Layout { attributes: 7, flags: 8 };
+const HISTOGRAM: Layout = Layout { attributes: 9, flags: 10 };
+const EXPONENTIAL: Layout = Layout { attributes: 1, flags: 10 };
+const SUMMARY: Layout = Layout { attributes: 7, flags: 8 };
+
+/// What all kinds of points have.
+#[derive(Default)]
+struct Common {
+    start: Nanos,
+    at: Nanos,
+    flags: u32,
+    attributes: Option<Hash>,
+}
+
+/// A point's series by its number, and where its attributes are should they be needed.
+#[derive(Clone, Copy)]
+struct Series<'a> {
+    alias: u32,
+    point: Reader<'a>,
+    attributes: u32,
+}
+
+/// One metric on its way into a record.
+pub(super) struct Points<'w, 'd, 'a> {
+    pub(super) walk: &'w mut Walk<'d, 'a>,
+    pub(super) name: &'a str,
+    /// Of resource, scope, name and kind of data.
+    pub(super) hash: Hash,
+    pub(super) kind: Result<Kind, Refusal>,
+}
+
+impl<'a> Points<'_, '_, 'a> {
+    /// Takes the points of one part of the metric's data, which is in this field of the metric.
+    pub(super) fn each(&mut self, mut data: Reader<'a>, kind: u32) -> Result<(), WireError> {
+        self.kind = named(self.name).and(self.kind);
+        while let Some((field, wire)) = data.key()? {
+            if field != 1 {
+                data.skip(field, wire)?;
+                continue;
+            }
+            let point = data.message(wire)?;
+            match kind {
+                5 | 7 => self.number(point)?,
+                9 => self.histogram(point)?,
+                10 => self.exponential(point)?,
+                _ => self.summary(point)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
+        self.walk.budget.points(1)?;
+        let (mut point, mut common, mut value) = (whole, Common::default(), None);
+        while let Some((field, wire)) = point.key()? {
+            match field {
+                4 => value = Some(point.double(wire)?),
+                6 => value = Some(point.eight(wire)? as i64 as f64),
+                5 => point.message(wire)?.check(&EXEMPLAR)?,
+                _ => self.common(NUMBER, (field, wire), &mut point, &mut common)?,
+            }
+        }
+        let series = self.series(whole, NUMBER, &common)?;
+        let Some((kind, at)) = self.admit(&common) else { return Ok(()) };
+        match value {
+            Some(value) => self.scalar(series, ("", None), (at, common.start.start()), kind, value)?,
+            None => self.refuse(NO_VALUE),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn common(
+        &mut self,
+        layout: Layout,
+        (field, wire): (u32, u8),
+        point: &mut Reader<'a>,
+        common: &mut Common,
+    ) -> Result<(), WireError> {
+        match field {
+            2 => common.start = Nanos(Unsigned(point.eight(wire)?)),
+            3 => common.at = Nanos(Unsigned(point.eight(wire)?)),
+            _ if field == layout.attributes => self.attributes(layout, wire, point, common)?,
+            _ if field == layout.flags => common.flags = point.integer(wire)? as u32,
+            _ => point.skip(field, wire)?,
+        }
+        Ok(())
+    }
+
+    /// Hashes attributes that follow each other, without looking into them.
+    #[inline]
+    fn attributes(
+        &mut self,
+        layout: Layout,
+        wire: u8,
+        point: &mut Reader<'a>,
+        common: &mut Common,
+    ) -> Result<(), WireError> {
+        let begin = point.at;
+        point.slice(wire)?;
+        let key = (layout.attributes as u8) << 3 | BYTES;
+        while point.bytes.get(point.at) == Some(&key) {
+            point.at += 1;
+            let len = point.varint()?;
+            point.pass(len)?;
+        }
+        let memo = &self.walk.decoder.memo;
+        let run = memo.hash(&point.bytes[begin..point.at]);
+        common.attributes = Some(common.attributes.map_or(run, |before| memo.join(before, run)));
+        Ok(())
+    }
+
+    #[inline]
+    fn series(
+        &mut self,
+        point: Reader<'a>,
+        layout: Layout,
+        common: &Common,
+    ) -> Result<Series<'a>, WireError> {
+        let [low, high] = common.attributes.unwrap_or_default();
+        let hash = [self.hash[0].wrapping_add(low), self.hash[1].wrapping_add(high)];
+        let attributes = layout.attributes;
+        let alias = match self.walk.decoder.memo.find(hash) {
+            Some(alias) => alias,
+            None => self.first_met(hash, point, attributes)?,
+        };
+        Ok(Series { alias, point, attributes })
+    }
+
+    #[cold]
+    fn first_met(&mut self, hash: Hash, mut point: Reader<'a>, attributes: u32) -> Result<u32, WireError> {
+        while let Some((field, wire)) = point.key()? {
+            if field == attributes {
+                point.message(wire)?.check(&KEY_VALUE)?;
+            } else {
+                point.skip(field, wire)?;
+            }
+        }
+        Ok(self.walk.decoder.memo.insert(hash))
+    }
+
+    fn refuse(&mut self, (reason, _): Refusal) {
+        self.walk.record.refuse(reason);
+    }
+
+    /// Kind and time of a point that has a value.
+    #[inline]
+    fn admit(&mut self, common: &Common) -> Option<(Kind, Timestamp)> {
+        let admitted = self.kind.and_then(|kind| Ok((kind, time(common.flags, common.at)?)));
+        admitted.map_err(|refusal| self.refuse(refusal)).ok()
+    }
+
+    #[inline]
+    fn scalar(
+        &mut self,
+        series: Series<'a>,
+        label: (&str, Option<f64>),
+        time: (Timestamp, Timestamp),
+        kind: Kind,
+        value: f64,
+    ) -> Result<(), WireError> {
+        if value.is_finite() {
+            self.place(series, label, time, kind, value).map(drop)
+        } else {
+            self.walk.record.refuse(Reason::NonFinite);
+            Ok(())
+        }
+    }
+
+    /// Puts a point into the record, with its key if Intake does not know the series; `false` if its labels
+    /// are over a limit.
+    #[inline]
+    fn place(
+        &mut self,
+        series: Series<'a>,
+        label: (&str, Option<f64>),
+        (at, start): (Timestamp, Timestamp),
+        kind: Kind,
+        value: f64,
+    ) -> Result<bool, WireError> {
+        let alias = series.alias;
+        let key =
+            if self.walk.decoder.aliases.knows(alias) { Some((0, 0)) } else { self.key(series, label)? };
+        if let Some((key_start, key_len)) = key {
+            self.walk.record.points.push(Point { key_start, key_len, alias, at, start, kind, value });
+        }
+        Ok(key.is_some())
+    }
+
+    #[cold]
+    fn key(
+        &mut self,
+        series: Series<'a>,
+        (suffix, quantile): (&str, Option<f64>),
+    ) -> Result<Option<(u32, u32)>, WireError> {
+        let own = pairs(&[series.point], series.attributes)?;
+        let quantile = quantile.map(|quantile| quantile.to_string());
+        let mut key = std::mem::take(&mut self.walk.decoder.key);
+        let shared = self.walk.shared()?;
+        let encoded = encode(self.name, suffix, shared, &own, quantile.as_deref(), &mut key);
+        let placed = encoded.is_ok().then(|| self.walk.record.push_key(&key));
+        if placed.is_none() {
+            self.walk.record.refuse(Reason::LabelLimit);
+        }
+        self.walk.decoder.key = key;
+        Ok(placed)
+    }
+}
+
+/// The kinds of points that are not one number.
+impl<'a> Points<'_, '_, 'a> {
+    fn histogram(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
+        self.walk.budget.points(1)?;
+        let (mut point, mut common, mut read) = (whole, Common::default(), HistogramPoint::default());
+        while let Some((field, wire)) = point.key()? {
+            match field {
+                4 => read.count = Unsigned(point.eight(wire)?),
+                5 => read.sum = Some(Float(point.double(wire)?)),
+                6 => self.eights(&mut point, wire, |n| read.bucket_counts.push(Unsigned(n)))?,
+                7 => {
+                    self.eights(&mut point, wire, |n| read.explicit_bounds.push(Float(f64::from_bits(n))))?;
+                }
+                8 => point.message(wire)?.check(&EXEMPLAR)?,
+                11 => read.min = Some(Float(point.double(wire)?)),
+                12 => read.max = Some(Float(point.double(wire)?)),
+                _ => self.common(HISTOGRAM, (field, wire), &mut point, &mut common)?,
+            }
+        }
+        self.bucketed(whole, HISTOGRAM, &common, &read)
+    }
+
+    fn exponential(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
+        self.walk.budget.points(1)?;
+        let (mut point, mut common, mut read) = (whole, Common::default(), HistogramPoint::default());
+        while let Some((field, wire)) = point.key()? {
+            match field {
+                4 => read.count = Unsigned(point.eight(wire)?),
+                5 => read.sum = Some(Float(point.double(wire)?)),
+                6 => read.scale = Some(zigzag(point.integer(wire)?)),
+                7 => read.zero_count = Unsigned(point.eight(wire)?),
+                8 => self.side(point.message(wire)?, read.positive.get_or_insert_default())?,
+                9 => self.side(point.message(wire)?, read.negative.get_or_insert_default())?,
+                11 => point.message(wire)?.check(&EXEMPLAR)?,
+                12 => read.min = Some(Float(point.double(wire)?)),
+                13 => read.max = Some(Float(point.double(wire)?)),
+                14 => point.double(wire).map(drop)?,
+                _ => self.common(EXPONENTIAL, (field, wire), &mut point, &mut common)?,
+            }
+        }
+        // What it becomes has the same buckets whatever it came with.
+        self.walk.budget.buckets(crate::otlp::exponential::BUCKETS)?;
+        self.bucketed(whole, EXPONENTIAL, &common, &read)
+    }
+
+    fn bucketed(
+        &mut self,
+        whole: Reader<'a>,
+        layout: Layout,
+        common: &Common,
+        read: &HistogramPoint<'_>,
+    ) -> Result<(), WireError> {
+        let series = self.series(whole, layout, common)?;
+        let Some((kind, at)) = self.admit(common) else { return Ok(()) };
+        let Some(histogram) = buckets(read, layout.attributes == EXPONENTIAL.attributes) else {
+            self.refuse(BAD_HISTOGRAM);
+            return Ok(());
+        };
+        let ix = self.walk.record.histograms.len() as f64;
+        if self.place(series, ("", None), (at, common.start.start()), kind, ix)? {
+            self.walk.record.histograms.push(histogram);
+        }
+        Ok(())
+    }
+
+    /// Repeated words of eight bytes, packed or one by one.
+    fn eights(
+        &mut self,
+        point: &mut Reader<'a>,
+        wire: u8,
+        mut push: impl FnMut(u64),
+    ) -> Result<(), WireError> {
+        if wire != BYTES {
+            self.walk.budget.buckets(1)?;
+            push(point.eight(wire)?);
+            return Ok(());
+        }
+        let mut packed = point.packed()?;
+        self.walk.budget.buckets(packed.rest().len() / 8)?;
+        while !packed.rest().is_empty() {
+            push(packed.fixed64()?);
+        }
+        Ok(())
+    }
+
+    /// One side of an exponential histogram.
+    fn side(&mut self, mut message: Reader<'a>, out: &mut Buckets) -> Result<(), WireError> {
+        while let Some((field, wire)) = message.key()? {
+            match field {
+                1 => out.offset = zigzag(message.integer(wire)?),
+                2 if wire == BYTES => {
+                    let mut packed = message.packed()?;
+                    while !packed.rest().is_empty() {
+                        self.walk.budget.buckets(1)?;
+                        out.bucket_counts.push(Unsigned(packed.varint()?));
+                    }
+                }
+                2 => {
+                    self.walk.budget.buckets(1)?;
+                    out.bucket_counts.push(Unsigned(message.integer(wire)?));
+                }
+                _ => message.skip(field, wire)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gauges by quantile and two counters, each a series of its own.
+    fn summary(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
+        self.walk.budget.points(2)?;
+        let (mut point, mut common, mut count, mut sum) = (whole, Common::default(), 0, 0.0);
+        let mut quantiles = std::mem::take(&mut self.walk.decoder.quantiles);
+        quantiles.clear();
+        while let Some((field, wire)) = point.key()? {
+            match field {
+                4 => count = point.eight(wire)?,
+                5 => sum = point.double(wire)?,
+                6 => {
+                    self.walk.budget.points(1)?;
+                    quantiles.push(quantile(point.message(wire)?)?);
+                }
+                _ => self.common(SUMMARY, (field, wire), &mut point, &mut common)?,
+            }
+        }
+        let series = self.series(whole, SUMMARY, &common)?;
+        if let Some((kind, at)) = self.admit(&common) {
+            for (quantile, value) in &quantiles {
+                let series = self.part_of(series, &common, [quantile.to_bits(), 1]);
+                self.scalar(series, ("", Some(*quantile)), (at, Timestamp::MIN), kind, *value)?;
+            }
+            let times = (at, common.start.start());
+            self.scalar(series, ("_count", None), times, Kind::Cumulative, count as f64)?;
+            let series = self.part_of(series, &common, [0, 2]);
+            self.scalar(series, ("_sum", None), times, Kind::Cumulative, sum)?;
+        }
+        self.walk.decoder.quantiles = quantiles;
+        Ok(())
+    }
+
+    /// Another series of the same attributes, which are checked already.
+    fn part_of(&mut self, series: Series<'a>, common: &Common, part: Hash) -> Series<'a> {
+        let memo = &mut self.walk.decoder.memo;
+        let hash = memo.join(memo.join(self.hash, common.attributes.unwrap_or_default()), part);
+        Series { alias: memo.find(hash).unwrap_or_else(|| memo.insert(hash)), ..series }
+    }
+}
+
+fn quantile(mut message: Reader<'_>) -> Result<(f64, f64), WireError> {
+    let (mut quantile, mut value) = (0.0, 0.0);
+    while let Some((field, wire)) = message.key()? {
+        match field {
+            1 => quantile = message.double(wire)?,
+            2 => value = message.double(wire)?,
+            _ => message.skip(field, wire)?,
+        }
+    }
+    Ok((quantile, value))
+}
+
+/// A signed number whose sign is its lowest bit.
+const fn zigzag(word: u64) -> i32 {
+    let word = word as u32;
+    (word >> 1) as i32 ^ -((word & 1) as i32)
+}

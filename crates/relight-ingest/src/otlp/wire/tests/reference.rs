@@ -1,0 +1,368 @@
+//! What a request says, read the plain way from prost's objects.
+
+use std::collections::BTreeMap;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::metrics::v1::Summary;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use relight_core::record::{Event, Histogram, Kind, Point, Reason, Record};
+use relight_core::series::key_of;
+use relight_core::{Labels, Timestamp};
+
+const CHURN: [&str; 5] =
+    ["container.id", "k8s.pod.uid", "process.creation.time", "process.parent_pid", "process.pid"];
+
+/// Points with the names of their series, bit for bit, and what was refused.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Reading {
+    points: Vec<(Vec<u8>, Timestamp, Timestamp, Kind, u64)>,
+    histograms: Vec<Histogram>,
+    pub(super) refused: Vec<(Reason, u32)>,
+}
+
+impl Reading {
+    pub(super) fn push(&mut self, name: Vec<u8>, point: &Point, record: &Record) {
+        if point.kind.is_histogram() {
+            self.histograms.push(record.histograms[point.value as usize].clone());
+        }
+        self.points.push((name, point.at, point.start, point.kind, point.value.to_bits()));
+    }
+}
+
+pub(super) fn read(request: &ExportMetricsServiceRequest) -> Reading {
+    let mut reader = Reader::default();
+    for resource in &request.resource_metrics {
+        let of_resource = resource.resource.iter().flat_map(|r| r.attributes.clone()).collect::<Vec<_>>();
+        for scope in &resource.scope_metrics {
+            reader.shared.clone_from(&of_resource);
+            reader.shared.extend(scope.scope.iter().flat_map(|s| s.attributes.clone()));
+            for metric in &scope.metrics {
+                reader.name.clone_from(&metric.name);
+                reader.data(metric.data.as_ref());
+            }
+        }
+    }
+    let mut reading = Reading::default();
+    for point in &reader.record.points {
+        reading.push(reader.record.key(point).to_vec(), point, &reader.record);
+    }
+    reading.refused = reader.record.refused;
+    reading.refused.sort_unstable();
+    reading
+}
+
+#[derive(Default)]
+struct Reader {
+    record: Record,
+    name: String,
+    shared: Vec<KeyValue>,
+}
+
+impl Reader {
+    fn data(&mut self, data: Option<&Data>) {
+        match data {
+            None => {}
+            Some(Data::Gauge(gauge)) => {
+                for p in &gauge.data_points {
+                    let value = p.value.as_ref().map(number);
+                    self.number(
+                        Some(Kind::Gauge),
+                        (p.flags, p.time_unix_nano, p.start_time_unix_nano),
+                        value,
+                        &p.attributes,
+                    );
+                }
+            }
+            Some(Data::Sum(sum)) => {
+                let kind = match (sum.is_monotonic, sum.aggregation_temporality) {
+                    (false, _) => Some(Kind::Gauge),
+                    (true, 1) => Some(Kind::Delta),
+                    (true, 2) => Some(Kind::Cumulative),
+                    _ => None,
+                };
+                for p in &sum.data_points {
+                    let value = p.value.as_ref().map(number);
+                    self.number(
+                        kind,
+                        (p.flags, p.time_unix_nano, p.start_time_unix_nano),
+                        value,
+                        &p.attributes,
+                    );
+                }
+            }
+            Some(Data::Histogram(h)) => {
+                for p in &h.data_points {
+                    let counts =
+                        if p.bucket_counts.is_empty() { vec![p.count] } else { p.bucket_counts.clone() };
+                    let made = Histogram { bounds: p.explicit_bounds.clone(), counts };
+                    let made = Some(made).filter(|_| finite(&[p.sum, p.min, p.max]));
+                    let times = (p.flags, p.time_unix_nano, p.start_time_unix_nano);
+                    self.histogram(
+                        bucket_kind(h.aggregation_temporality),
+                        times,
+                        made,
+                        p.count,
+                        &p.attributes,
+                    );
+                }
+            }
+            Some(Data::ExponentialHistogram(h)) => {
+                for p in &h.data_points {
+                    let made = exponential(p.scale, p.zero_count, p.positive.as_ref(), p.negative.as_ref());
+                    let made = made.filter(|_| finite(&[p.sum, p.min, p.max]));
+                    let times = (p.flags, p.time_unix_nano, p.start_time_unix_nano);
+                    self.histogram(
+                        bucket_kind(h.aggregation_temporality),
+                        times,
+                        made,
+                        p.count,
+                        &p.attributes,
+                    );
+                }
+            }
+            Some(Data::Summary(summary)) => self.summary(summary),
+        }
+    }
+
+    fn summary(&mut self, summary: &Summary) {
+        for p in &summary.data_points {
+            let Some((at, _)) = self.times(Some(Kind::Gauge), (p.flags, p.time_unix_nano)) else {
+                continue;
+            };
+            for q in &p.quantile_values {
+                let quantile = KeyValue {
+                    value: Some(AnyValue { value: Some(Value::StringValue(q.quantile.to_string())) }),
+                    key: "quantile".into(),
+                    key_strindex: 0,
+                };
+                let mut attributes = p.attributes.clone();
+                attributes.push(quantile);
+                self.scalar("", &attributes, (at, Timestamp::MIN), Kind::Gauge, q.value);
+            }
+            let times = (at, start(p.start_time_unix_nano));
+            self.scalar("_count", &p.attributes, times, Kind::Cumulative, p.count as f64);
+            self.scalar("_sum", &p.attributes, times, Kind::Cumulative, p.sum);
+        }
+    }
+
+    fn times(&mut self, kind: Option<Kind>, (flags, at): (u32, u64)) -> Option<(Timestamp, Kind)> {
+        let refused = if self.name.is_empty() || kind.is_none() {
+            Reason::Malformed
+        } else if flags & 1 != 0 {
+            Reason::NoRecordedValue
+        } else if at == 0 {
+            Reason::Malformed
+        } else if let Ok(at) = i64::try_from(at) {
+            return Some((Timestamp::from_ns(at), kind?));
+        } else {
+            Reason::Future
+        };
+        self.record.refuse(refused);
+        None
+    }
+
+    fn number(
+        &mut self,
+        kind: Option<Kind>,
+        (flags, at, from): (u32, u64, u64),
+        value: Option<f64>,
+        attributes: &[KeyValue],
+    ) {
+        let Some((at, kind)) = self.times(kind, (flags, at)) else { return };
+        match value {
+            None => self.record.refuse(Reason::Malformed),
+            Some(value) => self.scalar("", attributes, (at, start(from)), kind, value),
+        }
+    }
+
+    fn scalar(
+        &mut self,
+        suffix: &str,
+        attributes: &[KeyValue],
+        times: (Timestamp, Timestamp),
+        kind: Kind,
+        value: f64,
+    ) {
+        if !value.is_finite() {
+            return self.record.refuse(Reason::NonFinite);
+        }
+        let name = format!("{}{suffix}", self.name);
+        let labels = labels(self.shared.iter().chain(attributes));
+        match key(&name, labels) {
+            Some(key) => self.record.push_point(&key, times.0, times.1, kind, value),
+            None => self.record.refuse(Reason::LabelLimit),
+        }
+    }
+
+    fn histogram(
+        &mut self,
+        kind: Option<Kind>,
+        (flags, at, from): (u32, u64, u64),
+        made: Option<Histogram>,
+        count: u64,
+        attributes: &[KeyValue],
+    ) {
+        let Some((at, kind)) = self.times(kind, (flags, at)) else { return };
+        let Some(made) = made.filter(|h| h.is_valid() && h.total() == count) else {
+            return self.record.refuse(Reason::BadHistogram);
+        };
+        match key(&self.name, labels(self.shared.iter().chain(attributes))) {
+            Some(key) => self.record.push_histogram(&key, at, start(from), kind, made),
+            None => self.record.refuse(Reason::LabelLimit),
+        }
+    }
+}
+
+fn start(ns: u64) -> Timestamp {
+    i64::try_from(ns).ok().filter(|ns| *ns > 0).map_or(Timestamp::MIN, Timestamp::from_ns)
+}
+
+fn number(value: &Number) -> f64 {
+    match value {
+        Number::AsDouble(value) => *value,
+        Number::AsInt(value) => *value as f64,
+    }
+}
+
+fn finite(values: &[Option<f64>]) -> bool {
+    values.iter().flatten().all(|value| value.is_finite())
+}
+
+const fn bucket_kind(temporality: i32) -> Option<Kind> {
+    match temporality {
+        1 => Some(Kind::DeltaHistogram),
+        2 => Some(Kind::CumulativeHistogram),
+        _ => None,
+    }
+}
+
+/// Puts each bucket where its upper end lies, by comparing with the bounds.
+fn exponential(
+    scale: i32,
+    zero: u64,
+    positive: Option<&Buckets>,
+    negative: Option<&Buckets>,
+) -> Option<Histogram> {
+    if !(-10..=20).contains(&scale) {
+        return None;
+    }
+    let mut bounds = vec![0.0];
+    bounds.extend((-80..=160).map(|quarter| (f64::from(quarter) / 4.0).exp2()));
+    let mut counts = vec![0_u64; bounds.len() + 1];
+    counts[0] = negative.iter().flat_map(|b| &b.bucket_counts).fold(zero, |sum, n| sum.saturating_add(*n));
+    for (i, n) in positive.iter().flat_map(|b| b.bucket_counts.iter().enumerate()) {
+        let end = i128::from(positive.map_or(0, |b| b.offset)) + i as i128 + 1;
+        // In quarters of a doubling, exactly: `end` / 2^scale * 4, rounded up.
+        let quarters = (end << 2 << 10).div_euclid(1 << (scale + 10))
+            + i128::from((end << 12).rem_euclid(1 << (scale + 10)) > 0);
+        let slot = (quarters + 80).clamp(0, 241) as usize + 1;
+        counts[slot] = counts[slot].saturating_add(*n);
+    }
+    Some(Histogram { bounds, counts })
+}
+
+fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> BTreeMap<String, String> {
+    let kept = attributes.filter(|a| !CHURN.contains(&a.key.as_str()));
+    kept.map(|a| (a.key.clone(), text(a.value.as_ref().and_then(|v| v.value.as_ref())))).collect()
+}
+
+fn key(name: &str, labels: BTreeMap<String, String>) -> Option<Vec<u8>> {
+    let fits = name.len() <= 1024 && within_limits(&labels);
+    fits.then(|| key_of(name, &Labels::from(labels)))
+}
+
+fn within_limits(labels: &BTreeMap<String, String>) -> bool {
+    labels.len() <= 64 && labels.iter().all(|(k, v)| k.len() <= 256 && v.len() <= 1024)
+}
+
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::StringValueStrindex(_)) => String::new(),
+        Some(Value::StringValue(text)) => text.clone(),
+        Some(Value::BytesValue(bytes)) => base64(bytes),
+        Some(Value::BoolValue(value)) => value.to_string(),
+        Some(Value::IntValue(value)) => value.to_string(),
+        Some(Value::DoubleValue(value)) => value.to_string(),
+        Some(nested) => json(Some(nested)).to_string(),
+    }
+}
+
+fn json(value: Option<&Value>) -> serde_json::Value {
+    match value {
+        None | Some(Value::StringValueStrindex(_)) => serde_json::Value::Null,
+        Some(Value::BoolValue(value)) => (*value).into(),
+        Some(Value::IntValue(value)) => (*value).into(),
+        Some(Value::DoubleValue(value)) => (*value).into(),
+        Some(Value::ArrayValue(list)) => list.values.iter().map(|v| json(v.value.as_ref())).collect(),
+        Some(Value::KvlistValue(map)) => {
+            let pair =
+                |kv: &KeyValue| (kv.key.clone(), json(kv.value.as_ref().and_then(|v| v.value.as_ref())));
+            serde_json::Value::Object(map.values.iter().map(pair).collect())
+        }
+        Some(text_like) => text(Some(text_like)).into(),
+    }
+}
+
+/// Bit by bit.
+fn base64(bytes: &[u8]) -> String {
+    let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |i| byte >> i & 1)).collect();
+    let digits = bits.chunks(6).map(|bits| bits.iter().fold(0, |n, bit| n << 1 | bit) << (6 - bits.len()));
+    let digit = |n: u8| match n {
+        0..26 => b'A' + n,
+        26..52 => b'a' + n - 26,
+        52..62 => b'0' + n - 52,
+        62 => b'+',
+        _ => b'/',
+    };
+    let mut text: String = digits.map(|n| digit(n) as char).collect();
+    while !text.len().is_multiple_of(4) {
+        text.push('=');
+    }
+    text
+}
+
+pub(super) fn read_logs(request: &ExportLogsServiceRequest) -> (Vec<Event>, Vec<(Reason, u32)>) {
+    let mut record = Record::default();
+    for resource in &request.resource_logs {
+        for scope in &resource.scope_logs {
+            for log in &scope.log_records {
+                let at =
+                    if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
+                let severity = KeyValue {
+                    key: "severity".into(),
+                    value: Some(AnyValue { value: Some(Value::StringValue(log.severity_text.clone())) }),
+                    key_strindex: 0,
+                };
+                let severity = (!log.severity_text.is_empty()).then_some(severity);
+                let of_resource = resource.resource.iter().flat_map(|r| &r.attributes);
+                let of_scope = scope.scope.iter().flat_map(|s| &s.attributes);
+                let labels =
+                    labels(severity.iter().chain(of_resource).chain(of_scope).chain(&log.attributes));
+                if at == 0 {
+                    record.refuse(Reason::Malformed);
+                } else if i64::try_from(at).is_err() {
+                    record.refuse(Reason::Future);
+                } else if within_limits(&labels) {
+                    let kind = if log.event_name.is_empty() { "log" } else { &log.event_name };
+                    let body = text(log.body.as_ref().and_then(|body| body.value.as_ref()));
+                    let labels = Labels::from(labels);
+                    record.events.push(Event {
+                        at: Timestamp::from_ns(at as i64),
+                        kind: kind.into(),
+                        labels,
+                        body,
+                    });
+                } else {
+                    record.refuse(Reason::LabelLimit);
+                }
+            }
+        }
+    }
+    record.refused.sort_unstable();
+    (record.events, record.refused)
+}

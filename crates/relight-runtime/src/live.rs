@@ -1,0 +1,407 @@
+//! The live driver: streams in as they come, turns as time goes on, effects out.
+//!
+//! One thread, the engine's, takes deliveries from the sources' queues in turn, moves time on where a
+//! partition is silent, runs the turns, and lets snapshots be written beside them. It decides nothing
+//! about what a record means, and it is the one place that turns clocks into inputs of the engine.
+
+mod clock;
+mod figures;
+mod liveness;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Select, Sender, bounded};
+use relight_core::record::Record;
+use relight_core::rule::Settings;
+use relight_core::telemetry::Board;
+use relight_core::{Span, Timestamp};
+use relight_engine::control::ControlInput;
+use relight_ingest::live::{Delivery, Load, Next, Outlet};
+
+use crate::error::RuntimeError;
+use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
+
+pub use clock::{Clock, SystemClock};
+
+use clock::ControlClock;
+use figures::Figures;
+use liveness::{Liveness, Patience, Silence};
+use stream::Stream;
+
+/// Deliveries taken from one partition before the others have their turn.
+const QUANTUM: usize = 16;
+/// The longest wait for anything: how late a silent partition's advance or a figure may be.
+const TICK: Duration = Duration::from_millis(200);
+/// How often the figures are posted.
+const POST_EVERY: Span = Span::from_secs(1);
+/// Notices that are kept to be shown.
+const MAX_NOTICES: usize = 100;
+
+/// How a live run goes about it.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    /// A partition without records for this long is idle, if it is caught up.
+    pub idle_after: Span,
+    /// How long a listener's watermark stays where the snapshot left it after a start.
+    pub catch_up: Span,
+    /// Time between two snapshots.
+    pub snapshot_every: Span,
+}
+
+/// What comes from outside beside the streams.
+#[derive(Debug)]
+pub enum LiveInput {
+    /// An outcome, a command: something that Control is to be told.
+    Control(ControlInput),
+    /// What is queued is still taken, a snapshot is cut, and the run ends.
+    Stop,
+}
+
+/// Tells people what happens, a line at a time.
+pub type Tell = Box<dyn Fn(&str) + Send>;
+
+/// A live run: opened on its stores, then run on its streams.
+pub struct Live {
+    settings: Arc<Settings>,
+    live: LiveSettings,
+    pipeline: Pipeline,
+    clock: ControlClock,
+    liveness: Liveness,
+    streams: Vec<Stream>,
+    record: Record,
+    board: Board,
+    figures: Figures,
+    tell: Tell,
+    cut: Sender<Written>,
+    cuts: Receiver<Written>,
+    writer: Option<JoinHandle<()>>,
+    next_cut: Timestamp,
+    next_post: Timestamp,
+    /// When partitions that no source has opened are ended.
+    settle_at: Option<Timestamp>,
+}
+
+impl Live {
+    /// Opens an engine on its stores and goes on from what they hold.
+    pub fn open(
+        settings: Arc<Settings>,
+        live: LiveSettings,
+        threads: usize,
+        stores: Stores,
+        outbox: Box<dyn Outbox>,
+        clock: Box<dyn Clock>,
+        (board, tell): (Board, Tell),
+    ) -> Result<Self, RuntimeError> {
+        let mut notices = Vec::new();
+        let mut pipeline =
+            Pipeline::open(Arc::clone(&settings), threads, stores, outbox, Commit::EveryTurn, &mut notices)?;
+        let last = pipeline.control_state().applied_through().map(|applied| applied.control);
+        let (clock, behind) = ControlClock::start(clock, last);
+        if let Some(behind) = behind {
+            notices.push(format!(
+                "the wall clock is {behind} behind what the ledger has seen: deadlines go on from the ledger's time"
+            ));
+        }
+        let now = clock.now();
+        pipeline.set_now(now);
+        let patience = Patience {
+            idle_after: live.idle_after,
+            max_skew: settings.max_skew,
+            catch_up: live.catch_up,
+            lateness: settings.allowed_lateness,
+        };
+        let (cut, cuts) = bounded(1);
+        let mut run = Self {
+            figures: Figures::new(now, pipeline.generation()),
+            liveness: Liveness::new(patience),
+            next_cut: now.plus(live.snapshot_every),
+            next_post: now,
+            settle_at: Some(now.plus(live.catch_up)),
+            streams: Vec::new(),
+            record: Record::default(),
+            settings,
+            live,
+            pipeline,
+            clock,
+            board,
+            tell,
+            cut,
+            cuts,
+            writer: None,
+        };
+        notices.iter().for_each(|notice| run.notice(notice));
+        Ok(run)
+    }
+
+    /// Of each partition that the state knows, the first offset that is not in it: where sources go on.
+    pub fn resume(&self) -> BTreeMap<String, u64> {
+        self.pipeline.covered().clone()
+    }
+
+    /// Runs until it is told to stop, or cannot go on. `opened` brings the partitions of the sources.
+    pub fn run(
+        &mut self,
+        opened: &Receiver<Outlet>,
+        inputs: &Receiver<LiveInput>,
+        watch: &mut dyn Watch,
+    ) -> Result<(), RuntimeError> {
+        loop {
+            self.board.beat();
+            let now = self.clock.now();
+            self.pipeline.set_now(now);
+            for outlet in opened.try_iter() {
+                self.open_stream(outlet, now);
+            }
+            for input in inputs.try_iter() {
+                match input {
+                    LiveInput::Control(input) => self.pipeline.control(input, now)?,
+                    LiveInput::Stop => return self.stop(watch),
+                }
+            }
+            let taken = self.drain(now, watch)?;
+            self.silence(now, watch)?;
+            self.deadlines(now)?;
+            self.snapshot(now)?;
+            self.post(now);
+            if !taken {
+                self.wait(opened, inputs);
+            }
+        }
+    }
+
+    fn open_stream(&mut self, outlet: Outlet, now: Timestamp) {
+        let resumed = self.pipeline.covered().contains_key(&*outlet.partition);
+        let ix = self.pipeline.partition(&outlet.partition);
+        if self.liveness.open(ix, outlet.reads, resumed, now) {
+            self.pipeline.keep_watermark(ix);
+        }
+        self.streams.push(Stream::new(ix, outlet));
+    }
+
+    /// Takes from every partition that is not too far ahead; whether there was anything.
+    fn drain(&mut self, now: Timestamp, watch: &mut dyn Watch) -> Result<bool, RuntimeError> {
+        let limit = self.limit();
+        let mut taken = false;
+        for i in 0..self.streams.len() {
+            let ix = self.streams[i].ix;
+            self.streams[i].held = limit.is_some_and(|limit| self.pipeline.partition_watermark(ix) > limit);
+            if self.streams[i].held {
+                continue;
+            }
+            for _ in 0..QUANTUM {
+                match self.streams[i].outlet.take() {
+                    Next::Delivery(delivery) => {
+                        taken = true;
+                        self.deliver(i, delivery, now)?;
+                        self.pipeline.run(watch)?;
+                    }
+                    Next::Empty => break,
+                    Next::Closed => {
+                        self.streams[i].closed = true;
+                        break;
+                    }
+                }
+            }
+        }
+        self.close_streams()?;
+        Ok(taken)
+    }
+
+    fn limit(&self) -> Option<Timestamp> {
+        self.liveness.limit(&|ix| self.pipeline.partition_watermark(ix))
+    }
+
+    /// Sources that have let go of a partition: it holds nothing up any more.
+    fn close_streams(&mut self) -> Result<(), RuntimeError> {
+        for stream in self.streams.iter().filter(|stream| stream.closed) {
+            self.liveness.close(stream.ix);
+            self.pipeline.advance(stream.ix, Timestamp::MAX)?;
+        }
+        self.streams.retain(|stream| !stream.closed);
+        Ok(())
+    }
+
+    fn deliver(&mut self, i: usize, delivery: Delivery, now: Timestamp) -> Result<(), RuntimeError> {
+        let stream = &mut self.streams[i];
+        let ix = stream.ix;
+        let Delivery { offset, received, load, answer } = delivery;
+        match load {
+            Load::CaughtUp => {
+                self.liveness.caught_up(ix, received.min(now));
+                return Ok(());
+            }
+            Load::Unreachable(why) => {
+                if self.liveness.unreachable(ix, now) {
+                    let partition = Arc::clone(&stream.outlet.partition);
+                    self.notice(&format!("source_down: {partition} cannot be reached: {why}"));
+                }
+                return Ok(());
+            }
+            Load::Metrics(_) | Load::Record(_) | Load::Nothing => {}
+        }
+        let offset = offset.unwrap_or_else(|| self.pipeline.next_offset(&stream.outlet.partition));
+        let verdict = stream.take(&mut self.pipeline, &mut self.record, offset, received, load)?;
+        let has_points = !self.record.points.is_empty();
+        self.liveness.record(ix, has_points, self.pipeline.partition_watermark(ix), now);
+        if let Some(answer) = answer {
+            answer(verdict);
+        }
+        Ok(())
+    }
+
+    /// Moves time on where nothing comes.
+    fn silence(&mut self, now: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
+        if self.settle_at.is_some_and(|at| now >= at) {
+            self.settle_at = None;
+            let read: BTreeSet<String> =
+                self.streams.iter().map(|s| s.outlet.partition.to_string()).collect();
+            for gone in self.pipeline.end_others(&read)? {
+                self.notice(&format!(
+                    "{gone} is in the state, and no source reads it any more: it has ended"
+                ));
+            }
+        }
+        let silences = self.liveness.poll(now, &|ix| self.pipeline.partition_watermark(ix));
+        for (ix, silence) in silences {
+            let Some(stream) = self.streams.iter().find(|stream| stream.ix == ix) else { continue };
+            let name = Arc::clone(&stream.outlet.partition);
+            match silence {
+                // A watermark that stays within its bin closes nothing: it would be journalled in vain.
+                Silence::Advance(to) if !self.closes_a_bin(ix, to) => {}
+                Silence::Advance(to) => self.pipeline.record_advance(ix, &name, to)?,
+                Silence::Release => self.pipeline.release_watermark(ix, &name)?,
+            }
+        }
+        self.pipeline.run(watch)
+    }
+
+    fn closes_a_bin(&self, ix: u32, to: Timestamp) -> bool {
+        let interval = self.settings.interval();
+        to.bin_start(interval) > self.pipeline.partition_watermark(ix).bin_start(interval)
+    }
+
+    /// Deadlines of Control that are due by the clock.
+    fn deadlines(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+        while self.pipeline.control_timeout().is_some_and(|at| at <= now) {
+            self.pipeline.control(ControlInput::Timeout, now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the snapshot that was written, and begins the next when it is due.
+    fn snapshot(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+        if let Ok(written) = self.cuts.try_recv() {
+            self.written(written, now);
+        }
+        if now < self.next_cut {
+            return Ok(());
+        }
+        self.next_cut = now.plus(self.live.snapshot_every);
+        if let Some(cut) = self.pipeline.cut()? {
+            self.figures.cutting(now, cut.bytes());
+            let back = self.cut.clone();
+            self.writer = Some(std::thread::spawn(move || {
+                // Nobody takes it back only when the run is over.
+                let _ = back.send(cut.write());
+            }));
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, written: Written, now: Timestamp) {
+        match self.pipeline.written(written) {
+            Ok(()) => {
+                self.figures.cut(self.pipeline.generation());
+                let covered = self.pipeline.covered();
+                for stream in &self.streams {
+                    if let Some(next_offset) = covered.get(&*stream.outlet.partition) {
+                        stream.outlet.cover(*next_offset);
+                    }
+                }
+            }
+            Err(error) => {
+                self.figures.cut_failed();
+                self.notice(&format!(
+                    "failed to write a snapshot: {error}; offsets stay where the last one left them, next try at {}",
+                    self.next_cut.max(now)
+                ));
+            }
+        }
+    }
+
+    /// What is queued is taken, all turns that are due are run, and a snapshot is cut.
+    fn stop(&mut self, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
+        let now = self.clock.now();
+        for i in 0..self.streams.len() {
+            while let Next::Delivery(delivery) = self.streams[i].outlet.take() {
+                self.deliver(i, delivery, now)?;
+                self.pipeline.run(watch)?;
+            }
+        }
+        if self.pipeline.is_cutting() {
+            match self.cuts.recv() {
+                Ok(written) => self.written(written, now),
+                Err(_) => return Err(RuntimeError::Worker),
+            }
+        }
+        if let Some(cut) = self.pipeline.cut()? {
+            self.written(cut.write(), now);
+        }
+        Ok(())
+    }
+
+    /// Waits for the first of: a delivery, a partition, an input, a written snapshot, a tick.
+    fn wait(&self, opened: &Receiver<Outlet>, inputs: &Receiver<LiveInput>) {
+        let mut select = Select::new();
+        select.recv(opened);
+        select.recv(inputs);
+        select.recv(&self.cuts);
+        for stream in self.streams.iter().filter(|stream| !stream.held) {
+            stream.outlet.wait_in(&mut select);
+        }
+        let _ = select.ready_timeout(TICK);
+    }
+
+    fn post(&mut self, now: Timestamp) {
+        if now < self.next_post {
+            return;
+        }
+        self.next_post = now.plus(POST_EVERY);
+        let stalled = &|ix| self.liveness.is_stalled(ix);
+        match self.figures.posted(&mut self.pipeline, &self.streams, stalled, &self.settings, now) {
+            Ok(posted) => self.board.post(posted),
+            Err(error) => self.notice(&format!("failed to read the figures: {error}")),
+        }
+        if let Some(away) = self.clock.step().filter(|_| !self.figures.stepped) {
+            self.figures.stepped = true;
+            self.notice(&format!(
+                "clock_jump: the wall clock is {away} away from control time, which goes on by the monotonic clock"
+            ));
+        }
+    }
+
+    fn notice(&mut self, notice: &str) {
+        (self.tell)(notice);
+        self.figures.notices.push(notice.to_owned());
+        let more = self.figures.notices.len().saturating_sub(MAX_NOTICES);
+        self.figures.notices.drain(..more);
+    }
+
+    /// The engine, to read what it holds.
+    pub const fn pipeline(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // The stores are let go of with their last write done, so that they can be opened again at once.
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}

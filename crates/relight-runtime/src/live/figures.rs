@@ -1,0 +1,127 @@
+//! What a live run posts about itself: samples of the catalogue, and whether it is ready.
+
+use std::collections::BTreeMap;
+
+use relight_core::Timestamp;
+use relight_core::incident::IncidentState;
+use relight_core::rule::Settings;
+use relight_core::telemetry::{self as metrics, Posted, Sample};
+
+use super::stream::Stream;
+use crate::error::RuntimeError;
+use crate::pipeline::Pipeline;
+
+pub(super) struct Figures {
+    pub(super) notices: Vec<String>,
+    /// A step of the wall clock was told.
+    pub(super) stepped: bool,
+    /// Control time of the cut that is being written, of the newest one, and its size.
+    cutting: (Timestamp, usize),
+    newest: (Timestamp, usize),
+    generation: u64,
+    failures: u64,
+}
+
+impl Figures {
+    pub(super) fn new(now: Timestamp, generation: u64) -> Self {
+        let (cutting, newest) = ((now, 0), (now, 0));
+        Self { notices: Vec::new(), stepped: false, cutting, newest, generation, failures: 0 }
+    }
+
+    pub(super) const fn cutting(&mut self, now: Timestamp, bytes: usize) {
+        self.cutting = (now, bytes);
+    }
+
+    pub(super) const fn cut(&mut self, generation: u64) {
+        self.newest = self.cutting;
+        self.generation = generation;
+    }
+
+    pub(super) const fn cut_failed(&mut self) {
+        self.failures += 1;
+    }
+
+    /// Everything, as it is now.
+    pub(super) fn posted(
+        &self,
+        pipeline: &mut Pipeline,
+        streams: &[Stream],
+        stalled: &dyn Fn(u32) -> bool,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<Posted, RuntimeError> {
+        let mut samples = self.totals(pipeline, settings, now)?;
+        of_control(pipeline, &mut samples);
+        let mut unready = Vec::new();
+        for stream in streams {
+            let name = &*stream.outlet.partition;
+            let mut of = |metric, value| samples.push(Sample::labelled(metric, [name], value));
+            of(metrics::QUEUE_LENGTH, stream.outlet.waiting() as f64);
+            of(metrics::PARTITION_HELD, f64::from(u8::from(stream.held)));
+            of(metrics::PARTITION_STALLED, f64::from(u8::from(stalled(stream.ix))));
+            let watermark = pipeline.partition_watermark(stream.ix);
+            if watermark.is_known() && watermark != Timestamp::MAX {
+                of(metrics::PARTITION_WATERMARK, watermark.secs_f64());
+            }
+            if stalled(stream.ix) {
+                unready.push(format!("{name} cannot be reached"));
+            }
+        }
+        Ok(Posted { samples, unready, notices: self.notices.clone() })
+    }
+
+    fn totals(
+        &self,
+        pipeline: &mut Pipeline,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<Vec<Sample>, RuntimeError> {
+        let totals = pipeline.totals()?;
+        let figures = [
+            (metrics::BINS, totals.turns),
+            (metrics::EVENTS, totals.events),
+            (metrics::FINDINGS, totals.findings),
+            (metrics::POINTS, totals.points),
+            (metrics::RECORDS, totals.records),
+            (metrics::ROWS, totals.rows),
+            (metrics::SERIES, totals.series),
+            (metrics::SERIES_LIMIT, settings.max_series as u64),
+            (metrics::SNAPSHOT_BYTES, self.newest.1 as u64),
+            (metrics::SNAPSHOT_FAILURES, self.failures),
+            (metrics::SNAPSHOT_GENERATION, self.generation),
+        ];
+        let mut samples: Vec<Sample> =
+            figures.into_iter().map(|(metric, value)| Sample::plain(metric, value as f64)).collect();
+        samples.push(Sample::plain(metrics::SNAPSHOT_AGE, now.since(self.newest.0).secs_f64()));
+        if let Some(turn) = pipeline.last_turn() {
+            samples.push(Sample::plain(metrics::BIN_LAG, now.since(turn).secs_f64()));
+        }
+        for (reason, n) in &totals.refused {
+            samples.push(Sample::labelled(metrics::REFUSED, [reason.name()], *n as f64));
+        }
+        Ok(samples)
+    }
+}
+
+fn of_control(pipeline: &Pipeline, samples: &mut Vec<Sample>) {
+    let control = pipeline.control_state();
+    let counters = control.counters();
+    samples.push(Sample::plain(metrics::CONDITION_ERRORS, counters.condition_errors as f64));
+    samples.push(Sample::plain(metrics::DIGEST_MISMATCHES, counters.digest_mismatches as f64));
+    let mut incidents: BTreeMap<String, u32> = BTreeMap::new();
+    for incident in control.incidents().filter(|incident| incident.state != IncidentState::Resolved) {
+        *incidents.entry(word(&incident.state)).or_default() += 1;
+    }
+    let mut actions: BTreeMap<String, u32> = BTreeMap::new();
+    for action in control.actions().filter(|action| !action.state.is_final()) {
+        *actions.entry(word(&action.state)).or_default() += 1;
+    }
+    for (metric, states) in [(metrics::INCIDENTS, incidents), (metrics::ACTIONS, actions)] {
+        samples.extend(states.iter().map(|(state, n)| Sample::labelled(metric, [&**state], f64::from(*n))));
+    }
+}
+
+/// A state's word, as the ledger has it.
+fn word(state: &impl serde::Serialize) -> String {
+    serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

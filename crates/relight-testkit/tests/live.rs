@@ -1,0 +1,195 @@
+//! The live driver on worlds: whatever the pace of its sources, and wherever it was killed, it comes to
+//! what an undisturbed run comes to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use relight_core::record::Record;
+use relight_core::rule::Settings;
+use relight_core::telemetry::Board;
+use relight_core::{Span, Timestamp};
+use relight_ingest::live::{Budget, Delivery, Hub, Inlet, Load, Outlet, Reads, Refused};
+use relight_runtime::{Clock, Live, LiveInput, LiveSettings, Responders, RuntimeError, Stores, Turn, Watch};
+use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
+use relight_testkit::faulty::{CommitStep, Crash, FaultyBaselines, FaultyLedger, Fuse};
+use relight_testkit::rng::Rng;
+use relight_testkit::{World, rules, seeds};
+
+/// Worlds tell the time; this one stands still, so that no partition is ever idle.
+struct Still;
+
+impl Clock for Still {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_secs(4_000_000_000)
+    }
+    fn monotonic(&self) -> Span {
+        Span::ZERO
+    }
+}
+
+#[derive(Clone, Default)]
+struct Disk {
+    baselines: MemoryBaselines,
+    ledger: MemoryLedger,
+}
+
+/// Worlds' settings. A partition that has been fed stays where it is, since the clock stands still: the
+/// others are not held back for it.
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings { max_skew: Span::from_secs(1_000_000), ..rules::simulated() })
+}
+
+/// What a run came to.
+#[derive(Debug, PartialEq)]
+struct Came {
+    incidents: Vec<String>,
+    digest: u64,
+    points: u64,
+}
+
+fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
+    let stores = Stores {
+        baselines: Box::new(FaultyBaselines { inner: disk.baselines.clone(), fuse: fuse.clone() }),
+        ledger: Box::new(FaultyLedger { inner: disk.ledger.clone(), fuse: fuse.clone() }),
+    };
+    let how = LiveSettings {
+        idle_after: Span::from_secs(60),
+        catch_up: Span::from_secs(30),
+        // The clock stands still: a snapshot is due in every round.
+        snapshot_every: Span::ZERO,
+    };
+    let outbox = Box::new(Responders::default());
+    let tell: relight_runtime::Tell = Box::new(|_| ());
+    Live::open(Arc::clone(settings), how, 2, stores, outbox, Box::new(Still), (Board::default(), tell))
+        .expect("the stores open")
+}
+
+/// Feeds a partition from where the state is, until its end or until nobody takes it any more. It ends only
+/// when the inlet that comes back is dropped.
+fn feed(hub: &Hub, name: &str, records: &[Record], over: &AtomicBool) -> Inlet {
+    let inlet = hub.open(name, Reads::Pull, &Budget::new(1 << 20));
+    let from = hub.resume(name).unwrap_or(0);
+    for record in records.iter().filter(|record| record.offset >= from) {
+        let mut load = Delivery {
+            offset: Some(record.offset),
+            received: record.received.unwrap_or(Timestamp::MAX),
+            load: Load::Record(Box::new(record.clone())),
+            answer: None,
+        };
+        while let Err(refused) = inlet.offer(load) {
+            let (Refused::Full(back) | Refused::Closed(back)) = refused;
+            load = back;
+            if over.load(Ordering::Relaxed) {
+                return inlet;
+            }
+            std::thread::yield_now();
+        }
+    }
+    inlet
+}
+
+/// Lights the fuse after some turns.
+struct Killer {
+    fuse: Fuse,
+    turns: u64,
+}
+
+impl Watch for Killer {
+    fn turn(&mut self, _: &Turn<'_>) {
+        self.turns = self.turns.saturating_sub(1);
+        if self.turns == 0 {
+            self.fuse.light(Crash { step: CommitStep::Ledger, spared: 0, after: true });
+        }
+    }
+}
+
+/// One life: to the end of the world, or to its crash.
+fn life(
+    world: &World,
+    disk: &Disk,
+    settings: &Arc<Settings>,
+    (fuse, turns): (&Fuse, u64),
+) -> Result<Came, RuntimeError> {
+    let mut live = live(disk, settings, fuse);
+    let (hub, opened): (Hub, Receiver<Outlet>) = Hub::new(live.resume());
+    let (inputs, asked): (Sender<LiveInput>, Receiver<LiveInput>) = unbounded();
+    let over = AtomicBool::new(false);
+    let mut killer = Killer { fuse: fuse.clone(), turns };
+    let ended = std::thread::scope(|scope| {
+        let feeders: Vec<_> = world
+            .partitions
+            .iter()
+            .map(|(name, records)| scope.spawn(|| feed(&hub, name, records, &over)))
+            .collect();
+        let over = &over;
+        scope.spawn(move || {
+            let inlets: Vec<_> = feeders.into_iter().map(ScopedJoinHandle::join).collect();
+            // Everything is in the queues.
+            let _ = inputs.send(LiveInput::Stop);
+            while !over.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            drop(inlets);
+        });
+        let ended = live.run(&opened, &asked, &mut killer);
+        over.store(true, Ordering::Relaxed);
+        ended
+    });
+    ended?;
+    fuse.douse();
+    let digest = live.pipeline().digest()?;
+    let points = live.pipeline().points();
+    let (state, _) = disk.ledger.clone().load()?;
+    let incidents = state.incidents.iter().map(|incident| format!("{incident:?}")).collect();
+    Ok(Came { incidents, digest, points })
+}
+
+/// Scenario: three crashes at random turns, each right after a commit of the ledger; partitions fed by
+/// threads of their own.
+/// Guarantee: incidents, points and the state's digest are those of an undisturbed run.
+#[test]
+fn a_crash_changes_nothing() {
+    let settings = settings();
+    for seed in seeds().take(3) {
+        let world = World::generate(seed);
+        let calm = life(&world, &Disk::default(), &settings, (&Fuse::default(), u64::MAX)).expect("no crash");
+        assert!(calm.points > 1_000, "seed {seed}: {} points", calm.points);
+        let (disk, fuse, mut rng) = (Disk::default(), Fuse::default(), Rng::new(seed));
+        let mut lives = 0;
+        let stormy = loop {
+            let turns = if lives < 3 { 20 + rng.below(60) } else { u64::MAX };
+            match life(&world, &disk, &settings, (&fuse, turns)) {
+                Ok(came) => break came,
+                Err(RuntimeError::Store(_)) => lives += 1,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+            fuse.douse();
+        };
+        assert!(lives > 0, "seed {seed}: nothing was killed");
+        let what = format!("seed {seed}, after {lives} crashes");
+        assert_eq!(calm.points, stormy.points, "{what}: points");
+        for (calm, stormy) in calm.incidents.iter().zip(&stormy.incidents) {
+            assert!(calm == stormy, "{what}: {calm:.300} ... became {stormy:.300} ...");
+        }
+        assert_eq!(calm.incidents.len(), stormy.incidents.len(), "{what}: incidents");
+        assert_eq!(calm.digest, stormy.digest, "{what}: state");
+    }
+}
+
+/// Scenario: a world is fed to a driver that is stopped, and opened again on its stores.
+/// Guarantee: sources go on where the state ends, for every partition.
+#[test]
+fn a_stop_leaves_nothing_to_be_read_again() {
+    let settings = settings();
+    let (world, disk, fuse) = (World::generate(7), Disk::default(), Fuse::default());
+    life(&world, &disk, &settings, (&fuse, u64::MAX)).expect("no crash");
+    let expected: BTreeMap<String, u64> = world
+        .partitions
+        .iter()
+        .map(|(name, records)| (name.clone(), records.last().map_or(0, |record| record.offset + 1)))
+        .collect();
+    assert_eq!(live(&disk, &settings, &fuse).resume(), expected);
+}

@@ -1,0 +1,167 @@
+//! What relight shows of itself over HTTP: `/metrics`, `/healthz` and `/readyz`.
+//!
+//! Reads the [`Board`] and nothing else: no request reaches the engine, so none can slow it. Nothing can
+//! be changed from here.
+#![warn(missing_docs)]
+
+mod exposition;
+mod health;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use relight_core::telemetry::Board;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use health::Health;
+
+/// Connections at a time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+/// The time that a client has for the head of its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time that a connection may last, idle or not.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Wait after an accept that failed: out of file descriptors, usually.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// A server that runs until it is dropped.
+#[derive(Debug)]
+pub struct Web {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Web {
+    /// Binds and serves. To be called within a tokio runtime.
+    pub async fn start(listen: SocketAddr, board: Board) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { address, task: tokio::spawn(serve(listener, board)) })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, board: Board) {
+    let health = Arc::new(Health::new(board.clone()));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_BACKOFF).await;
+            continue;
+        };
+        let (board, health) = (board.clone(), Arc::clone(&health));
+        tokio::spawn(async move {
+            let _slot = slot;
+            // A client that is too slow, or gone, is no news.
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, &board, &health)).await;
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, board: &Board, health: &Health) -> hyper::Result<()> {
+    let service =
+        service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, board, health))));
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(100);
+    server.serve_connection(TokioIo::new(stream), service).await
+}
+
+fn answer(request: &Request<Incoming>, board: &Board, health: &Health) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut page = text(StatusCode::OK, exposition::render(&board.read().samples));
+            page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(exposition::CONTENT_TYPE));
+            page
+        }
+        "/healthz" => match health.check() {
+            Ok(()) => text(StatusCode::OK, "ok\n".to_owned()),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        },
+        "/readyz" => readiness(board),
+        "/" => text(StatusCode::OK, "relight: /metrics /healthz /readyz\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "no such page: /metrics, /healthz, /readyz\n".to_owned()),
+    }
+}
+
+fn readiness(board: &Board) -> Response<Full<Bytes>> {
+    let posted = board.read();
+    let ready = posted.unready.is_empty();
+    let body = serde_json::json!({
+        "ready": ready, "because": posted.unready, "notices": posted.notices,
+    });
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut page = text(status, format!("{body:#}\n"));
+    page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    page
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut page = Response::new(Full::from(body));
+    *page.status_mut() = status;
+    let headers = page.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use relight_core::telemetry::{POINTS, Posted, REFUSED, Sample};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.expect("it answers");
+        page
+    }
+
+    /// Scenario: asked before the engine has posted anything, and after.
+    /// Guarantee: not ready before, with the reason; afterwards ready, and the values are exposed.
+    #[tokio::test]
+    async fn what_hangs_on_the_board_is_shown() {
+        let board = Board::default();
+        let web = Web::start(([127, 0, 0, 1], 0).into(), board.clone()).await.expect("a free port");
+        let page = get(web.address(), "/readyz").await;
+        assert!(page.starts_with("HTTP/1.1 503") && page.contains("starting"), "{page}");
+        let samples = vec![Sample::plain(POINTS, 3.0), Sample::labelled(REFUSED, ["late"], 1.0)];
+        board.post(Posted { samples, ..Posted::default() });
+        assert!(get(web.address(), "/readyz").await.starts_with("HTTP/1.1 200"));
+        let page = get(web.address(), "/metrics").await;
+        assert!(page.contains("\nrelight_points_total 3\n"), "{page}");
+        assert!(page.contains("\nrelight_refused_total{reason=\"late\"} 1\n"), "{page}");
+        assert!(get(web.address(), "/nothing").await.starts_with("HTTP/1.1 404"));
+        assert!(get(web.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
+    }
+}
