@@ -104,7 +104,7 @@ impl Engine {
         let partition = intake.partition("fleet");
         Self {
             intake,
-            fold: Fold::default(),
+            fold: Fold::new(settings.interval()),
             detect: Detect::new(settings),
             routed: Routed::default(),
             partials: Partials::default(),

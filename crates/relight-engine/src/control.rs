@@ -75,7 +75,8 @@ pub enum ControlInput {
         detail: String,
     },
     /// A human asked for something: `ack` an incident, `approve` or `reject` an action, `reset` the
-    /// breaker of a rule.
+    /// breaker of a rule. Of a stream's commands none shares its instant with another, so after a rewind
+    /// the driver passes over those up to the control time of [`Control::applied_through`].
     Command {
         /// When. Control time.
         at: Timestamp,

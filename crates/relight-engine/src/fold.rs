@@ -66,15 +66,17 @@ pub struct Fold {
     groups: Vec<SeriesGroup>,
     /// Points of a batch by group; kept for its memory.
     order: Vec<u32>,
-}
-
-impl Default for Fold {
-    fn default() -> Self {
-        Self { groups: (0..KEY_GROUPS).map(|_| SeriesGroup::default()).collect(), order: Vec::new() }
-    }
+    /// As in [`Closing`], for what is folded before its bin closes.
+    interval: Span,
 }
 
 impl Fold {
+    /// A fold without series, for bins of this length.
+    pub fn new(interval: Span) -> Self {
+        let groups = (0..KEY_GROUPS).map(|_| SeriesGroup::default()).collect();
+        Self { groups, order: Vec::new(), interval }
+    }
+
     /// A series that intake met for the first time.
     pub fn add_series(&mut self, series: &NewSeries) {
         self.groups[series.at.group.ix()].add(series);
@@ -101,7 +103,7 @@ impl Fold {
         }
         for (group, range) in self.groups.iter_mut().zip(starts.windows(2)) {
             let of_group = &self.order[range[0] as usize..range[1] as usize];
-            group.push(of_group.iter().map(|i| &points[*i as usize]), histograms);
+            group.push(of_group.iter().map(|i| &points[*i as usize]), histograms, self.interval);
         }
     }
 

@@ -1,13 +1,17 @@
 //! Takes records in, one at a time and in the order of their partitions: is the offset known, what
 //! does the partition's watermark say, may the point come in, and where does it go?
 //!
-//! Holds no values: points go on to Fold at once. Events wait here for their bin. There is no clock:
+//! Holds no values: points go on to Fold at once. Events and commands wait here for their bin. There is no clock:
 //! time moves by records and by recorded advances.
 
 #[cfg(test)]
 mod aliased;
+mod commands;
 mod partition;
+mod sources;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -21,8 +25,10 @@ use relight_core::{KeyView, Span, Timestamp};
 use crate::counters::Counters;
 use crate::directory::{Directory, NewRow, NewSeries, RowAddr, SeriesAddr};
 
+pub use commands::Command;
 pub use partition::PartitionState;
 
+use commands::{OpenCommand, OpenCommands};
 use partition::{Jump, Partition, with_keys};
 
 /// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed.
@@ -62,14 +68,12 @@ pub struct Routed {
     pub series: Vec<NewSeries>,
     /// Rows met for the first time.
     pub rows: Vec<NewRow>,
-    /// Outcomes and commands of a capture.
-    pub controls: Vec<ControlRecord>,
 }
 
 impl Routed {
     /// Whether there is nothing to hand on.
     pub fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.series.is_empty() && self.rows.is_empty() && self.controls.is_empty()
+        self.points.is_empty() && self.series.is_empty() && self.rows.is_empty()
     }
 
     /// Moves everything of `more` behind what is here.
@@ -85,7 +89,6 @@ impl Routed {
         self.points.extend(moved);
         self.series.append(&mut more.series);
         self.rows.append(&mut more.rows);
-        self.controls.append(&mut more.controls);
     }
 }
 
@@ -121,6 +124,8 @@ pub struct ReadyBin {
     pub events: Vec<Event>,
     /// Rows that those events feed, one entry an event.
     pub event_rows: Vec<RowAddr>,
+    /// What people asked for in it, in the order in which it is obeyed, before the bin is judged.
+    pub commands: Vec<Command>,
 }
 
 /// The first of the four parts.
@@ -132,6 +137,7 @@ pub struct Intake {
     directory: Directory,
     counters: Counters,
     open: BTreeMap<Timestamp, OpenBin>,
+    commands: OpenCommands,
     /// The bin that the last point fell into, while it is open: nearly always also the next one's.
     newest: Option<(Timestamp, Timestamp)>,
     /// End of the last bin that was closed.
@@ -149,27 +155,10 @@ impl Intake {
             directory: Directory::new(settings),
             counters: Counters::default(),
             open: BTreeMap::new(),
+            commands: BTreeMap::new(),
             newest: None,
             closed_through: Timestamp::MIN,
         }
-    }
-
-    /// The index of a partition, which joins if it is new. One that joins late, or comes back after it
-    /// had ended, starts at what is closed already: everything older would not find its bin.
-    pub fn partition(&mut self, name: &str) -> u32 {
-        if let Some(ix) = self.by_name.get(name) {
-            self.partitions[*ix as usize].rejoin(self.closed_through);
-            return *ix;
-        }
-        let ix = self.partitions.len() as u32;
-        self.partitions.push(Partition::new(name, self.closed_through));
-        self.by_name.insert(name.to_owned(), ix);
-        ix
-    }
-
-    /// The next offset that is not known yet.
-    pub fn next_offset(&self, name: &str) -> u64 {
-        self.by_name.get(name).map_or(0, |ix| self.partitions[*ix as usize].next_offset)
     }
 
     /// Names and look-up tables.
@@ -200,6 +189,7 @@ impl Intake {
             self.counters.repeated += 1;
             return;
         }
+        p.is_unused = false;
         if self.binning == Binning::Sample {
             p.next_offset = record.offset.saturating_add(1);
             self.take(partition, record, aliases, Timestamp::MAX, out);
@@ -243,7 +233,8 @@ impl Intake {
         limit: Timestamp,
         out: &mut Routed,
     ) {
-        self.partitions[partition as usize].next_offset = record.offset.saturating_add(1);
+        let p = &mut self.partitions[partition as usize];
+        p.next_offset = record.offset.saturating_add(1).max(p.held_through);
         self.counters.records += 1;
         for (reason, n) in &record.refused {
             self.counters.refuse(*reason, u64::from(*n));
@@ -263,11 +254,23 @@ impl Intake {
                 highest = highest.max(at);
             }
         }
-        for control in &record.controls {
+        for (index, control) in record.controls.iter().enumerate() {
             match control {
-                ControlRecord::Advance { to } if *to > limit => self.counters.refuse(Reason::Future, 1),
+                // The end of all time is the end of a partition, which only its reader can tell.
+                ControlRecord::Advance { to: at } | ControlRecord::Command { at, .. }
+                    if *at > limit || *at == Timestamp::MAX =>
+                {
+                    self.counters.refuse(Reason::Future, 1);
+                }
                 ControlRecord::Advance { to } => self.advance(partition, *to, out),
-                other => out.controls.push(other.clone()),
+                ControlRecord::Command { at, verb, target } => {
+                    let command = Command { at: *at, verb: verb.clone(), target: target.clone() };
+                    let (index, offset) = (index as u32, record.offset);
+                    let open = OpenCommand { partition: partition as u16, offset, index, command };
+                    self.take_command(open, stamp);
+                }
+                // How actions ended is the responders' to say: it is known before the first record.
+                ControlRecord::Outcome { .. } => {}
             }
         }
         self.partitions[partition as usize].move_to(highest, record.received, self.lateness);
@@ -409,26 +412,23 @@ impl Intake {
         if p.highest.is_known() { p.watermark.max(p.highest.minus(self.lateness)) } else { p.watermark }
     }
 
+    /// A partition's name.
+    pub fn partition_name(&self, partition: u32) -> &str {
+        &self.partitions[partition as usize].name
+    }
+
     /// The first offset of a partition that is not known yet, by its index.
     pub fn next_offset_of(&self, partition: u32) -> u64 {
         self.partitions[partition as usize].next_offset
     }
 
-    /// A partition's watermark: which source to read next.
-    pub fn partition_watermark(&self, partition: u32) -> Timestamp {
-        self.partitions[partition as usize].watermark
-    }
-
-    /// The bin whose turn comes next, if the watermark allows it: the first with data or, if a deadline
-    /// `due` falls earlier, the one in which it falls.
+    /// The bin whose turn comes next, if the watermark allows it: the first with data or with a command
+    /// or, if a deadline `due` falls earlier, the one in which it falls.
     pub fn next_bin(&self, due: Option<Timestamp>) -> Option<Timestamp> {
         let data = self.open.first_key_value().map(|(bin, _)| *bin);
+        let said = self.commands.first_key_value().map(|(bin, _)| *bin);
         let due = due.map(|due| self.bin_ending_at_or_after(due));
-        let bin = match (data, due) {
-            (Some(data), Some(due)) => data.min(due),
-            (Some(bin), None) | (None, Some(bin)) => bin,
-            (None, None) => return None,
-        };
+        let bin = [data, said, due].into_iter().flatten().min()?;
         (self.end_of(bin) <= self.watermark()).then_some(bin)
     }
 
@@ -460,6 +460,7 @@ impl Intake {
         let end = self.end_of(bin);
         self.newest = self.newest.filter(|(newest, _)| *newest != bin);
         let open = self.open.remove(&bin).unwrap_or(OpenBin { at: bin, offset: 0, events: Vec::new() });
+        let commands = self.release_commands(bin, end);
         let ranks = self.ranks();
         let mut events = open.events;
         events.sort_by_key(|e| (e.event.at, ranks[e.partition as usize], e.offset, e.index));
@@ -473,7 +474,7 @@ impl Intake {
         }
         self.closed_through = self.closed_through.max(end);
         let events = events.into_iter().map(|e| e.event).collect();
-        ReadyBin { bin, at: open.at, end, offset: open.offset, events, event_rows }
+        ReadyBin { bin, at: open.at, end, offset: open.offset, events, event_rows, commands }
     }
 
     /// For each partition its place in the order of names: the durable part of (time, partition, offset).

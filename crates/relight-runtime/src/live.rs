@@ -9,7 +9,7 @@ mod figures;
 mod liveness;
 mod stream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -257,9 +257,10 @@ impl Live {
     fn silence(&mut self, now: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
         if self.settle_at.is_some_and(|at| now >= at) {
             self.settle_at = None;
-            let read: BTreeSet<String> =
-                self.streams.iter().map(|s| s.outlet.partition.to_string()).collect();
-            for gone in self.pipeline.end_others(&read)? {
+            let read: Vec<u32> = self.streams.iter().map(|stream| stream.ix).collect();
+            let besides = self.pipeline.partitions_besides(&read);
+            self.pipeline.end_others(&read)?;
+            for gone in besides {
                 self.notice(&format!(
                     "{gone} is in the state, and no source reads it any more: it has ended"
                 ));

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use relight_core::aliases::Aliases;
 use relight_core::incident::{Action, Incident, LedgerWrite, RecordedAdvance};
-use relight_core::record::{ControlRecord, Reason, Record};
+use relight_core::record::{Reason, Record};
 use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
 use relight_engine::detect::{RowFinding, Verdicts};
-use relight_engine::intake::{Intake, ReadyBin, Routed};
+use relight_engine::intake::{Command, Intake, ReadyBin, Routed};
 use relight_store::{Baselines, Ledger};
 
 use crate::error::RuntimeError;
@@ -54,8 +54,6 @@ pub trait Outbox: Send {
     fn resume(&mut self, action: &Action, incident: &Incident, now: Timestamp);
     /// When there will be something to tell Control, where that is known.
     fn poll_timeout(&self) -> Option<Timestamp>;
-    /// A capture's command.
-    fn command(&mut self, at: Timestamp, verb: String, target: String);
     /// What there is to tell Control at `now`.
     fn next(&mut self, now: Timestamp) -> Option<ControlInput>;
 }
@@ -114,9 +112,15 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The index of a partition, which joins if it is new.
+    /// The index of a source's own partition, which joins if it is new. All sources are to join before the
+    /// first record.
     pub fn partition(&mut self, name: &str) -> u32 {
         self.intake.partition(name)
+    }
+
+    /// The index of a partition that a record of a source names; see [`Intake::partition_of`].
+    pub fn partition_of(&mut self, source: u32, name: &str) -> u32 {
+        self.intake.partition_of(source, name)
     }
 
     /// The first offset of a partition that is not in the state.
@@ -124,9 +128,14 @@ impl Pipeline {
         self.intake.next_offset(name)
     }
 
-    /// A partition's watermark: the source that is furthest behind is read next.
+    /// A partition's watermark.
     pub fn partition_watermark(&self, partition: u32) -> Timestamp {
         self.intake.partition_watermark(partition)
+    }
+
+    /// How far a source has come: the one that is furthest behind is read next.
+    pub fn source_watermark(&self, source: u32) -> Timestamp {
+        self.intake.source_watermark(source)
     }
 
     /// Takes one record that names all of its series.
@@ -144,7 +153,7 @@ impl Pipeline {
     ) -> Result<(), RuntimeError> {
         self.repeat_advances(partition, record.offset);
         self.intake.handle(partition, record, aliases, &mut self.routed);
-        self.route()
+        self.shards.route(&mut self.routed)
     }
 
     /// Moves when series are numbered anew: aliases of an earlier generation mean nothing.
@@ -190,15 +199,11 @@ impl Pipeline {
         self.record_advance(partition, name, to)
     }
 
-    /// Ends partitions that the state knows and nobody reads any more: they would hold time back for ever.
-    pub fn end_others(&mut self, read: &BTreeSet<String>) -> Result<Vec<String>, RuntimeError> {
-        let gone = self.intake.partitions().into_iter().filter(|p| p.watermark != Timestamp::MAX);
-        let gone: Vec<String> = gone.map(|p| p.name).filter(|name| !read.contains(name)).collect();
-        for name in &gone {
-            let partition = self.intake.partition(name);
-            self.advance(partition, Timestamp::MAX)?;
-        }
-        Ok(gone)
+    /// Partitions that the state knows and that have not ended, but for these.
+    pub fn partitions_besides(&self, read: &[u32]) -> Vec<String> {
+        let open = self.intake.partitions().into_iter().filter(|p| p.watermark != Timestamp::MAX);
+        let read: Vec<&str> = read.iter().map(|ix| self.intake.partition_name(*ix)).collect();
+        open.map(|p| p.name).filter(|name| !read.contains(&&**name)).collect()
     }
 
     /// Of each partition the first offset that the newest snapshot does not hold.
@@ -209,15 +214,18 @@ impl Pipeline {
     /// A partition is idle up to `to`; [`Timestamp::MAX`] ends it.
     pub fn advance(&mut self, partition: u32, to: Timestamp) -> Result<(), RuntimeError> {
         self.intake.advance(partition, to, &mut self.routed);
-        self.route()
+        self.shards.route(&mut self.routed)
     }
 
-    fn route(&mut self) -> Result<(), RuntimeError> {
-        for control in self.routed.controls.drain(..) {
-            if let ControlRecord::Command { at, verb, target } = control {
-                self.outbox.command(at, verb, target);
-            }
-        }
+    /// A source has been read to its end.
+    pub fn end_source(&mut self, source: u32) -> Result<(), RuntimeError> {
+        self.intake.end_source(source, &mut self.routed);
+        self.shards.route(&mut self.routed)
+    }
+
+    /// No sources but these are read in this run.
+    pub fn end_others(&mut self, sources: &[u32]) -> Result<(), RuntimeError> {
+        self.intake.end_others(sources, &mut self.routed);
         self.shards.route(&mut self.routed)
     }
 
@@ -240,7 +248,7 @@ impl Pipeline {
 
     fn turn(&mut self, bin: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
         let has_data = self.intake.has_bin(bin);
-        let ready = self.intake.close(bin, &mut self.routed.rows);
+        let mut ready = self.intake.close(bin, &mut self.routed.rows);
         self.shards.route(&mut self.routed)?;
         // A deadline of Control makes a turn of Control alone: Detect must not notice, or what is
         // learned would depend on what was done.
@@ -248,7 +256,7 @@ impl Pipeline {
         let verdicts =
             if has_data || silent { self.step(&ready, watch.wants_readings())? } else { Verdicts::default() };
         let findings = self.findings(ready.at, &verdicts.findings);
-        self.answer_until(ready.end)?;
+        self.answer_until(ready.end, std::mem::take(&mut ready.commands))?;
         self.judge(&ready, &findings)?;
         self.totals.turn(&ready, has_data, findings.len());
         self.last_turn = Some(ready.end);
@@ -357,17 +365,32 @@ impl Pipeline {
         }
     }
 
-    /// Outcomes and commands that fall before the next bin turn, each at its own time.
-    fn answer_until(&mut self, end: Timestamp) -> Result<(), RuntimeError> {
+    /// Commands, and the outcomes that fall before the bin turn, each at its own time in a turn of its
+    /// own. A command goes before an outcome of the same instant: up to which command Control has come is
+    /// told by its time alone, so nothing may move it there before the command does.
+    fn answer_until(&mut self, end: Timestamp, commands: Vec<Command>) -> Result<(), RuntimeError> {
         let before = end.minus(Span::from_ns(1));
-        while let Some(at) = self.outbox.poll_timeout().filter(|at| *at <= before) {
-            let now = self.control.applied_through().map_or(at, |applied| at.max(applied.control));
-            let Some(input) = self.outbox.next(now) else { return Ok(()) };
+        let mut commands = commands.into_iter().peekable();
+        loop {
+            let applied = self.control.applied_through().map_or(Timestamp::MIN, |applied| applied.control);
+            let due = self.outbox.poll_timeout().filter(|at| *at <= before);
+            let (input, now) =
+                if let Some(command) = commands.next_if(|command| due.is_none_or(|due| command.at <= due)) {
+                    let Command { at, verb, target } = command;
+                    if at <= applied {
+                        // It was obeyed before a crash, and comes again with its bin.
+                        continue;
+                    }
+                    (ControlInput::Command { at, verb, target }, at)
+                } else {
+                    let Some(now) = due.map(|at| at.max(applied)) else { return Ok(()) };
+                    let Some(input) = self.outbox.next(now) else { return Ok(()) };
+                    (input, now)
+                };
             let mut effects = Vec::new();
             self.control.control_turn(input, now, &mut self.writes, &mut effects);
             self.answer(effects, now)?;
         }
-        Ok(())
     }
 
     fn commit_turn(&mut self) -> Result<(), RuntimeError> {

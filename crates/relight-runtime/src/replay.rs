@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use relight_core::Timestamp;
 use relight_core::incident::LedgerState;
 use relight_core::record::Record;
 use relight_core::rule::Settings;
@@ -137,9 +136,9 @@ fn report(pipeline: &mut Pipeline, notices: Vec<String>) -> Result<Report, Runti
 /// One source and the partitions that its records have named.
 struct Input {
     source: Box<dyn CaptureSource>,
+    /// The file's own partition, by which the engine knows the source.
+    own: u32,
     partitions: Vec<Option<u32>>,
-    /// The file's own partition; it ends when only partitions that records name are in use.
-    own: Option<u32>,
     ended: bool,
 }
 
@@ -159,8 +158,10 @@ impl Inputs {
         for mut source in sources {
             source.skip_to(&|name| pipeline.next_offset(name))?;
             let own = pipeline.partition(&source.partitions()[0]);
-            inputs.push(Input { source, partitions: Vec::new(), own: Some(own), ended: false });
+            inputs.push(Input { source, own, partitions: Vec::new(), ended: false });
         }
+        let sources: Vec<u32> = inputs.iter().map(|input| input.own).collect();
+        pipeline.end_others(&sources)?;
         Ok(Self { inputs, record: Record::default() })
     }
 
@@ -172,15 +173,16 @@ impl Inputs {
     ) -> Result<bool, RuntimeError> {
         let behind = (0..self.inputs.len())
             .filter(|i| !self.inputs[*i].ended)
-            .min_by_key(|i| self.inputs[*i].watermark(pipeline));
+            .min_by_key(|i| pipeline.source_watermark(self.inputs[*i].own));
         let Some(ix) = behind else { return Ok(false) };
         let input = &mut self.inputs[ix];
         for _ in 0..BATCH {
             let Some(partition) = input.source.next(&mut self.record)? else {
-                input.end(pipeline)?;
+                input.ended = true;
+                pipeline.end_source(input.own)?;
                 break;
             };
-            let partition = input.partition(partition as usize, pipeline)?;
+            let partition = input.partition(partition as usize, pipeline);
             pipeline.handle(partition, &self.record)?;
             pipeline.run(watch)?;
         }
@@ -197,30 +199,13 @@ impl Inputs {
 }
 
 impl Input {
-    fn watermark(&self, pipeline: &Pipeline) -> Timestamp {
-        let known = self.partitions.iter().flatten().chain(&self.own);
-        known.map(|p| pipeline.partition_watermark(*p)).min().unwrap_or(Timestamp::MIN)
-    }
-
-    fn partition(&mut self, local: usize, pipeline: &mut Pipeline) -> Result<u32, RuntimeError> {
+    fn partition(&mut self, local: usize, pipeline: &mut Pipeline) -> u32 {
         if let Some(Some(partition)) = self.partitions.get(local) {
-            return Ok(*partition);
+            return *partition;
         }
-        let partition = pipeline.partition(&self.source.partitions()[local]);
+        let partition = pipeline.partition_of(self.own, &self.source.partitions()[local]);
         self.partitions.resize(self.partitions.len().max(local + 1), None);
         self.partitions[local] = Some(partition);
-        if let Some(own) = self.own.take().filter(|own| *own != partition) {
-            // No record of the file is its own so far, so its own partition must not hold time back.
-            pipeline.advance(own, Timestamp::MAX)?;
-        }
-        Ok(partition)
-    }
-
-    fn end(&mut self, pipeline: &mut Pipeline) -> Result<(), RuntimeError> {
-        self.ended = true;
-        for partition in self.partitions.iter().flatten().chain(&self.own) {
-            pipeline.advance(*partition, Timestamp::MAX)?;
-        }
-        Ok(())
+        partition
     }
 }

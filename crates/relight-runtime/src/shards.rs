@@ -70,7 +70,7 @@ impl Shards {
             owner[first(i)..first(i + 1)].fill(i as u8);
         }
         let shard = |i: usize| Shard {
-            fold: Fold::default(),
+            fold: Fold::new(settings.interval()),
             detect: Detect::new(settings),
             groups: first(i)..first(i + 1),
         };

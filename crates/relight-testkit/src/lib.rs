@@ -5,6 +5,7 @@
 
 pub mod faulty;
 pub mod golden;
+pub mod people;
 pub mod rng;
 pub mod rules;
 pub mod sim;

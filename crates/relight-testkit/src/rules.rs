@@ -94,6 +94,7 @@ pub fn simulated() -> Settings {
         signal("logs", &["service"], SignalKind::EventCount { of: named("log") }),
         signal("latency", &["service"], SignalKind::Quantile { of: named("latency"), q: 0.9 }),
         SignalSpec { name: "every".to_owned(), kind: SignalKind::EverySeries, by: By::All },
+        signal("queue", &["service"], SignalKind::Value { of: named("queue"), aggregate: Aggregate::Sum }),
     ];
     let quick = Policy { warm_up: 20, calm_bins: 3, ..Policy::default() };
     let use_of = |name: &str, kind: &str, signal: usize, params: serde_json::Value| {
@@ -108,6 +109,7 @@ pub fn simulated() -> Settings {
         use_of("latency", "ewma", 4, none()),
         use_of("every", "adaptive", 5, none()),
         use_of("silent", "absence", 2, none()),
+        use_of("queue", "ewma", 6, none()),
     ];
     Settings {
         binning: Binning::Interval(interval),
@@ -136,11 +138,11 @@ fn rules() -> Vec<RuleSpec> {
         hold: Span::from_secs(30),
         on_inconclusive: OnInconclusive::Escalate,
     };
-    let step = |action: &str, mutates: bool, verify: Option<Verify>| Step {
+    let step = |action: &str, mutates: bool, mode: Mode, verify: Option<Verify>| Step {
         action: action.to_owned(),
         with: "simulated".to_owned(),
         mutates,
-        mode: Mode::Auto,
+        mode,
         args: serde_json::json!({}),
         limits: Limits { cooldown: Span::from_secs(300), max_per_day: Some(20), lock: String::new() },
         verify,
@@ -164,11 +166,17 @@ fn rules() -> Vec<RuleSpec> {
             vec![1, 0],
             any("errors"),
             vec![
-                step("notify", false, None),
-                step("rollback", true, Some(verify)),
-                step("page", false, None),
+                step("notify", false, Mode::Auto, None),
+                step("rollback", true, Mode::Auto, Some(verify)),
+                step("page", false, Mode::Auto, None),
             ],
         ),
-        rule("anything", vec![5, 2, 3, 4, 6], any("anything"), Vec::new()),
+        // One that waits for people, who may never come.
+        rule(
+            "anything",
+            vec![5, 2, 3, 4, 6],
+            any("anything"),
+            vec![step("restart", true, Mode::Approve, None)],
+        ),
     ]
 }

@@ -8,12 +8,14 @@ use relight_core::Timestamp;
 use relight_core::codec::{Codec, encode_bytes};
 use relight_core::incident::{Action, Incident};
 use relight_core::rule::{Finding, Settings};
-use relight_runtime::{Commit, Pipeline, Responders, RuntimeError, Stores, Totals, Turn, Watch};
+use relight_runtime::{
+    Commit, Pipeline, Responders, RuntimeError, SimulatedOutcome, Stores, Totals, Turn, Watch,
+};
 use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
 
 use crate::faulty::{CommitStep, Crash, FaultyBaselines, FaultyLedger, Fuse};
 use crate::rng::Rng;
-use crate::world::World;
+use crate::world::{File, World};
 
 /// How a world is run.
 #[derive(Debug, Clone)]
@@ -28,6 +30,7 @@ pub struct Sim {
     /// Records between snapshots, on average; 0 = none.
     snapshot_every: u64,
     damage: bool,
+    outcomes: BTreeMap<String, SimulatedOutcome>,
 }
 
 /// What came of it. Two runs of one world must be equal, whatever happened in between.
@@ -97,6 +100,7 @@ impl Sim {
             rewind: 0,
             snapshot_every: 0,
             damage: false,
+            outcomes: BTreeMap::new(),
         }
     }
 
@@ -133,6 +137,13 @@ impl Sim {
     #[must_use]
     pub const fn damage(mut self) -> Self {
         self.damage = true;
+        self
+    }
+
+    /// With actions that end as told, by their ids; all others succeed at once.
+    #[must_use]
+    pub fn outcomes(mut self, outcomes: &BTreeMap<String, SimulatedOutcome>) -> Self {
+        self.outcomes.clone_from(outcomes);
         self
     }
 
@@ -185,29 +196,31 @@ impl Sim {
         seen: &mut Seen,
     ) -> Result<(Totals, u64), RuntimeError> {
         let settings = Arc::clone(settings);
-        let responders = Box::new(Responders::default());
+        let responders = Box::new(Responders::new(self.outcomes.clone()));
         let mut engine =
             Pipeline::open(settings, self.threads, stores, responders, self.commit, &mut Vec::new())?;
         let mut cursors = self.cursors(world, &mut engine, rng);
-        for ((partition, at), (_, records)) in cursors.iter().zip(&world.partitions) {
-            if *at == records.len() {
-                engine.advance(*partition, Timestamp::MAX)?;
+        for ((source, at), file) in cursors.iter().zip(&world.files) {
+            if *at == file.lines.len() {
+                engine.end_source(*source)?;
             }
         }
         while let Some(i) = choose(&cursors, world, rng) {
-            let (partition, at) = cursors[i];
-            let records = &world.partitions[i].1;
-            // A burst: some partitions run ahead of others, at a pace of their own.
-            let burst = (1 + rng.below(12) as usize).min(records.len() - at);
-            for record in &records[at..at + burst] {
-                engine.handle(partition, record)?;
+            let (source, at) = cursors[i];
+            let lines = &world.files[i].lines;
+            // A burst: some files run ahead of others, at a pace of their own.
+            let burst = (1 + rng.below(12) as usize).min(lines.len() - at);
+            for (partition, record) in &lines[at..at + burst] {
+                let (name, records) = &world.partitions[*partition];
+                let partition = engine.partition_of(source, name);
+                engine.handle(partition, &records[*record])?;
                 if rng.one_in(3) {
                     engine.run(seen)?;
                 }
             }
             cursors[i].1 += burst;
-            if cursors[i].1 == records.len() {
-                engine.advance(partition, Timestamp::MAX)?;
+            if cursors[i].1 == lines.len() {
+                engine.end_source(source)?;
             }
             self.disturb(&mut engine, fuse, rng)?;
         }
@@ -217,17 +230,21 @@ impl Sim {
         Ok((engine.totals()?, engine.digest()?))
     }
 
-    /// Where each partition is read on: behind what the state holds, but for what is sent again.
+    /// Where each file is read on: at the first line that the state does not hold, but for what is sent
+    /// again.
     fn cursors(&self, world: &World, engine: &mut Pipeline, rng: &mut Rng) -> Vec<(u32, usize)> {
-        let mut order: Vec<usize> = (0..world.partitions.len()).collect();
-        order.rotate_left(rng.below(world.partitions.len() as u64) as usize);
-        let mut cursors = vec![(0, 0); world.partitions.len()];
+        let mut order: Vec<usize> = (0..world.files.len()).collect();
+        order.rotate_left(rng.below(world.files.len() as u64) as usize);
+        let mut cursors = vec![(0, 0); world.files.len()];
         for i in order {
-            let (name, records) = &world.partitions[i];
-            let next = engine.next_offset(name);
+            let File { name, lines } = &world.files[i];
+            let is_new = |(partition, record): &(usize, usize)| {
+                let (name, records) = &world.partitions[*partition];
+                records[*record].offset >= engine.next_offset(name)
+            };
+            let at = lines.iter().position(is_new).unwrap_or(lines.len());
             let again = if self.rewind == 0 { 0 } else { rng.below(self.rewind) as usize };
-            let at = records.partition_point(|r| r.offset < next).saturating_sub(again);
-            cursors[i] = (engine.partition(name), at);
+            cursors[i] = (engine.partition(name), at.saturating_sub(again));
         }
         cursors
     }
@@ -249,6 +266,6 @@ impl Sim {
 
 fn choose(cursors: &[(u32, usize)], world: &World, rng: &mut Rng) -> Option<usize> {
     let open: Vec<usize> =
-        (0..cursors.len()).filter(|i| cursors[*i].1 < world.partitions[*i].1.len()).collect();
+        (0..cursors.len()).filter(|i| cursors[*i].1 < world.files[*i].lines.len()).collect();
     (!open.is_empty()).then(|| open[rng.below(open.len() as u64) as usize])
 }

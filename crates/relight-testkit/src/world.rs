@@ -2,7 +2,8 @@
 //!
 //! Made to be awkward: series of one row lie in different partitions, series hop partitions, sums have
 //! many contributors with full mantissas, counters reset, scrapes are longer than the bin, points come
-//! out of order, twice, late and wrong, partitions fall idle, stall and end early.
+//! out of order, twice, late and wrong, partitions fall idle, stall, end early, and appear in the middle
+//! of the file that names them.
 
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Record};
 use relight_core::series::{Labels, key_of};
@@ -15,6 +16,19 @@ use crate::rng::Rng;
 pub struct World {
     /// Partitions: name and records.
     pub partitions: Vec<(String, Vec<Record>)>,
+    /// The files they are read from.
+    pub files: Vec<File>,
+    /// For each partition, the step in which each record was begun.
+    begun: Vec<Vec<i64>>,
+}
+
+/// What is read from its front: the records of one or more partitions, interleaved.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// The name of the file, and of its own partition.
+    pub name: String,
+    /// A line each: partition, and place among its records.
+    pub lines: Vec<(usize, usize)>,
 }
 
 const SERVICES: [&str; 3] = ["cart", "checkout", "search"];
@@ -23,10 +37,20 @@ const NODES: usize = 4;
 const STEP_SECS: i64 = 5;
 const STEPS: i64 = 900;
 const START_SECS: i64 = 1_763_900_000;
+const FILES: usize = 2;
+/// Where the last partition of a file begins, and how far it is behind the others, in steps. Further than
+/// the allowed lateness, so that where it starts decides what of it counts.
+const NEWCOMER_STEP: i64 = 300;
+const NEWCOMER_BEHIND: i64 = 4;
+/// Contributors to one sum. In the same key group they come in the order of their first sight: that 48
+/// of them share none of 128 groups has a probability below 1e-4.
+const QUEUES: u64 = 48;
 
 struct Maker {
     rng: Rng,
     partitions: Vec<Vec<Record>>,
+    begun: Vec<Vec<i64>>,
+    step: i64,
     /// Running totals: (service, node, code) and of histograms.
     totals: Vec<f64>,
     buckets: Vec<Vec<u64>>,
@@ -40,6 +64,8 @@ impl World {
         let mut maker = Maker {
             rng,
             partitions: vec![Vec::new(); partitions],
+            begun: vec![Vec::new(); partitions],
+            step: 0,
             totals: vec![0.0; SERVICES.len() * NODES * 2],
             buckets: vec![vec![0; 5]; SERVICES.len()],
         };
@@ -47,7 +73,48 @@ impl World {
             maker.step(step);
         }
         let named = |(i, records)| (format!("world-{i}"), records);
-        Self { partitions: maker.partitions.into_iter().enumerate().map(named).collect() }
+        let partitions: Vec<_> = maker.partitions.into_iter().enumerate().map(named).collect();
+        let file = |(i, (name, records)): (usize, &(String, Vec<Record>))| File {
+            name: name.clone(),
+            lines: (0..records.len()).map(|at| (i, at)).collect(),
+        };
+        let files = partitions.iter().enumerate().map(file).collect();
+        Self { partitions, files, begun: maker.begun }
+    }
+
+    /// The same, read from two files whose records name their partitions. In each of them the last
+    /// partition appears late, and behind: what it brings first is late by what the others have brought.
+    #[must_use]
+    pub fn in_files(mut self) -> Self {
+        let count = self.partitions.len();
+        let mut files = Vec::new();
+        for file in 0..FILES {
+            let mut lines = Vec::new();
+            for i in (file..count).step_by(FILES) {
+                self.partitions[i].0 = format!("file-{file}:{i}");
+                let is_newcomer = i >= FILES && i + FILES >= count;
+                let (from, behind) = if is_newcomer { (NEWCOMER_STEP, NEWCOMER_BEHIND) } else { (0, 0) };
+                let begun = self.begun[i].iter().enumerate().filter(|(_, step)| **step >= from);
+                lines.extend(begun.map(|(at, step)| (step + behind, i, at)));
+            }
+            lines.sort_unstable();
+            for (offset, (_, i, at)) in lines.iter().enumerate() {
+                self.partitions[*i].1[*at].offset = offset as u64;
+            }
+            let lines = lines.into_iter().map(|(_, i, at)| (i, at)).collect();
+            files.push(File { name: format!("file-{file}"), lines });
+        }
+        self.files = files;
+        self
+    }
+
+    /// The first record of a partition that was begun at a time or later; the last, if there is none.
+    pub fn record_at(&mut self, partition: usize, at: Timestamp) -> Option<&mut Record> {
+        let step = (at.secs() - START_SECS) / STEP_SECS;
+        let ix = self.begun[partition].partition_point(|begun| *begun < step);
+        let records = &mut self.partitions[partition].1;
+        let ix = ix.min(records.len().checked_sub(1)?);
+        records.get_mut(ix)
     }
 
     /// All records.
@@ -68,6 +135,7 @@ fn labels(service: &str, more: &[(&str, &str)]) -> Labels {
 
 impl Maker {
     fn step(&mut self, step: i64) {
+        self.step = step;
         let now = Timestamp::from_secs(START_SECS + step * STEP_SECS);
         for (service, name) in SERVICES.iter().enumerate() {
             let broken = (400..480).contains(&step) && service == 1;
@@ -84,6 +152,9 @@ impl Maker {
                 self.latency(now, service, name, broken);
             }
             self.events(now, name, broken);
+        }
+        if step % 12 == 0 {
+            self.queues(now);
         }
         if step == 395 {
             self.event(now, "deploy", SERVICES[1], "v2");
@@ -111,6 +182,15 @@ impl Maker {
         let value = 1e9 / 3.0 + 1e6 * daily + 1e4 * self.rng.noise() + if broken { 1e7 } else { 0.0 };
         let node = format!("n{node}");
         self.point(now, &key_of("load", &labels(name, &[("node", &node)])), Kind::Gauge, value);
+    }
+
+    /// Of very different sizes and with full mantissas, so that the order of a sum shows in it.
+    fn queues(&mut self, now: Timestamp) {
+        for queue in 0..QUEUES {
+            let key = key_of("queue", &labels(SERVICES[0], &[("queue", &format!("q{queue}"))]));
+            let value = 10_f64.powi(self.rng.below(7) as i32) * (1.0 + self.rng.unit());
+            self.point(now, &key, Kind::Gauge, value);
+        }
     }
 
     fn latency(&mut self, now: Timestamp, service: usize, name: &str, broken: bool) {
@@ -179,6 +259,7 @@ impl Maker {
         if begin {
             let offset = records.last().map_or(0, |r| r.offset + 1);
             records.push(Record { offset, ..Record::default() });
+            self.begun[partition].push(self.step);
         }
         records.last_mut().expect("there is one now")
     }
@@ -193,6 +274,7 @@ impl Maker {
             let offset = self.partitions[last].last().map_or(0, |r| r.offset + 1);
             let controls = vec![ControlRecord::Advance { to }];
             self.partitions[last].push(Record { offset, controls, ..Record::default() });
+            self.begun[last].push(step);
         }
     }
 }

@@ -3,13 +3,18 @@
 
 use std::sync::Arc;
 
+use relight_core::record::Reason;
 use relight_runtime::Commit;
-use relight_testkit::{Outcome, Sim, World, rules, seeds};
+use relight_testkit::{Outcome, Sim, World, people, rules, seeds};
 
 fn check(what: &str, stormy: impl Fn(u64) -> Sim) {
+    check_in(what, World::generate, &stormy);
+}
+
+fn check_in(what: &str, world: impl Fn(u64) -> World, stormy: &dyn Fn(u64) -> Sim) {
     let settings = Arc::new(rules::simulated());
     for seed in seeds() {
-        let world = World::generate(seed);
+        let world = world(seed);
         let calm = Sim::new(seed).run(&world, &settings);
         let storm = stormy(seed).run(&world, &settings);
         compare(&calm, &storm, &format!("seed {seed}, {what}"));
@@ -80,4 +85,51 @@ fn crashes_of_a_replay_change_nothing() {
 #[test]
 fn a_damaged_generation_changes_nothing() {
     check("damage", |seed| Sim::new(seed + 5_000).crashes(50).rewinds(3).damage());
+}
+
+/// Scenario: two files name the partitions of their records; in each a partition appears in the middle,
+/// further behind than the lateness allows for.
+/// Guarantee: what of it counts depends on its file alone, whatever is closed when it appears.
+#[test]
+fn partitions_that_appear_within_a_file_change_nothing() {
+    let world = |seed| World::generate(seed).in_files();
+    let settings = Arc::new(rules::simulated());
+    let late = |world: &World| {
+        let refused = Sim::new(1).run(world, &settings).totals.refused;
+        refused.into_iter().find(|(reason, _)| *reason == Reason::Late).map_or(0, |(_, n)| n)
+    };
+    assert!(late(&world(1)) > late(&World::generate(1)), "the newcomers bring nothing late");
+    check_in("files", world, &|seed| Sim::new(seed + 6_000).threads(2));
+    check_in("crashes in files", world, &|seed| Sim::new(seed + 7_000).crashes(50).rewinds(9));
+}
+
+/// Scenario: people say what they have to say, early, late, twice, at the end of a bin and in bins without
+/// data; responders take their time and fail.
+/// Guarantee: each command is obeyed once, in the same order, whatever the pace, the crashes and the
+/// rewinds; and it makes no difference to what is found.
+#[test]
+fn people_are_obeyed_once() {
+    let settings = Arc::new(rules::simulated());
+    let mut acknowledged = 0;
+    for seed in seeds() {
+        let world = if seed % 2 == 0 { World::generate(seed) } else { World::generate(seed).in_files() };
+        let silent = Sim::new(seed).run(&world, &settings);
+        let (world, outcomes) = people::with_people(&world, &silent, seed);
+        let calm = Sim::new(seed).outcomes(&outcomes).run(&world, &settings);
+        assert_eq!(calm.findings, silent.findings, "seed {seed}: what people say changed what is found");
+        acknowledged +=
+            calm.incidents.iter().flat_map(|i| &i.timeline).filter(|m| m.what == "acknowledged").count();
+        for (what, storm) in [
+            ("pace", Sim::new(seed + 8_000).threads(3)),
+            ("crashes", Sim::new(seed + 9_000).crashes(40).rewinds(9)),
+            (
+                "crashes of a replay",
+                Sim::new(seed + 10_000).commit(Commit::AtSnapshots).crashes(40).rewinds(9),
+            ),
+        ] {
+            let storm = storm.outcomes(&outcomes).run(&world, &settings);
+            compare(&calm, &storm, &format!("seed {seed}, people, {what}"));
+        }
+    }
+    assert!(acknowledged > 4, "{acknowledged} acknowledgements");
 }

@@ -40,6 +40,7 @@ impl SeriesGroup {
         &mut self,
         points: impl Iterator<Item = &'a RoutedPoint>,
         histograms: &[Histogram],
+        interval: Span,
     ) {
         let mut points = points.peekable();
         while let Some(bin) = points.peek().map(|point| point.bin) {
@@ -49,7 +50,7 @@ impl SeriesGroup {
                 log.push(point, histogram.flatten());
             }
             if log.may_overflow() {
-                self.fold_early(bin);
+                self.fold_early(bin, interval);
             }
         }
     }
@@ -66,14 +67,14 @@ impl SeriesGroup {
     }
 
     // The one exception to determinism, and counted as such: without it one series could fill memory.
-    fn fold_early(&mut self, bin: Timestamp) {
+    fn fold_early(&mut self, bin: Timestamp, interval: Span) {
         let slots = self.last.len();
         let over = self.log(bin).overflow(slots);
         self.counters.refuse(Reason::FoldedEarly, over.len() as u64);
         over.for_each_as_it_came(|point| {
             let slot = point.entry.slot();
             let tally = self.early.entry((bin, slot)).or_default();
-            take(&mut self.last, &mut self.totals, &mut self.counters, tally, point, Span::from_secs(1));
+            take(&mut self.last, &mut self.totals, &mut self.counters, tally, point, interval);
         });
     }
 

@@ -23,6 +23,10 @@ pub struct PartitionState {
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) name: String,
+    /// Index of its source's own partition.
+    pub(super) source: u32,
+    /// It has had no record since it joined.
+    pub(super) is_unused: bool,
     pub(super) next_offset: u64,
     pub(super) highest: Timestamp,
     pub(super) watermark: Timestamp,
@@ -30,6 +34,8 @@ pub(super) struct Partition {
     held: Option<Box<Record>>,
     /// Its watermark stays until it is advanced.
     pub(super) kept: bool,
+    /// The first offset behind the lines that waited with it: they are known when it is.
+    pub(super) held_through: u64,
     /// The series met last: where to guess from.
     pub(super) hint: u32,
 }
@@ -50,21 +56,35 @@ pub(super) enum Jump {
 }
 
 impl Partition {
-    pub(super) fn new(name: &str, closed_through: Timestamp) -> Self {
+    pub(super) fn new(name: &str, source: u32, watermark: Timestamp) -> Self {
         Self {
             name: name.to_owned(),
+            source,
+            is_unused: true,
             next_offset: 0,
             highest: Timestamp::MIN,
-            watermark: closed_through,
+            watermark,
             held: None,
             kept: false,
+            held_through: 0,
             hint: u32::MAX,
         }
     }
 
-    pub(super) fn restore(state: PartitionState) -> Self {
+    pub(super) fn restore(state: PartitionState, source: u32, is_unused: bool) -> Self {
         let PartitionState { name, next_offset, highest, watermark } = state;
-        Self { name, next_offset, highest, watermark, held: None, kept: false, hint: u32::MAX }
+        Self {
+            name,
+            source,
+            is_unused,
+            next_offset,
+            highest,
+            watermark,
+            held: None,
+            kept: false,
+            held_through: 0,
+            hint: u32::MAX,
+        }
     }
 
     pub(super) fn state(&self) -> PartitionState {
@@ -80,18 +100,22 @@ impl Partition {
         self.watermark == Timestamp::MAX
     }
 
-    pub(super) fn rejoin(&mut self, closed_through: Timestamp) {
+    /// If it had ended, it goes on.
+    pub(super) fn rejoin(&mut self, watermark: Timestamp) {
         if self.has_ended() {
-            self.watermark = closed_through;
+            self.watermark = watermark;
+            self.is_unused = true;
         }
     }
 
     /// Whether a record without `received` is over 10 minutes ahead, and what that means for the one
-    /// held. "Ahead" is measured from the highest time that counted.
+    /// held. "Ahead" is measured from the highest time that counted; before there is one, from where the
+    /// partition starts. The first record of a partition that starts nowhere has nothing to be measured
+    /// by but the second.
     pub(super) fn jump(&mut self, record: &Record) -> Jump {
-        let limit = self.highest.plus(MAX_AHEAD);
         let newest = newest(record);
-        let jumps = record.received.is_none() && self.highest.is_known() && newest > Some(limit);
+        let limit = self.limit();
+        let jumps = record.received.is_none() && newest > Some(limit.unwrap_or(Timestamp::MIN));
         let Some(held) = self.held.take() else {
             return if jumps { Jump::Unconfirmed } else { Jump::None };
         };
@@ -105,10 +129,15 @@ impl Partition {
                 }
             }
             self.held = Some(held);
+            self.held_through = record.offset.saturating_add(1);
             return Jump::Waiting;
         }
         let near = newest_of(&held).minus(MAX_AHEAD);
-        if newest >= Some(near) { Jump::Confirmed(held) } else { Jump::Refuted(held, limit) }
+        let limit = limit.or_else(|| newest.map(|newest| newest.plus(MAX_AHEAD)));
+        match limit.filter(|_| newest < Some(near)) {
+            Some(limit) => Jump::Refuted(held, limit),
+            None => Jump::Confirmed(held),
+        }
     }
 
     pub(super) fn hold(&mut self, record: Record) {
@@ -117,10 +146,17 @@ impl Partition {
 
     /// The held record and up to when it counts, once an advance to `to` says how time went on.
     pub(super) fn release(&mut self, to: Timestamp) -> Option<(Box<Record>, Timestamp)> {
-        let limit = self.highest.plus(MAX_AHEAD);
         let held = self.held.take()?;
         let confirmed = to.is_known() && to >= newest_of(&held).minus(MAX_AHEAD);
+        // An only record has nothing that speaks against it.
+        let limit = self.limit().unwrap_or(to.plus(MAX_AHEAD));
         Some((held, if confirmed { Timestamp::MAX } else { limit }))
+    }
+
+    /// Up to when a time counts unconfirmed; `None` if there is nothing to measure it by.
+    fn limit(&self) -> Option<Timestamp> {
+        let start = if self.highest.is_known() { self.highest } else { self.watermark };
+        start.is_known().then(|| start.plus(MAX_AHEAD))
     }
 
     pub(super) fn move_to(&mut self, highest: Timestamp, received: Option<Timestamp>, lateness: Span) {

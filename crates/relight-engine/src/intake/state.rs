@@ -1,4 +1,4 @@
-//! Intake's part of a snapshot: partitions, counters, and the events of open bins.
+//! Intake's part of a snapshot: partitions, counters, and the events and commands of open bins.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,11 @@ use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::Timestamp;
 use relight_core::record::{decode_event, encode_event};
 
-use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState};
+use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands};
 use crate::counters::Counters;
+
+/// Version of what [`Intake::save`] writes.
+const VERSION: u16 = 2;
 
 impl Intake {
     /// Partitions by name.
@@ -16,11 +19,18 @@ impl Intake {
         self.by_name.values().map(|ix| self.partitions[*ix as usize].state()).collect()
     }
 
-    /// Everything that is neither series nor row nor partition.
+    /// Everything that is neither series nor row, and of partitions what their states do not say.
     pub fn save(&self, out: &mut Vec<u8>) {
+        VERSION.encode(out);
         self.counters.encode(out);
         self.closed_through.encode(out);
         let ranks = self.ranks();
+        for ix in self.by_name.values() {
+            let p = &self.partitions[*ix as usize];
+            ranks[p.source as usize].encode(out);
+            // Of one that has ended it means nothing: joining again decides it anew.
+            (p.is_unused && !p.has_ended()).encode(out);
+        }
         (self.open.len() as u32).encode(out);
         for (bin, open) in &self.open {
             bin.encode(out);
@@ -36,17 +46,29 @@ impl Intake {
                 encode_event(&e.event, out);
             }
         }
+        commands::save(&self.commands, &ranks, out);
     }
 
     /// Reads what [`Intake::save`] wrote, into an intake that has seen nothing.
     pub fn load(&mut self, partitions: Vec<PartitionState>, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        match u16::decode(reader)? {
+            VERSION => {}
+            found if found > VERSION => return Err(Corrupt::Future { found, known: VERSION }),
+            _ => return Err(Corrupt::Value("intake's version")),
+        }
         self.counters = Counters::decode(reader)?;
         self.closed_through = Timestamp::decode(reader)?;
+        let count = partitions.len();
         for state in partitions {
+            let source = u16::decode(reader)?;
+            if source as usize >= count {
+                return Err(Corrupt::Value("source"));
+            }
             self.by_name.insert(state.name.clone(), self.partitions.len() as u32);
-            self.partitions.push(Partition::restore(state));
+            self.partitions.push(Partition::restore(state, source.into(), bool::decode(reader)?));
         }
         self.open = load_bins(reader, self.partitions.len())?;
+        self.commands = commands::load(reader, self.partitions.len())?;
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use relight_core::Timestamp;
 use relight_core::record::{Reason, Record};
-use relight_ingest::otlp::wire::OtlpMetrics;
 use relight_ingest::live::{Load, Outlet, Verdict};
+use relight_ingest::otlp::wire::OtlpMetrics;
 
 use crate::error::RuntimeError;
 use crate::pipeline::Pipeline;

@@ -1,8 +1,10 @@
 //! Simulated responders: what a replay's actions come to, on the virtual clock. Touches nothing.
 //!
 //! An action that the capture holds an outcome of ends as it did; every other one succeeds at once.
+//! Those that end at the same time do so in the order of their ids, never in that of their starts: after
+//! a crash the ledger tells what is under way, and not what began first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use relight_core::Timestamp;
 use relight_core::incident::{Action, Incident};
@@ -25,9 +27,9 @@ pub struct SimulatedOutcome {
 #[derive(Debug, Clone, Default)]
 pub struct Responders {
     recorded: BTreeMap<String, SimulatedOutcome>,
-    at_once: VecDeque<String>,
-    /// Inputs of Control that wait for their time.
-    later: BTreeMap<Timestamp, Vec<ControlInput>>,
+    at_once: BTreeSet<String>,
+    /// Actions that end as recorded, by when.
+    later: BTreeSet<(Timestamp, String)>,
 }
 
 impl Responders {
@@ -38,14 +40,9 @@ impl Responders {
 
     fn take_up(&mut self, action: String, now: Timestamp) {
         match self.recorded.get(&action) {
-            Some(outcome) => {
-                let SimulatedOutcome { at, ok, detail } = outcome.clone();
-                let at = at.max(now);
-                let input = ControlInput::Outcome { at, action, ok, detail };
-                self.later.entry(at).or_default().push(input);
-            }
-            None => self.at_once.push_back(action),
-        }
+            Some(outcome) => self.later.insert((outcome.at.max(now), action)),
+            None => self.at_once.insert(action),
+        };
     }
 }
 
@@ -59,24 +56,18 @@ impl Outbox for Responders {
         self.take_up(action.id.clone(), now);
     }
 
-    fn command(&mut self, at: Timestamp, verb: String, target: String) {
-        self.later.entry(at).or_default().push(ControlInput::Command { at, verb, target });
-    }
-
     fn poll_timeout(&self) -> Option<Timestamp> {
-        self.later.first_key_value().map(|(at, _)| *at)
+        self.later.first().map(|(at, _)| *at)
     }
 
     fn next(&mut self, now: Timestamp) -> Option<ControlInput> {
-        if let Some(action) = self.at_once.pop_front() {
+        if let Some(action) = self.at_once.pop_first() {
             let detail = "simulated".to_owned();
             return Some(ControlInput::Outcome { at: now, action, ok: true, detail });
         }
-        let mut due = self.later.first_entry().filter(|due| *due.key() <= now)?;
-        let input = due.get_mut().remove(0);
-        if due.get().is_empty() {
-            due.remove();
-        }
-        Some(input)
+        let due = self.later.first().is_some_and(|(at, _)| *at <= now);
+        let (at, action) = due.then(|| self.later.pop_first())??;
+        let SimulatedOutcome { ok, detail, .. } = self.recorded.get(&action)?.clone();
+        Some(ControlInput::Outcome { at, action, ok, detail })
     }
 }
