@@ -17,14 +17,16 @@ mod resolve;
 mod rules;
 mod schema;
 mod selector;
+mod sources;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use relight_core::detector::DetectorSpec;
-use relight_core::responder::{AnyResponder, ResponderSpec};
+use relight_core::responder::{AnyResponder, ResponderSpec, Secrets};
 use relight_core::rule::{Mode, Settings};
+use relight_core::source::SourceSpec;
 
 pub use errors::{Errors, Problem};
 pub use schema::schema;
@@ -43,8 +45,12 @@ pub struct Registry {
 pub struct Config {
     /// What the engine has to know.
     pub settings: Settings,
+    /// Where live data comes from.
+    pub sources: Vec<SourceSpec>,
     /// Responders by name.
     pub responders: BTreeMap<String, Arc<dyn AnyResponder>>,
+    /// What sources and responders name as their secrets.
+    pub secrets: Secrets,
     /// How far relight may go. Each step's own mode has this in it already.
     pub mode: Mode,
 }
@@ -54,6 +60,7 @@ impl std::fmt::Debug for Config {
         // Responders hold secrets: their names are all that is shown.
         f.debug_struct("Config")
             .field("mode", &self.mode)
+            .field("sources", &self.sources)
             .field("signals", &self.settings.signals)
             .field("rules", &self.settings.rules)
             .field("responders", &self.responders.keys())

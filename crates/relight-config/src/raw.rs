@@ -32,6 +32,8 @@ pub(crate) struct File {
     /// Secrets by name. A name that ends in `_file` gives the file that holds the secret.
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) secrets: BTreeMap<String, Value>,
+    /// Where data comes from, by name. Left out: OTLP, on this machine's ports 4317 (gRPC) and 4318 (HTTP).
+    pub(crate) sources: Option<BTreeMap<String, Value>>,
     /// What is watched, by name. Left out: every series by itself, under the name `every_series`.
     #[schemars(with = "Option<BTreeMap<String, Signal>>")]
     pub(crate) signals: Option<BTreeMap<String, Value>>,
@@ -53,6 +55,7 @@ impl Default for File {
             max_series: 1_000_000,
             mode: Mode::Suggest,
             secrets: BTreeMap::new(),
+            sources: None,
             signals: None,
             detectors: None,
             rules: None,

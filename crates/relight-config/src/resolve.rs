@@ -21,6 +21,7 @@ use crate::report::Report;
 use crate::rules::{self, Surroundings};
 use crate::schema::policy_keys;
 use crate::selector::selector;
+use crate::sources::sources;
 use crate::{Config, Registry, builtin};
 
 /// The signal of a config that names none.
@@ -48,6 +49,7 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     let detectors = detectors(file.detectors.take(), &signals, binning, registry, report);
     let secrets = secrets(&file.secrets, report);
     let responders = responders(&file.responders, &secrets, registry, report);
+    let sources = sources(file.sources.take(), &secrets, report);
     let written = file.rules.take();
     let around =
         Surroundings { signals: &signals, detectors: &detectors, responders: &responders, mode: file.mode };
@@ -68,7 +70,7 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         rules,
     };
     let ready = responders.into_iter().filter_map(|(name, ready)| Some((name, ready?.responder)));
-    Some(Config { settings, responders: ready.collect(), mode: file.mode })
+    Some(Config { settings, sources, responders: ready.collect(), secrets, mode: file.mode })
 }
 
 /// Reads an entry. What the schema could not tell is reported here; what it told already is not.

@@ -6,8 +6,8 @@
 use relight_core::detector::Policy;
 use serde_json::{Map, Value, json};
 
-use crate::Registry;
 use crate::raw::{File, ResponderHead};
+use crate::{Registry, sources};
 
 /// Name of the definition that every duration refers to.
 pub(crate) const DURATION: &str = "Duration";
@@ -40,6 +40,13 @@ pub fn schema(registry: &Registry) -> Value {
     });
     let responders: Vec<Value> = responders.collect();
     root["properties"]["responders"]["additionalProperties"] = json!({ "oneOf": responders });
+
+    let sources = sources::schemas().into_iter().map(|(name, own)| {
+        let own = adopt(&mut root, own, name);
+        tagged(own, name, &[])
+    });
+    let sources: Vec<Value> = sources.collect();
+    root["properties"]["sources"]["additionalProperties"] = json!({ "oneOf": sources });
     root
 }
 

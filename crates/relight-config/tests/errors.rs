@@ -237,3 +237,47 @@ fn what_came_from_the_environment_is_not_shown() {
     assert!(!report.contains("hunter2") && report.contains("`${PW}`: unknown word"), "{report}");
     assert!(report.ends_with("5 errors; nothing was started"), "{report}");
 }
+
+/// Scenario: sources that cannot work, beside two that can.
+/// Guarantee: each fault stands at its key with what would be right; whoever can reach relight from another
+/// machine must prove who they are.
+#[test]
+fn sources_are_checked() {
+    let text = "\
+secrets: {token: t, none: ''}
+sources:
+  a: {type: otlp, grpc: ':4317', http: localhost}
+  b: {type: otlp, grpc: off, http: off}
+  c: {type: otlp, grpc: off, http: '0.0.0.0:4318'}
+  d: {type: otlp, grpc: off, http: '0.0.0.0:4319', bearer: [token]}
+  e: {type: otlp, grpc: off, http: '0.0.0.0:4320', tls: {cert_file: c, key_file: k}}
+  f: {type: otlp, grpc: off, http: '0.0.0.0:4321', tls: {cert_file: c, key_file: k}, bearer: [token]}
+  g: {type: otlp, grpc: off, http: '[::]:4322', tls: {cert_file: c, key_file: k, client_ca_file: a}}
+  h: {type: alertmanagr}
+  i: {type: alertmanager, path: alerts, bearer: [tokn, none]}
+  j: {type: prometheus_remote_write, listen: 127.0.0.1:9203, limits: {max_requests: 0, max_wire_byte: 1}}
+  k: {type: otlp, grpc: off, http: 127.0.0.1:9202, tls: {cert_file: c}}
+  l: {type: prometheus_remote_write, listen: off}
+  m: {type: prometheus_remote_write, listen: 127.0.0.1:9202}
+";
+    check(
+        text,
+        &[
+            "3:19: sources.a.grpc: `:4317` names no address: write `127.0.0.1:4317`, or `0.0.0.0:4317` for all of this machine's",
+            "3:34: sources.a.http: `localhost` is no address with a port, such as `127.0.0.1:4317` or `[::1]:4317`",
+            "4:3: sources.b: listens nowhere: give `grpc` or `http` an address",
+            "5:30: sources.c.http: 0.0.0.0:4318 can be reached from other machines: add `tls: {cert_file, key_file}` and `bearer: [SECRET]` or `tls.client_ca_file`, or listen on 127.0.0.1:4318",
+            "6:30: sources.d.http: 0.0.0.0:4319 can be reached from other machines: add `tls: {cert_file, key_file}`, or listen on 127.0.0.1:4319",
+            "7:30: sources.e.http: 0.0.0.0:4320 can be reached from other machines: add `bearer: [SECRET]` or `tls.client_ca_file`, or listen on 127.0.0.1:4320",
+            "10:7: sources.h.type: `alertmanagr`: unknown type; did you mean `alertmanager`?",
+            "11:27: sources.i.path: `alerts` does not begin with `/`",
+            "11:50: sources.i.bearer[0]: no secret named `tokn`",
+            "11:56: sources.i.bearer[1]: the secret `none` is empty",
+            "12:71: sources.j.limits.max_requests: 0 is below 1",
+            "12:88: sources.j.limits.max_wire_byte: unknown key; did you mean `max_wire_bytes`?",
+            "13:52: sources.k.tls: `key_file` is missing",
+            "14:38: sources.l.listen: `off` is no address with a port, such as `127.0.0.1:4317` or `[::1]:4317`",
+            "15:38: sources.m.listen: `sources.i.listen` listens on 127.0.0.1:9202 already",
+        ],
+    );
+}

@@ -51,7 +51,7 @@ fn config(text: &str) -> Config {
 
 #[test]
 fn the_example_of_the_design_means_what_it_says() {
-    let Config { settings, responders, mode } = config(SHOP);
+    let Config { settings, responders, mode, .. } = config(SHOP);
     assert_eq!((mode, settings.binning), (Mode::Approve, Binning::Interval(Span::from_secs(5))));
     let names: Vec<&str> = settings.signals.iter().map(|signal| signal.name.as_str()).collect();
     assert_eq!(names, ["checkout_errors", "deploys", "latency", "p99", "traffic"]);
@@ -206,10 +206,11 @@ fn the_default_config_is_the_default() {
     assert_eq!(written.settings.fingerprint, silent.settings.fingerprint);
     assert_eq!(format!("{:?}", written.settings.rules), format!("{:?}", silent.settings.rules));
     let numbers = |config: &Config| {
-        let Config { settings, mode, responders } = config;
+        let Config { settings, mode, responders, .. } = config;
         (settings.allowed_lateness, settings.max_skew, settings.max_series, *mode, responders.len())
     };
     assert_eq!(numbers(&written), numbers(&silent));
+    assert_eq!(written.sources, silent.sources);
 
     let text = include_str!("../../../config/default.yaml");
     let schema = schema(&fake::REGISTRY);
@@ -217,7 +218,11 @@ fn the_default_config_is_the_default() {
         schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
     };
     let defs = ["Signal", "Rule", "Step", "Limits", "Verify", "CircuitBreaker"];
+    let source_kinds = schema["properties"]["sources"]["additionalProperties"]["oneOf"].as_array();
+    let source_keys = source_kinds.into_iter().flatten().flat_map(keys);
+    let of_sources = ["otlp.Tls", "otlp.Limits"].into_iter().flat_map(|name| keys(&schema["$defs"][name]));
     let all = defs.iter().flat_map(|name| keys(&schema["$defs"][name])).chain(keys(&schema));
+    let all = all.chain(source_keys).chain(of_sources);
     let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let missing: Vec<String> = all.filter(|key| !words.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "config/default.yaml says nothing of {missing:?}");

@@ -13,6 +13,7 @@ pub mod responder;
 pub mod rule;
 pub mod series;
 pub mod signal;
+pub mod source;
 pub mod telemetry;
 pub mod time;
 
