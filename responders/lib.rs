@@ -17,7 +17,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use relight_core::incident::{Action, ActionState, Incident, IncidentState};
-    use relight_core::responder::{Request, Secrets};
+    use relight_core::responder::{EffectKind, Request, Secrets};
     use relight_core::{Labels, Span, Timestamp};
 
     use super::*;
@@ -113,9 +113,15 @@ mod tests {
             action: "rollback".to_owned(),
             with: "k8s-prod".to_owned(),
             mutates: true,
+            effect: EffectKind::FireOnce,
             args: serde_json::json!({ "name": "shop", "to": "last_known_good" }),
             lock: "deploy/shop".to_owned(),
             state: ActionState::Planned,
+            approved: false,
+            plan: None,
+            attempts: 0,
+            retry_at: None,
+            handed_on: false,
             planned: Timestamp::from_secs(1_700_000_010),
             started: None,
             ended: None,

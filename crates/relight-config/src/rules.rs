@@ -162,6 +162,7 @@ fn step(
         action: raw.r#do,
         with: raw.with,
         mutates,
+        effect: ready.responder.capabilities().effect,
         mode: mode.min(ready.mode),
         args: raw.args,
         limits: Limits { cooldown, max_per_day: raw.limits.max_per_day, lock: raw.limits.lock },

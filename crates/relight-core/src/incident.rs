@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::detector::Band;
 use crate::record::Event;
+use crate::responder::{EffectKind, Plan};
 use crate::series::{Labels, key_of};
 use crate::time::{Span, Timestamp};
 
@@ -184,8 +185,10 @@ pub enum ActionState {
     AwaitingApproval,
     /// The intent is in the ledger; nothing has been sent.
     Pending,
-    /// Being carried out.
+    /// An attempt is under way, or was when the process died.
     Running,
+    /// It may have happened: its target is being asked.
+    Unknown,
     /// Done; whether it helped is being watched.
     Verifying,
     /// It helped, or it needed no proof.
@@ -209,6 +212,7 @@ impl ActionState {
 }
 
 /// One step that a rule wants done about an incident.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the ledger keeps it")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Action {
     /// Derived from incident, episode and step: a rewind yields the same one.
@@ -228,12 +232,30 @@ pub struct Action {
     pub with: String,
     /// Whether it changes the world.
     pub mutates: bool,
+    /// What sending it twice would mean. In doubt: never twice.
+    #[serde(default = "fire_once")]
+    pub effect: EffectKind,
     /// Arguments, as written.
     pub args: serde_json::Value,
     /// The target's lock.
     pub lock: String,
     /// Where it stands.
     pub state: ActionState,
+    /// A human has agreed to it.
+    #[serde(default)]
+    pub approved: bool,
+    /// What is sent, on every attempt: set once, before the first.
+    #[serde(default)]
+    pub plan: Option<Plan>,
+    /// How many attempts have begun.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Not before this time is it offered to its responder again. Control time.
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
+    /// The ladder has gone on without waiting for it any longer.
+    #[serde(default)]
+    pub handed_on: bool,
     /// When it was planned.
     pub planned: Timestamp,
     /// When it was started.
@@ -248,6 +270,20 @@ pub struct Action {
     pub sampled: bool,
     /// The gate that blocked it, with value and limit; or what the responder said.
     pub detail: String,
+}
+
+// An action without the field was recorded by a release that sent nothing.
+const fn fire_once() -> EffectKind {
+    EffectKind::FireOnce
+}
+
+/// Why nothing may be changed for the time being.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// When it ends by itself, in control time; `None` waits for a human's `resume`.
+    pub until: Option<Timestamp>,
+    /// The reason, for people.
+    pub why: String,
 }
 
 /// Everything Control remembers: it lives in the ledger and nowhere else.
@@ -265,6 +301,8 @@ pub struct LedgerState {
     pub changes: Vec<Event>,
     /// Per rule, actions in a row that did not help.
     pub breakers: Vec<(String, u32)>,
+    /// What keeps relight from changing anything, by name: `paused`, `warm_up` and the like.
+    pub holds: Vec<(String, Hold)>,
     /// Advances of silent partitions that a rewind may need again, by (partition, offset).
     pub advances: Vec<RecordedAdvance>,
 }
@@ -320,6 +358,8 @@ pub enum LedgerWrite {
         /// Offsets below this.
         before_offset: u64,
     },
+    /// Sets or lifts a hold.
+    Hold(String, Option<Hold>),
     /// A line for the audit chain: what, about which incident or action, details.
     Audit {
         /// Control time.

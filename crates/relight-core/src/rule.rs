@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::detector::BankSource;
+use crate::responder::EffectKind;
 use crate::series::{KeyView, Labels};
 use crate::signal::{Binning, SignalSpec};
 use crate::time::{Span, Timestamp};
@@ -182,6 +183,8 @@ pub struct Step {
     pub with: String,
     /// Whether that responder changes the world (as its capabilities say).
     pub mutates: bool,
+    /// What sending it twice would mean (as its capabilities say).
+    pub effect: EffectKind,
     /// The lowest mode among global, rule and responder.
     pub mode: Mode,
     /// Arguments, as written.

@@ -7,11 +7,18 @@
 //!
 //! Stable words of the audit: `incident_opened`, `incident_reopened`, `incident_resolved`,
 //! `incident_escalated`, `incident_acknowledged`, `action_planned`, `action_blocked`,
-//! `action_awaiting`, `action_started`, `action_ended`, `breaker_reset`, `command_ignored`.
+//! `action_awaiting`, `action_started`, `action_attempt`, `action_retried`, `action_unknown`,
+//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`.
+//!
+//! An action's way out: [`Effect::Start`] offers it to its responder, who asks with
+//! [`ControlInput::Ready`]; the gates are read again, the attempt is written, and [`Effect::Send`] lets it
+//! out (or [`Effect::Withdraw`] takes it back); [`ControlInput::Outcome`] ends the attempt.
 
+mod attempts;
 mod changes;
 mod findings;
 mod gates;
+mod holds;
 mod incident;
 mod ladder;
 mod memory;
@@ -25,13 +32,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use relight_core::incident::{
-    Action, ActionState, Applied, Incident, IncidentState, LedgerState, LedgerWrite, Resolution,
+    Action, ActionState, Applied, Hold, Incident, IncidentState, LedgerState, LedgerWrite, Resolution,
 };
 use relight_core::record::Event;
+use relight_core::responder::Plan;
 use relight_core::rule::{DetectorView, Finding, RuleSpec, Settings};
 use relight_core::series::KeyView;
 use relight_core::{Labels, Span, Timestamp};
 
+use attempts::deadline_of;
+pub use attempts::{HAND_ON_AFTER, LONGEST_PAUSE, MUTATE_FOR, NOTIFY_FOR, pause_after};
 use changes::Changes;
 use incident::GroupTurn;
 use memory::Out;
@@ -63,40 +73,95 @@ pub struct BinTurn<'a> {
 /// What sets off a control turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlInput {
-    /// An action has ended.
+    /// The responder is free for an action that was offered to it: may it be sent?
+    Ready {
+        /// Action's id.
+        action: String,
+        /// What would be sent; of an action that has a plan already, that one stays.
+        plan: Option<Plan>,
+    },
+    /// The responder answers about an action.
     Outcome {
         /// When. Control time.
         at: Timestamp,
         /// Action's id.
         action: String,
-        /// Whether it was carried out.
-        ok: bool,
+        /// What came of it.
+        answer: Answer,
         /// What the responder said.
         detail: String,
     },
+    /// The process has started, and with it whoever carries actions out: what was on its way is taken up
+    /// again. Comes first, once.
+    Restart,
+    /// There is a reason not to change anything, such as baselines that start cold.
+    Hold {
+        /// Its name: a later one of the same name takes its place.
+        name: String,
+        /// When it ends by itself. Control time; `None` waits for a human's `resume`.
+        until: Option<Timestamp>,
+        /// The reason, for people.
+        why: String,
+    },
     /// A human asked for something: `ack` an incident, `approve` or `reject` an action, `reset` the
-    /// breaker of a rule. Of a stream's commands none shares its instant with another, so after a rewind
-    /// the driver passes over those up to the control time of [`Control::applied_through`].
+    /// breaker of a rule, `pause` (the target is the reason) or `resume` all that changes the world. Of a
+    /// stream's commands none shares its instant with another, so after a rewind the driver passes over
+    /// those up to the control time of [`Control::applied_through`].
     Command {
         /// When. Control time.
         at: Timestamp,
         /// Verb.
         verb: String,
-        /// Id of the incident or action, or the rule's name.
+        /// Id of the incident or action, or the rule's name, or a reason.
         target: String,
     },
     /// [`Control::poll_timeout`] is due.
     Timeout,
 }
 
+/// What a responder says about an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It was carried out.
+    Done,
+    /// It was not, and never will be.
+    Failed,
+    /// It was not. Again, if the target wishes so not before this is over.
+    Retry(Option<Span>),
+    /// It may have been.
+    Ambiguous,
+    /// It was not even taken: the responder's queue is full.
+    Busy,
+}
+
 /// What is to happen outside, once the ledger has the writes of the same turn.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// An action is to be carried out.
+    /// An action is to be carried out: whoever does that asks with [`ControlInput::Ready`] before it sends.
     Start {
         /// The action, in state [`ActionState::Pending`].
         action: Action,
         /// Its incident, for the text of a page.
+        incident: Incident,
+    },
+    /// Yes to [`ControlInput::Ready`]: the attempt is in the ledger, and is to be sent now.
+    Send {
+        /// The action, in state [`ActionState::Running`], with its plan and the attempt's number.
+        action: Action,
+        /// Its incident.
+        incident: Incident,
+    },
+    /// No to [`ControlInput::Ready`].
+    Withdraw {
+        /// Action's id.
+        action: String,
+    },
+    /// An action may have happened: its target is to be asked, and the answer is its outcome.
+    /// [`Answer::Retry`] says that it did not happen.
+    Observe {
+        /// The action, in state [`ActionState::Unknown`].
+        action: Action,
+        /// Its incident.
         incident: Incident,
     },
 }
@@ -127,6 +192,7 @@ pub struct Control {
     cooldowns: BTreeMap<String, Timestamp>,
     changes: Changes,
     breakers: BTreeMap<String, u32>,
+    holds: BTreeMap<String, Hold>,
     counters: Counters,
 }
 
@@ -152,6 +218,7 @@ impl Control {
             cooldowns: state.cooldowns.into_iter().collect(),
             changes: Changes::new(&state.changes),
             breakers: state.breakers.into_iter().collect(),
+            holds: state.holds.into_iter().collect(),
             counters: Counters::default(),
             settings,
         };
@@ -165,12 +232,14 @@ impl Control {
         (self.applied.control != Timestamp::MIN).then_some(self.applied)
     }
 
-    /// The earliest deadline, in control time, and what it is: `verification` or `approval`.
+    /// The earliest deadline, in control time, and what it is: `verification`, `approval` or, of an action
+    /// on its way, `delivery`.
     pub fn poll_timeout(&self) -> Option<(Timestamp, &'static str)> {
         let (at, id) = self.next_deadline()?;
         let reason = match self.actions.get(id)?.state {
             ActionState::AwaitingApproval => "approval",
-            _ => "verification",
+            ActionState::Verifying => "verification",
+            _ => "delivery",
         };
         Some((at, reason))
     }
@@ -214,7 +283,7 @@ impl Control {
         self.commit(out, writes);
     }
 
-    /// Applies an outcome, a command or a deadline. `now` is control time; it never runs backwards.
+    /// Applies whatever is no bin's end. `now` is control time; it never runs backwards.
     pub fn control_turn(
         &mut self,
         input: ControlInput,
@@ -226,9 +295,12 @@ impl Control {
         self.run_deadlines(now.minus(Span::from_ns(1)), &mut out);
         self.move_control(now);
         match input {
-            ControlInput::Outcome { at, action, ok, detail } => {
-                self.outcome(&action, at, ok, detail, &mut out);
+            ControlInput::Ready { action, plan } => self.ready(&action, plan, &mut out),
+            ControlInput::Outcome { at, action, answer, detail } => {
+                self.outcome(&action, at, answer, detail, &mut out);
             }
+            ControlInput::Restart => self.restart(&mut out),
+            ControlInput::Hold { name, until, why } => self.hold_back(&name, until, why, &mut out),
             ControlInput::Command { at, verb, target } => self.command(at, &verb, &target, &mut out),
             ControlInput::Timeout => {}
         }
@@ -298,10 +370,7 @@ impl Control {
     }
 
     fn next_deadline(&self) -> Option<(Timestamp, &str)> {
-        let waits =
-            |action: &&Action| matches!(action.state, ActionState::Verifying | ActionState::AwaitingApproval);
-        let waiting = self.actions.values().filter(waits);
-        waiting.filter_map(|action| Some((action.verify_until?, action.id.as_str()))).min()
+        self.actions.values().filter_map(|action| Some((deadline_of(action)?, action.id.as_str()))).min()
     }
 
     /// Deadlines up to and with `until`, each at its own time, until none is due.
@@ -343,5 +412,5 @@ fn reopens(incident: &Incident, rule: Option<&RuleSpec>, start: Timestamp) -> bo
 
 /// Whether an action is, or may be, on its way.
 const fn is_sent(state: ActionState) -> bool {
-    matches!(state, ActionState::Pending | ActionState::Running)
+    matches!(state, ActionState::Pending | ActionState::Running | ActionState::Unknown)
 }

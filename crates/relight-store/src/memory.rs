@@ -226,6 +226,10 @@ fn apply(state: &mut LedgerState, write: &LedgerWrite) {
         LedgerWrite::ForgetAdvances { partition, before_offset } => {
             state.advances.retain(|a| a.partition != *partition || a.before_offset >= *before_offset);
         }
+        LedgerWrite::Hold(name, Some(hold)) => {
+            upsert(&mut state.holds, (name.clone(), hold.clone()), |h| &h.0);
+        }
+        LedgerWrite::Hold(name, None) => state.holds.retain(|(known, _)| known != name),
         LedgerWrite::Audit { .. } => {}
         LedgerWrite::Applied(applied) => state.applied_through = Some(*applied),
     }

@@ -4,9 +4,10 @@
 //! The other columns are generated from the body: they are there for people with a `sqlite3` shell,
 //! and cannot disagree with it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use relight_core::incident::{Applied, LedgerState, LedgerWrite};
+use relight_core::incident::{Applied, Hold, LedgerState, LedgerWrite};
 use relight_core::record::Event;
 use relight_core::{Labels, Timestamp};
 use rusqlite::{Connection, Transaction};
@@ -60,11 +61,21 @@ pub(crate) struct Head {
     /// Hash of the last of them.
     audit_hash: String,
     applied: Option<AppliedRow>,
+    /// A few at the most, so they need no table.
+    #[serde(default)]
+    holds: BTreeMap<String, Hold>,
 }
 
 impl Head {
     pub(crate) fn new() -> Self {
-        Self { commits: 0, changes: 0, audit_lines: 0, audit_hash: "0".repeat(64), applied: None }
+        Self {
+            commits: 0,
+            changes: 0,
+            audit_lines: 0,
+            audit_hash: "0".repeat(64),
+            applied: None,
+            holds: BTreeMap::new(),
+        }
     }
 }
 
@@ -126,6 +137,13 @@ fn write_one(tx: &Transaction<'_>, head: &mut Head, write: &LedgerWrite) -> rusq
         LedgerWrite::ForgetAdvances { partition, before_offset } => {
             let (from, until) = (advance_key(partition, 0), advance_key(partition, *before_offset));
             tx.execute("DELETE FROM advances WHERE key >= ?1 AND key < ?2", [from, until]).map(drop)
+        }
+        LedgerWrite::Hold(name, hold) => {
+            match hold {
+                Some(hold) => head.holds.insert(name.clone(), hold.clone()),
+                None => head.holds.remove(name),
+            };
+            Ok(())
         }
         LedgerWrite::Audit { at, what, subject, detail } => {
             let row = AuditRow { n: head.audit_lines + 1, at: *at, what, subject, detail };
@@ -206,6 +224,7 @@ pub(crate) fn read_all(conn: &Connection) -> Result<(LedgerState, Head), Fault> 
         changes,
         breakers: read_table(conn, "breakers")?,
         advances: read_table(conn, "advances")?.into_iter().map(|(_, row)| row).collect(),
+        holds: head.holds.clone().into_iter().collect(),
     };
     Ok((state, head))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use relight_core::detector::Policy;
+use relight_core::responder::EffectKind;
 use relight_core::rule::{
     Condition, ConditionError, DetectorUse, GroupBy, Limits, Mode, OnInconclusive, RuleSpec, RuleView,
     Settings, Step, Verify,
@@ -142,6 +143,7 @@ fn rules() -> Vec<RuleSpec> {
         action: action.to_owned(),
         with: "simulated".to_owned(),
         mutates,
+        effect: EffectKind::Idempotent,
         mode,
         args: serde_json::json!({}),
         limits: Limits { cooldown: Span::from_secs(300), max_per_day: Some(20), lock: String::new() },

@@ -11,7 +11,7 @@ use relight_core::{Span, Timestamp};
 
 use super::gates::{Gate, is_mode_blocked, lock_of};
 use super::incident::is_held;
-use super::{Control, Effect, Out, is_sent};
+use super::{Control, Effect, Out};
 
 /// How long a human has to approve a step before the ladder goes on without it. Control time.
 pub(super) const APPROVAL_WITHIN: Span = Span::from_secs(15 * 60);
@@ -46,13 +46,13 @@ impl Control {
         let Some(rule) = self.rule_ix(&incident.rule).map(|ix| &settings.rules[ix]) else {
             return;
         };
-        while needs_action(incident, rule) && self.current_action(incident).is_none_or(|a| a.state.is_final())
-        {
+        let is_through = |action: &Action| action.state.is_final() || action.handed_on;
+        while needs_action(incident, rule) && self.current_action(incident).is_none_or(is_through) {
             let Some(step) = rule.respond.get(incident.next_step as usize) else {
                 return self.exhausted(incident, rule, out);
             };
             let action = self.plan(incident, step, out);
-            match self.gate(incident, rule, step, false) {
+            match self.gate(incident, rule, step, None) {
                 Gate::Pass => self.start(incident, action, out),
                 Gate::Approval => self.await_approval(incident, action, out),
                 Gate::Blocked(detail) => self.block(incident, action, &detail, out),
@@ -72,9 +72,15 @@ impl Control {
             action: step.action.clone(),
             with: step.with.clone(),
             mutates: step.mutates,
+            effect: step.effect,
             args: step.args.clone(),
             lock: lock_of(incident, step),
             state: ActionState::Planned,
+            approved: false,
+            plan: None,
+            attempts: 0,
+            retry_at: None,
+            handed_on: false,
             planned: self.now(),
             started: None,
             ended: None,
@@ -101,7 +107,7 @@ impl Control {
         self.put_action(action, out);
     }
 
-    fn await_approval(&mut self, incident: &mut Incident, mut action: Action, out: &mut Out<'_>) {
+    pub(super) fn await_approval(&mut self, incident: &mut Incident, mut action: Action, out: &mut Out<'_>) {
         let until = self.now().plus(APPROVAL_WITHIN);
         action.state = ActionState::AwaitingApproval;
         action.verify_until = Some(until);
@@ -130,14 +136,16 @@ impl Control {
         self.put_action(action, out);
     }
 
-    /// The responder is done with an action.
-    pub(super) fn outcome(&mut self, id: &str, at: Timestamp, ok: bool, detail: String, out: &mut Out<'_>) {
-        let sent = self.actions.get(id).filter(|action| is_sent(action.state)).cloned();
-        let about = sent.and_then(|action| Some((self.incidents.remove(&action.incident)?, action)));
-        let Some((mut incident, mut action)) = about else {
-            self.counters.stray_inputs += 1;
-            return;
-        };
+    /// The responder is done with an action: it was carried out, or never will be.
+    pub(super) fn ended(
+        &mut self,
+        incident: &mut Incident,
+        mut action: Action,
+        at: Timestamp,
+        ok: bool,
+        detail: String,
+        out: &mut Out<'_>,
+    ) {
         let started = action.started.unwrap_or(action.planned);
         let ended = at.min(self.now()).max(started);
         action.ended = Some(ended);
@@ -147,9 +155,9 @@ impl Control {
         let is_over = !incident.is_live() || incident.episode != action.episode;
         let said = action.detail.clone();
         match verify {
-            _ if !ok => self.finish(&mut incident, action, ActionState::Failed, &said, out),
+            _ if !ok => self.finish(incident, action, ActionState::Failed, &said, out),
             Some(_) if is_over => {
-                self.finish(&mut incident, action, ActionState::Inconclusive, "the incident is over", out);
+                self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);
             }
             Some(verify) => {
                 let until = ended.plus(verify.within);
@@ -158,10 +166,8 @@ impl Control {
                 incident.note(self.now(), "verifying", format!("{} until {until}", name_of(&action)));
                 self.put_action(action, out);
             }
-            None => self.finish(&mut incident, action, ActionState::Succeeded, &said, out),
+            None => self.finish(incident, action, ActionState::Succeeded, &said, out),
         }
-        self.advance(&mut incident, out);
-        self.put(incident, out);
     }
 
     /// An action is over: its lock is free from now on, and its cooldown begins.

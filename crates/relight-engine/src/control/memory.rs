@@ -87,6 +87,7 @@ impl Control {
             incidents.contains_key(&action.incident) || action.started.is_some_and(|at| at > recent)
         });
         self.cooldowns.retain(|_, until| *until > control);
+        self.holds.retain(|_, hold| hold.until.is_none_or(|until| until > control));
     }
 
     /// The digest of a turn's findings, over names and canonical bytes: never over dense indices.

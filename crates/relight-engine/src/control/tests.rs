@@ -1,5 +1,6 @@
 //! Control as a whole: scenarios, one line a turn's worth of symbols, and properties.
 
+mod attempts;
 mod lifecycle;
 mod properties;
 mod response;

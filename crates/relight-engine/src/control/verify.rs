@@ -13,7 +13,7 @@ use relight_core::{Span, Timestamp};
 use super::gates::Gate;
 use super::incident::{GroupTurn, add};
 use super::ladder::{name_of, needs_action};
-use super::{Control, Out};
+use super::{Control, Out, is_sent};
 
 impl Control {
     /// Looks at a turn with data on behalf of the action that waits for proof.
@@ -63,15 +63,21 @@ impl Control {
         verdict.unwrap_or(false) && incident.relearned == 0
     }
 
-    /// A verification or an approval has run out of time.
+    /// A verification or an approval has run out of time, or an action on its way wants attention.
     pub(super) fn deadline(&mut self, id: &str, out: &mut Out<'_>) {
         let Some(mut action) = self.actions.get(id).cloned() else {
             return;
         };
-        let due = action.verify_until.take();
         let Some(mut incident) = self.incidents.remove(&action.incident) else {
+            (action.verify_until, action.retry_at, action.handed_on) = (None, None, true);
             return self.put_action(action, out);
         };
+        if is_sent(action.state) {
+            self.sent_deadline(&mut incident, action, out);
+            self.advance(&mut incident, out);
+            return self.put(incident, out);
+        }
+        let due = action.verify_until.take();
         let settings = Arc::clone(&self.settings);
         let verify = self.step_of(&settings.rules, &action).and_then(|(_, step)| step.verify.as_ref());
         if action.state == ActionState::AwaitingApproval {
@@ -121,6 +127,8 @@ impl Control {
             "approve" => self.answer(target, true, out),
             "reject" => self.answer(target, false, out),
             "reset" => self.reset(target, out),
+            "pause" => self.pause(target, out),
+            "resume" => self.resume(out),
             _ => false,
         };
         if !done {
@@ -155,9 +163,10 @@ impl Control {
     /// Answers an action that waits for approval. The gates are asked again: time has passed.
     fn answer(&mut self, id: &str, yes: bool, out: &mut Out<'_>) -> bool {
         let waiting = self.actions.get(id).filter(|a| a.state == ActionState::AwaitingApproval);
-        let Some(action) = waiting.cloned() else {
+        let Some(mut action) = waiting.cloned() else {
             return false;
         };
+        action.approved = yes;
         let settings = Arc::clone(&self.settings);
         let Some((rule, step)) = self.step_of(&settings.rules, &action) else {
             return false;
@@ -165,7 +174,7 @@ impl Control {
         let Some(mut incident) = self.incidents.remove(&action.incident) else {
             return false;
         };
-        match self.answer_gate(&incident, rule, step, yes) {
+        match self.answer_gate(&incident, rule, step, &action) {
             Gate::Blocked(detail) => self.block(&mut incident, action, &detail, out),
             Gate::Pass | Gate::Approval => self.start(&mut incident, action, out),
         }
@@ -174,13 +183,13 @@ impl Control {
         true
     }
 
-    fn answer_gate(&self, incident: &Incident, rule: &RuleSpec, step: &Step, yes: bool) -> Gate {
-        if !yes {
+    fn answer_gate(&self, incident: &Incident, rule: &RuleSpec, step: &Step, action: &Action) -> Gate {
+        if !action.approved {
             Gate::Blocked("rejected".to_owned())
         } else if !needs_action(incident, rule) {
             Gate::Blocked("recovered".to_owned())
         } else {
-            self.gate(incident, rule, step, true)
+            self.gate(incident, rule, step, Some(action))
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the first records of a partition say about its time, and where commands go.
 
+use relight_core::aliases::Aliases;
 use relight_core::record::{ControlRecord, Kind, Record};
 use relight_core::rule::Settings;
 use relight_core::series::{Labels, key_of};
@@ -43,7 +44,7 @@ fn check(times: &[i64], counted: &[i64]) {
     let (mut intake, mut out) = (intake(), Routed::default());
     let p = intake.partition("p");
     for (offset, secs) in (0..).zip(times) {
-        intake.handle(p, &point(offset, *secs), &mut out);
+        intake.handle(p, &point(offset, *secs), &mut Aliases::default(), &mut out);
     }
     intake.end_source(p, &mut out);
     let seen: Vec<i64> = out.points.iter().map(|point| point.at.since(at(0)).ns() / 1_000_000_000).collect();
@@ -71,15 +72,15 @@ fn lines_that_wait_with_a_jump_are_known_with_it() {
     let (mut intake, mut out) = (intake(), Routed::default());
     let p = intake.partition("p");
     for (offset, secs) in [(0, 0), (1, 15), (2, 86_400)] {
-        intake.handle(p, &point(offset, secs), &mut out);
+        intake.handle(p, &point(offset, secs), &mut Aliases::default(), &mut out);
     }
     let mut bad = Record { offset: 3, ..Record::default() };
     bad.refuse(super::Reason::Malformed);
-    intake.handle(p, &bad, &mut out);
+    intake.handle(p, &bad, &mut Aliases::default(), &mut out);
     assert_eq!(intake.next_offset("p"), 2);
     intake.end_source(p, &mut out);
     assert_eq!(intake.next_offset("p"), 4);
-    intake.handle(p, &bad, &mut out);
+    intake.handle(p, &bad, &mut Aliases::default(), &mut out);
     assert_eq!(intake.counters().refused(super::Reason::Malformed), 1);
 }
 
@@ -102,7 +103,7 @@ fn commands_come_with_the_turn_of_their_bin() {
         (b, said(4, 20, "end of a bin")),
         (a, said(3, 100, "behind")),
     ] {
-        intake.handle(p, &record, &mut out);
+        intake.handle(p, &record, &mut Aliases::default(), &mut out);
     }
     intake.end_source(a, &mut out);
     intake.end_source(b, &mut out);
@@ -132,16 +133,16 @@ fn a_partition_begins_where_its_file_has_come_to() {
     let (file, other) = (intake.partition("file"), intake.partition("other"));
     let one = intake.partition_of(file, "file:1");
     assert!(intake.partitions[file as usize].has_ended(), "no record is the file's own");
-    intake.handle(one, &point(0, 0), &mut out);
-    intake.handle(one, &point(1, 100), &mut out);
-    intake.handle(other, &point(0, 0), &mut out);
-    intake.handle(other, &point(1, 30), &mut out);
+    intake.handle(one, &point(0, 0), &mut Aliases::default(), &mut out);
+    intake.handle(one, &point(1, 100), &mut Aliases::default(), &mut out);
+    intake.handle(other, &point(0, 0), &mut Aliases::default(), &mut out);
+    intake.handle(other, &point(1, 30), &mut Aliases::default(), &mut out);
     assert_eq!(intake.watermark(), at(20));
     let two = intake.partition_of(file, "file:2");
     assert_eq!(intake.partition_watermark(two), at(90));
     let own = intake.partition_of(file, "file");
     assert_eq!((own, intake.partition_watermark(own)), (file, at(90)));
-    intake.handle(own, &point(2, 120), &mut out);
+    intake.handle(own, &point(2, 120), &mut Aliases::default(), &mut out);
     assert_eq!(intake.partition_of(file, "file:1"), one);
     assert!(!intake.partitions[file as usize].has_ended(), "it has records of its own by now");
     intake.end_others(&[other], &mut out);

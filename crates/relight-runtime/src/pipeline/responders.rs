@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use relight_core::Timestamp;
 use relight_core::incident::{Action, Incident};
-use relight_engine::control::{ControlInput, Effect};
+use relight_engine::control::{Answer, ControlInput, Effect};
 
 use super::Outbox;
 
@@ -48,8 +48,10 @@ impl Responders {
 
 impl Outbox for Responders {
     fn start(&mut self, effect: Effect, now: Timestamp) {
-        let Effect::Start { action, .. } = effect;
-        self.take_up(action.id, now);
+        // Simulated responders answer an offer at once: they never ask, so nothing else is said to them.
+        if let Effect::Start { action, .. } = effect {
+            self.take_up(action.id, now);
+        }
     }
 
     fn resume(&mut self, action: &Action, _incident: &Incident, now: Timestamp) {
@@ -63,11 +65,12 @@ impl Outbox for Responders {
     fn next(&mut self, now: Timestamp) -> Option<ControlInput> {
         if let Some(action) = self.at_once.pop_first() {
             let detail = "simulated".to_owned();
-            return Some(ControlInput::Outcome { at: now, action, ok: true, detail });
+            return Some(ControlInput::Outcome { at: now, action, answer: Answer::Done, detail });
         }
         let due = self.later.first().is_some_and(|(at, _)| *at <= now);
         let (at, action) = due.then(|| self.later.pop_first())??;
         let SimulatedOutcome { ok, detail, .. } = self.recorded.get(&action)?.clone();
-        Some(ControlInput::Outcome { at, action, ok, detail })
+        let answer = if ok { Answer::Done } else { Answer::Failed };
+        Some(ControlInput::Outcome { at, action, answer, detail })
     }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use relight_core::incident::{
-    Action, ActionState, Applied, Evidence, Incident, IncidentState, LedgerState, LedgerWrite, Moment,
+    Action, ActionState, Applied, Evidence, Hold, Incident, IncidentState, LedgerState, LedgerWrite, Moment,
     RecordedAdvance,
 };
 use relight_core::record::Event;
+use relight_core::responder::EffectKind;
 use relight_core::{KeyGroup, Labels, Span, Timestamp};
 use relight_store::{
     Baselines, ImageKind, LedgerHealth, Manifest, PartitionCut, Snapshot, StateDir, StoreError,
@@ -84,9 +85,15 @@ pub(crate) fn action(id: &str, nth: u32) -> Action {
         action: "rollback".to_owned(),
         with: "k8s-prod".to_owned(),
         mutates: true,
+        effect: EffectKind::FireOnce,
         args: serde_json::json!({"z": 0.1, "a": [1, -2, u64::MAX], "n": null}),
         lock: "deploy/shop/checkout".to_owned(),
         state: ActionState::Pending,
+        approved: false,
+        plan: None,
+        attempts: 0,
+        retry_at: None,
+        handed_on: false,
         planned: at,
         started: Some(at),
         ended: None,
@@ -100,6 +107,11 @@ pub(crate) fn action(id: &str, nth: u32) -> Action {
 pub(crate) fn event(at: i64, build: u32) -> Event {
     let body = format!("v{build}");
     Event { at: Timestamp::from_secs(at), kind: "deploy".to_owned(), labels: labels("checkout"), body }
+}
+
+fn hold(n: u32) -> Hold {
+    let until = (!n.is_multiple_of(2)).then(|| Timestamp::from_secs(i64::from(n)));
+    Hold { until, why: format!("reason {n}") }
 }
 
 /// What one turn writes.
@@ -121,6 +133,7 @@ pub(crate) fn turn(n: u32) -> Vec<LedgerWrite> {
             partition: "topic/0".to_owned(),
             before_offset: u64::from(n).saturating_sub(7),
         },
+        LedgerWrite::Hold(format!("hold-{}", n % 2), (!n.is_multiple_of(3)).then(|| hold(n))),
         LedgerWrite::Audit {
             at,
             what: "opened".into(),

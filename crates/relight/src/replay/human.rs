@@ -198,6 +198,7 @@ fn outcome(action: &Action) -> String {
         ActionState::AwaitingApproval => format!("{YELLOW}awaits approval{YELLOW:#}"),
         ActionState::Pending => "pending".to_owned(),
         ActionState::Running => "running".to_owned(),
+        ActionState::Unknown => format!("{YELLOW}unknown{YELLOW:#}"),
         ActionState::Verifying => "being verified".to_owned(),
         ActionState::Ineffective => format!("{RED}did not help{RED:#}"),
         ActionState::Inconclusive => "inconclusive".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState, Moment, Resolution};
 use relight_core::record::Reason;
-use relight_core::responder::Plan;
+use relight_core::responder::{EffectKind, Plan};
 use relight_core::{Labels, Span, Timestamp};
 use relight_engine::control::summary::summarize;
 use relight_runtime::{Report, Totals};
@@ -76,9 +76,15 @@ fn action() -> Action {
         action: "rollback".to_owned(),
         with: "k8s".to_owned(),
         mutates: true,
+        effect: EffectKind::FireOnce,
         args: serde_json::json!({"to": "last_known_good"}),
         lock: String::new(),
         state: ActionState::Succeeded,
+        approved: false,
+        plan: None,
+        attempts: 0,
+        retry_at: None,
+        handed_on: false,
         planned: at(20),
         started: Some(at(20)),
         ended: Some(at(80)),

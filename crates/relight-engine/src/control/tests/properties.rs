@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use relight_core::incident::{Action, ActionState, IncidentState};
+use relight_core::responder::EffectKind;
 use relight_core::rule::{Limits, Mode, RuleSpec, Step};
 
 use super::stage::{Stage, Turned, ladder, page, rollback, secs};
-use crate::control::{ControlInput, Effect};
+use crate::control::{Answer, ControlInput, Effect};
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
 enum Happens {
     Bin(char, char),
     Silence(u8),
-    Outcome(prop::sample::Index, bool),
+    Ready(prop::sample::Index),
+    Answer(prop::sample::Index, Answer),
+    Process,
     Deploy,
     Command(&'static str, prop::sample::Index),
     Deadline,
@@ -22,10 +25,15 @@ enum Happens {
 
 fn happens() -> impl Strategy<Value = Happens> {
     let symbol = || prop::sample::select(vec!['!', '!', '!', '!', '.', '.', '.', '_', 's', 'R', 'A', 'E']);
-    let verb = prop::sample::select(vec!["ack", "approve", "reject", "reset"]);
+    let verb = prop::sample::select(vec!["ack", "approve", "reject", "reset", "pause", "resume"]);
+    let again = Answer::Retry(Some(secs(30)));
+    let all = [Answer::Done, Answer::Done, Answer::Failed, again, Answer::Ambiguous, Answer::Busy];
+    let answer = prop::sample::select(all.to_vec());
     prop_oneof![
         12 => (symbol(), symbol()).prop_map(|(a, b)| Happens::Bin(a, b)),
-        4 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(ix, ok)| Happens::Outcome(ix, ok)),
+        4 => any::<prop::sample::Index>().prop_map(Happens::Ready),
+        5 => (any::<prop::sample::Index>(), answer).prop_map(|(ix, answer)| Happens::Answer(ix, answer)),
+        1 => Just(Happens::Process),
         1 => (1..200_u8).prop_map(Happens::Silence),
         1 => Just(Happens::Deploy),
         1 => (verb, any::<prop::sample::Index>()).prop_map(|(verb, ix)| Happens::Command(verb, ix)),
@@ -56,7 +64,10 @@ fn happen(stage: &mut Stage, what: &Happens) -> Turned {
             Turned::default()
         }
         Happens::Deploy => stage.step('D'),
-        Happens::Outcome(ix, ok) if !ids.is_empty() => stage.outcome(ix.get(&ids).clone(), *ok),
+        Happens::Ready(ix) if !ids.is_empty() => stage.ready(ix.get(&ids).as_str()),
+        Happens::Answer(ix, answer) if !ids.is_empty() => stage.answer(ix.get(&ids).clone(), *answer),
+        Happens::Process => stage.turn(ControlInput::Restart, stage.now),
+        Happens::Command(verb @ ("pause" | "resume"), _) => stage.command(verb, None),
         Happens::Command("reset", _) => stage.command("reset", Some("r".to_owned())),
         Happens::Command("ack", ix) if !stage.ledger.incidents.is_empty() => {
             let incidents: Vec<String> = stage.ledger.incidents.keys().cloned().collect();
@@ -75,16 +86,16 @@ fn happen(stage: &mut Stage, what: &Happens) -> Turned {
 /// What must be true of the ledger after every turn.
 fn assert_promises(stage: &Stage) {
     let live = |action: &&Action| {
-        let on_its_way = matches!(action.state, ActionState::Pending | ActionState::Verifying);
-        action.mutates && on_its_way
+        let waits = matches!(action.state, ActionState::Planned | ActionState::AwaitingApproval);
+        action.mutates && !waits && !action.state.is_final()
     };
     let mut locks: BTreeMap<&str, &str> = BTreeMap::new();
     for action in stage.ledger.actions.values().filter(live) {
         let other = locks.insert(&action.lock, &action.id);
         assert_eq!(other, None, "two live actions on {}: {}", action.lock, action.id);
     }
-    let sent: BTreeSet<&str> = stage.started.iter().map(|action| action.id.as_str()).collect();
-    assert_eq!(sent.len(), stage.started.len(), "an action was sent twice");
+    let intents = || stage.ledger.audit.iter().filter(|line| line.starts_with("action_started"));
+    assert_eq!(intents().collect::<BTreeSet<_>>().len(), intents().count(), "an action was started twice");
     let mut groups = BTreeSet::new();
     for incident in stage.ledger.incidents.values().filter(|i| i.is_live()) {
         assert!(groups.insert((&incident.rule, &incident.group)), "two live incidents of one group");
@@ -96,6 +107,30 @@ fn assert_promises(stage: &Stage) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
+    /// Guarantee: what must not happen twice is not sent again unless its target said that it did not happen;
+    /// nothing that changes the world is sent while relight is paused, and nothing without its attempt in the
+    /// ledger.
+    #[test]
+    fn nothing_is_sent_twice_in_doubt(history in prop::collection::vec(happens(), 1..200)) {
+        let mut stage = stage();
+        let mut out: BTreeSet<String> = BTreeSet::new();
+        for what in &history {
+            if let (Happens::Answer(ix, answer), false) = (what, stage.ledger.actions.is_empty()) {
+                let ids: Vec<String> = stage.ledger.actions.keys().cloned().collect();
+                if matches!(answer, Answer::Retry(_)) {
+                    out.remove(ix.get(&ids));
+                }
+            }
+            for effect in happen(&mut stage, what).1 {
+                let Effect::Send { action, .. } = effect else { continue };
+                prop_assert!(action.effect != EffectKind::FireOnce || out.insert(action.id.clone()));
+                prop_assert!(!action.mutates || stage.control.holds().next().is_none());
+                prop_assert_eq!(&stage.ledger.actions[&action.id], &action);
+                prop_assert_eq!(action.state, ActionState::Running);
+            }
+        }
+    }
+
     /// Guarantee: never two live actions on one lock, no action twice, one live incident a group; an
     /// incident that is over stays over but by reopening in a new episode; episodes only grow.
     #[test]
@@ -105,8 +140,10 @@ proptest! {
         for what in &history {
             let (_, effects) = happen(&mut stage, what);
             assert_promises(&stage);
-            for Effect::Start { action, .. } in &effects {
-                prop_assert_eq!(&stage.ledger.actions[&action.id], action);
+            for effect in &effects {
+                if let Effect::Start { action, .. } = effect {
+                    prop_assert!(stage.ledger.actions[&action.id].started.is_some());
+                }
             }
             for incident in stage.ledger.incidents.values() {
                 let before = episodes.insert(incident.id.clone(), incident.episode).unwrap_or(1);

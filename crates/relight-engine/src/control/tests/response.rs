@@ -306,7 +306,8 @@ fn no_effect_without_an_intent() {
     use relight_core::incident::LedgerWrite;
     let mut stage = Stage::new(vec![ladder(vec![page(), rollback(), page()])]);
     for (writes, effects) in stage.play("!!+ + !x13 +") {
-        for Effect::Start { action, incident } in effects {
+        for effect in effects {
+            let Effect::Start { action, incident } = effect else { panic!("{effect:?}") };
             assert_eq!(action.state, ActionState::Pending);
             let has = |w: &LedgerWrite| matches!(w, LedgerWrite::Action(a) if **a == action);
             assert!(writes.iter().any(has));

@@ -12,8 +12,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use relight_core::detector::{Band, Bank, BankSource, Reading};
-use relight_core::incident::{Action, Applied, Incident, LedgerState, LedgerWrite, Moment, Resolution};
+use relight_core::incident::{Action, Applied, Hold, Incident, LedgerState, LedgerWrite, Moment, Resolution};
 use relight_core::record::Event;
+use relight_core::responder::{EffectKind, Plan};
 use relight_core::rule::{
     Condition, ConditionError, DetectorUse, DetectorView, Finding, GroupBy, Limits, Mode, OnInconclusive,
     RuleSpec, RuleView, Settings, Step, Verify,
@@ -22,7 +23,7 @@ use relight_core::series::key_of;
 use relight_core::signal::Binning;
 use relight_core::{Labels, Span, Timestamp};
 
-use crate::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
+use crate::control::{Answer, BinTurn, Control, ControlInput, Effect, GroupQuery};
 
 pub(super) const BASE: Timestamp = Timestamp::from_secs(1_700_000_000);
 const INTERVAL: Span = Span::from_secs(10);
@@ -90,6 +91,7 @@ pub(super) fn page() -> Step {
         action: "page".to_owned(),
         with: "duty".to_owned(),
         mutates: false,
+        effect: EffectKind::Idempotent,
         mode: Mode::Auto,
         args: Default::default(),
         limits: Limits::default(),
@@ -103,6 +105,7 @@ pub(super) fn rollback() -> Step {
         action: "rollback".to_owned(),
         with: "k8s".to_owned(),
         mutates: true,
+        effect: EffectKind::FireOnce,
         limits: Limits { cooldown: secs(1_800), max_per_day: Some(3), lock: "deploy/shop".to_owned() },
         verify: Some(Verify {
             settle: secs(10),
@@ -149,6 +152,7 @@ pub(super) struct Ledger {
     cooldowns: BTreeMap<String, Timestamp>,
     changes: Vec<Event>,
     breakers: BTreeMap<String, u32>,
+    holds: BTreeMap<String, Hold>,
     pub(super) audit: Vec<String>,
 }
 
@@ -173,6 +177,12 @@ impl Ledger {
                 self.breakers.insert(rule, count);
             }
             LedgerWrite::Advance(_) | LedgerWrite::ForgetAdvances { .. } => {}
+            LedgerWrite::Hold(name, Some(hold)) => {
+                self.holds.insert(name, hold);
+            }
+            LedgerWrite::Hold(name, None) => {
+                self.holds.remove(&name);
+            }
             LedgerWrite::Audit { what, subject, .. } => self.audit.push(format!("{what} {subject}")),
             LedgerWrite::Applied(applied) => self.applied = Some(applied),
         }
@@ -187,6 +197,7 @@ impl Ledger {
             changes: self.changes.clone(),
             breakers: self.breakers.clone().into_iter().collect(),
             advances: Vec::new(),
+            holds: self.holds.clone().into_iter().collect(),
         }
     }
 }
@@ -277,8 +288,17 @@ impl Stage {
     }
 
     pub(super) fn outcome(&mut self, action: String, ok: bool) -> Turned {
-        let detail = if ok { "done" } else { "refused" };
-        self.turn(ControlInput::Outcome { at: self.now, action, ok, detail: detail.to_owned() }, self.now)
+        self.answer(action, if ok { Answer::Done } else { Answer::Failed })
+    }
+
+    pub(super) fn ready(&mut self, action: &str) -> Turned {
+        let plan = Plan { summary: format!("plan of {action}"), body: Default::default() };
+        self.turn(ControlInput::Ready { action: action.to_owned(), plan: Some(plan) }, self.now)
+    }
+
+    pub(super) fn answer(&mut self, action: String, answer: Answer) -> Turned {
+        let detail = if answer == Answer::Done { "done" } else { "refused" };
+        self.turn(ControlInput::Outcome { at: self.now, action, answer, detail: detail.to_owned() }, self.now)
     }
 
     pub(super) fn command(&mut self, verb: &str, target: Option<String>) -> Turned {
@@ -297,9 +317,15 @@ impl Stage {
         for write in &turned.0 {
             self.ledger.apply(write.clone());
         }
-        for Effect::Start { action, .. } in &turned.1 {
-            self.under_way.push_back(action.id.clone());
-            self.started.push(action.clone());
+        for effect in &turned.1 {
+            match effect {
+                // An action is offered again for each attempt.
+                Effect::Start { action, .. } if self.started.iter().all(|known| known.id != action.id) => {
+                    self.under_way.push_back(action.id.clone());
+                    self.started.push(action.clone());
+                }
+                _ => {}
+            }
         }
         turned
     }
@@ -346,7 +372,9 @@ fn told(moment: &Moment) -> String {
             format!("{at} blocked {verb} by {gate}")
         }
         "started" | "sent" | "verifying" | "verified" | "ineffective" | "inconclusive" | "failed"
-        | "waiting" | "awaiting_approval" => format!("{at} {} {verb}", moment.what),
+        | "waiting" | "awaiting_approval" | "retrying" | "handed_on" | "unknown" => {
+            format!("{at} {} {verb}", moment.what)
+        }
         what => format!("{at} {what}"),
     }
 }
