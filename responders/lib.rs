@@ -4,21 +4,28 @@
 //! Deduplication, retry, gates, timeouts and metrics are not here: they are stages around every responder.
 #![warn(missing_docs)]
 
+mod document;
+mod egress;
+mod exec;
 mod log;
+mod sample;
+mod signature;
+mod template;
+mod webhook;
 
+pub use exec::Exec;
 pub use log::Log;
 use relight_core::responder::{ResponderSpec, spec_of};
+pub use webhook::Webhook;
 
 /// Every responder, in the order of their names.
-pub const ALL: &[ResponderSpec] = &[spec_of::<Log>()];
+pub const ALL: &[ResponderSpec] = &[spec_of::<Exec>(), spec_of::<Log>(), spec_of::<Webhook>()];
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use relight_core::incident::{Action, ActionState, Incident, IncidentState};
-    use relight_core::responder::{EffectKind, Request, Secrets};
-    use relight_core::{Labels, Span, Timestamp};
+    use relight_core::responder::{Request, Secrets};
 
     use super::*;
 
@@ -61,7 +68,7 @@ mod tests {
     /// same settings: plans are journalled and compared.
     #[test]
     fn plans_are_pure() {
-        let (incident, action) = (incident(), action());
+        let (incident, action) = sample::incident_and_action();
         let request = Request { action: &action, incident: &incident };
         for spec in ALL {
             let make = || (spec.build)(&(spec.example)(), &Secrets::default()).expect("an example builds");
@@ -70,65 +77,6 @@ mod tests {
             assert!(!plan.summary.is_empty() && !plan.summary.contains('\n'), "{}", spec.name);
             assert_eq!(one.plan(&request), Ok(plan.clone()), "{}", spec.name);
             assert_eq!(other.plan(&request), Ok(plan), "{}", spec.name);
-        }
-    }
-
-    fn incident() -> Incident {
-        let at = Timestamp::from_secs(1_700_000_000);
-        Incident {
-            id: "01HF7YAT00TESTTESTTESTTEST".to_owned(),
-            rule: "bad-deploy".to_owned(),
-            group: Labels::new([("service".to_owned(), "shop".to_owned())]),
-            state: IncidentState::Open,
-            episode: 1,
-            stale: false,
-            first_finding: at,
-            onset: at,
-            detected: Some(at),
-            acted: None,
-            mitigated: None,
-            recovered: None,
-            resolved: None,
-            resolution: None,
-            held_for: Span::ZERO,
-            held_turns: 1,
-            calm_for: Span::ZERO,
-            last_data: at,
-            findings: 1,
-            relearned: 0,
-            worst_score: 2.0,
-            evidence: Vec::new(),
-            next_step: 0,
-            timeline: Vec::new(),
-        }
-    }
-
-    fn action() -> Action {
-        Action {
-            id: "01HF7YAT00TESTTESTTESTTEST-1-0".to_owned(),
-            incident: "01HF7YAT00TESTTESTTESTTEST".to_owned(),
-            episode: 1,
-            rule: "bad-deploy".to_owned(),
-            step: 0,
-            action: "rollback".to_owned(),
-            with: "k8s-prod".to_owned(),
-            mutates: true,
-            effect: EffectKind::FireOnce,
-            args: serde_json::json!({ "name": "shop", "to": "last_known_good" }),
-            lock: "deploy/shop".to_owned(),
-            state: ActionState::Planned,
-            approved: false,
-            plan: None,
-            attempts: 0,
-            retry_at: None,
-            handed_on: false,
-            planned: Timestamp::from_secs(1_700_000_010),
-            started: None,
-            ended: None,
-            verify_until: None,
-            verified_for: Span::ZERO,
-            sampled: false,
-            detail: String::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `log`: does nothing but say what was asked of it.
 //!
-//! No I/O at all: the receipt is the log line, and the ledger keeps it.
+//! One structured line for whatever collector the process has, and the same in the receipt, which the ledger
+//! keeps.
 
 use relight_core::detector::ConfigError;
 use relight_core::responder::{
@@ -10,6 +11,8 @@ use relight_core::responder::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::document::one_line;
 
 /// Settings of `log`.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -50,7 +53,7 @@ impl Responder for Log {
 
     fn plan(&self, request: &Request<'_>) -> Result<Plan, PlanError> {
         let Request { action, incident } = request;
-        let summary = format!("{} {} about {}", action.action, incident.group, incident.rule);
+        let summary = one_line(&format!("{} {} about {}", action.action, incident.group, incident.rule));
         let body = json!({ "do": action.action, "args": action.args, "incident": incident.external_key() });
         Ok(Plan { summary, body })
     }
@@ -63,7 +66,9 @@ impl Responder for Log {
         Ok(Observation::Unknown)
     }
 
-    async fn apply(&self, _attempt: Attempt, plan: &Plan) -> Result<Receipt, ResponderError> {
+    async fn apply(&self, attempt: Attempt, plan: &Plan) -> Result<Receipt, ResponderError> {
+        let (action, number) = (attempt.idempotency_key, attempt.number);
+        tracing::info!(target: "relight::log", action, attempt = number, body = %plan.body, "{}", plan.summary);
         Ok(Receipt { summary: format!("would {}", plan.summary) })
     }
 

@@ -21,8 +21,11 @@ mod sources;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use relight_core::Span;
 use relight_core::detector::DetectorSpec;
 use relight_core::responder::{AnyResponder, ResponderSpec, Secrets};
 use relight_core::rule::{Mode, Settings};
@@ -51,8 +54,25 @@ pub struct Config {
     pub responders: BTreeMap<String, Arc<dyn AnyResponder>>,
     /// What sources and responders name as their secrets.
     pub secrets: Secrets,
+    /// How `relight run` goes about it.
+    pub daemon: Daemon,
     /// How far relight may go. Each step's own mode has this in it already.
     pub mode: Mode,
+}
+
+/// What only a running daemon has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// The folder of its state.
+    pub state: PathBuf,
+    /// Time between two snapshots.
+    pub snapshot_every: Span,
+    /// A partition without records for this long is idle, if it is caught up.
+    pub idle_after: Span,
+    /// How long a listener's watermark stays where the snapshot left it after a start.
+    pub catch_up: Span,
+    /// Where it shows what it knows of itself.
+    pub admin: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for Config {

@@ -29,6 +29,17 @@ pub(crate) struct File {
     pub(crate) max_series: usize,
     /// How far relight may go; the lowest of this, the rule's and the responder's wins.
     pub(crate) mode: Mode,
+    /// The folder that `relight run` keeps its state in.
+    pub(crate) state: String,
+    /// Time between two snapshots of `relight run`: what a crash would have to read again.
+    pub(crate) snapshot_every: Span,
+    /// A partition without records for this long is idle, if it is caught up.
+    pub(crate) idle_after: Span,
+    /// How long a listener's watermark stays where the snapshot left it after a start, so that batches which
+    /// are sent again are not late.
+    pub(crate) catch_up: Span,
+    /// Where `relight run` shows /metrics, /healthz and /readyz: a loopback `ADDRESS:PORT`, or `off`.
+    pub(crate) admin: String,
     /// Secrets by name. A name that ends in `_file` gives the file that holds the secret.
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) secrets: BTreeMap<String, Value>,
@@ -54,6 +65,11 @@ impl Default for File {
             max_skew: Span::from_secs(120),
             max_series: 1_000_000,
             mode: Mode::Suggest,
+            state: "relight-state".to_owned(),
+            snapshot_every: Span::from_secs(60),
+            idle_after: Span::from_secs(60),
+            catch_up: Span::from_secs(30),
+            admin: "127.0.0.1:9777".to_owned(),
             secrets: BTreeMap::new(),
             sources: None,
             signals: None,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relight_core::Span;
@@ -22,7 +23,7 @@ use crate::rules::{self, Surroundings};
 use crate::schema::policy_keys;
 use crate::selector::selector;
 use crate::sources::sources;
-use crate::{Config, Registry, builtin};
+use crate::{Config, Daemon, Registry, builtin};
 
 /// The signal of a config that names none.
 const EVERY_SERIES: &str = "every_series";
@@ -50,6 +51,7 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     let secrets = secrets(&file.secrets, report);
     let responders = responders(&file.responders, &secrets, registry, report);
     let sources = sources(file.sources.take(), &secrets, report);
+    let daemon = daemon(&file, report);
     let written = file.rules.take();
     let around =
         Surroundings { signals: &signals, detectors: &detectors, responders: &responders, mode: file.mode };
@@ -70,7 +72,42 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         rules,
     };
     let ready = responders.into_iter().filter_map(|(name, ready)| Some((name, ready?.responder)));
-    Some(Config { settings, sources, responders: ready.collect(), secrets, mode: file.mode })
+    Some(Config { settings, sources, responders: ready.collect(), secrets, daemon, mode: file.mode })
+}
+
+fn daemon(file: &raw::File, report: &mut Report) -> Daemon {
+    for (key, span) in [("snapshot_every", file.snapshot_every), ("idle_after", file.idle_after)] {
+        if span == Span::ZERO {
+            report.error(key, "must be longer than nothing");
+        }
+    }
+    Daemon {
+        state: file.state.clone().into(),
+        snapshot_every: file.snapshot_every,
+        idle_after: file.idle_after,
+        catch_up: file.catch_up,
+        admin: admin(&file.admin, report),
+    }
+}
+
+/// Its pages ask nobody who they are, so only this machine may read them.
+fn admin(text: &str, report: &mut Report) -> Option<SocketAddr> {
+    if text == "off" {
+        return None;
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => return Some(address),
+        Ok(address) => report.error(
+            "admin",
+            format!(
+                "{address} can be reached from other machines, and these pages ask nobody who they are: listen on \
+                 127.0.0.1:{} and let a proxy with authentication pass it on",
+                address.port()
+            ),
+        ),
+        Err(_) => report.error("admin", format!("`{text}` is no `ADDRESS:PORT`, such as 127.0.0.1:9777, nor `off`")),
+    }
+    None
 }
 
 /// Reads an entry. What the schema could not tell is reported here; what it told already is not.

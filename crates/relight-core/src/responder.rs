@@ -3,18 +3,19 @@
 //! Deduplication, retry, gates, timeouts, journal and metrics are not an author's business; they
 //! are stages around [`Responder`]. No runtime is named here: futures are plain.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::detector::ConfigError;
 use crate::incident::{Action, Incident};
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 
 /// What kind of effect an action has on its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,8 +53,10 @@ pub struct Capabilities {
     pub reverts: bool,
 }
 
-/// A text that must not be shown.
-#[derive(Clone, PartialEq, Eq)]
+/// A text that must not be shown. In settings it is read like any text; the config also takes it from the
+/// file that `NAME_file` names.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
@@ -65,6 +68,21 @@ impl Secret {
     /// The text itself: only where it leaves for its target.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl JsonSchema for Secret {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // The mark by which the config tells a secret from other texts.
+        json_schema!({ "type": "string", "writeOnly": true })
     }
 }
 
@@ -115,6 +133,8 @@ pub struct Attempt {
     pub number: u32,
     /// The same on every attempt of one action.
     pub idempotency_key: String,
+    /// When it is made.
+    pub at: Timestamp,
 }
 
 /// What the target answered.

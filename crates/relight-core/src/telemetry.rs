@@ -88,8 +88,10 @@ catalogue! {
     SNAPSHOT_GENERATION = Gauge "relight_snapshot_generation" [];
     /// Control time less that of the newest snapshot: what a crash would have to read again, or lose.
     SNAPSHOT_AGE = Gauge "relight_snapshot_age_seconds" [];
-    /// What a source has counted of itself, by outcome.
-    SOURCE = Counter "relight_source_total" ["source", "outcome"];
+    /// What a source has at present: connections, requests, bytes.
+    SOURCE_NOW = Gauge "relight_source" ["source", "what", "kind"];
+    /// What a source has counted: requests by outcome, what it refused by reason, bytes, connections.
+    SOURCE = Counter "relight_source_total" ["source", "what", "kind"];
 }
 
 /// One value of a metric.

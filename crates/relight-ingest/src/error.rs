@@ -1,9 +1,11 @@
-//! Why a capture cannot be opened, or read any further.
+//! Why a capture cannot be opened or read any further, or a source cannot listen.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why a capture cannot be opened, or read any further. Bad lines are not among these.
+/// Why a capture cannot be opened or read any further, or a source cannot listen. Bad lines and bad
+/// requests are not among these.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// Nothing is there.
@@ -75,5 +77,33 @@ pub enum IngestError {
         path: PathBuf,
         /// The line that decided it, from 1.
         line: u64,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({source}): stop who listens there, or change `{key}`")]
+    Listen {
+        /// The key that set the address.
+        key: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[error("cannot use `{}`, which `{key}` names: {why}", path.display())]
+    Tls {
+        /// The key that named the file.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A bearer token that nobody gave.
+    #[error("`sources.{source_name}.bearer` names the secret `{secret}`, which is missing or empty")]
+    NoSecret {
+        /// The source.
+        source_name: String,
+        /// The secret's name.
+        secret: String,
     },
 }

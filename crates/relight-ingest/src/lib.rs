@@ -1,5 +1,5 @@
-//! Captures: recorded streams, read a record at a time; and OTLP requests as they come off the wire
-//! ([`otlp::wire`]).
+//! Sources: captures (recorded streams, read a record at a time) and [`listen`]ers, with [`live`] the way
+//! from these to the engine; OTLP's protobuf is read as it lies in a request ([`otlp::wire`]).
 //!
 //! A capture is a file (or standard input) of newline-delimited JSON, OTLP JSON lines, Prometheus
 //! text with timestamps, or `timestamp,value` rows; each plain, gzip or zstd, told apart by what
@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod key;
 mod lines;
+pub mod listen;
 pub mod live;
 mod memo;
 mod ndjson;

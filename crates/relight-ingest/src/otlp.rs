@@ -7,6 +7,7 @@
 //! record is an event: of the kind that its event name says, else `log`. Traces are refused.
 
 mod exponential;
+pub(crate) mod export;
 mod model;
 mod value;
 pub mod wire;
@@ -24,7 +25,7 @@ use crate::key;
 use crate::source::{Decoder, Sink};
 
 /// Attributes that are new with every restart: kept, they would make each restart a new series.
-const DROPPED: [&str; 5] =
+pub(crate) const DROPPED: [&str; 5] =
     ["container.id", "k8s.pod.uid", "process.creation.time", "process.parent_pid", "process.pid"];
 
 /// Data point flag: the series has ended, there is no value.

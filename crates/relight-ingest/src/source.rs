@@ -27,6 +27,18 @@ pub(crate) struct Sink<'a> {
     line: u64,
 }
 
+impl<'a> Sink<'a> {
+    /// `partitions` has the name of what is read; `line` is the one that complaints name.
+    pub(crate) fn new(
+        record: &'a mut Record,
+        partitions: &'a mut Vec<String>,
+        complaints: &'a mut Vec<String>,
+        line: u64,
+    ) -> Self {
+        Self { record, partitions, complaints, line }
+    }
+}
+
 impl Sink<'_> {
     /// Counts a refusal, and keeps the reason for people while there is room.
     pub(crate) fn refuse(&mut self, reason: Reason, why: impl Display) {

@@ -6,6 +6,7 @@
 //! the engine's business.
 #![warn(missing_docs)]
 
+mod bus;
 mod error;
 mod image;
 mod live;
@@ -15,8 +16,9 @@ mod report;
 mod seed;
 mod shards;
 
+pub use bus::{Bus, BusOutbox, Now};
 pub use error::RuntimeError;
-pub use live::{Clock, Live, LiveInput, LiveSettings, SystemClock, Tell};
+pub use live::{Clock, Live, LiveInput, LiveSettings, MoreSamples, SystemClock, Tell};
 pub use pipeline::{Commit, Cut, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};

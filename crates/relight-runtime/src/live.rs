@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 use relight_core::record::Record;
 use relight_core::rule::Settings;
-use relight_core::telemetry::Board;
+use relight_core::telemetry::{Board, Sample};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::ControlInput;
 use relight_ingest::live::{Delivery, Load, Next, Outlet};
@@ -64,6 +64,9 @@ pub enum LiveInput {
 /// Tells people what happens, a line at a time.
 pub type Tell = Box<dyn Fn(&str) + Send>;
 
+/// Samples of what runs beside the engine.
+pub type MoreSamples = Box<dyn Fn() -> Vec<Sample> + Send>;
+
 /// A live run: opened on its stores, then run on its streams.
 pub struct Live {
     settings: Arc<Settings>,
@@ -83,6 +86,7 @@ pub struct Live {
     next_post: Timestamp,
     /// When partitions that no source has opened are ended.
     settle_at: Option<Timestamp>,
+    more: Option<MoreSamples>,
 }
 
 impl Live {
@@ -132,9 +136,16 @@ impl Live {
             cut,
             cuts,
             writer: None,
+            more: None,
         };
         notices.iter().for_each(|notice| run.notice(notice));
+        run.pipeline.control(ControlInput::Restart, now)?;
         Ok(run)
+    }
+
+    /// Samples of others, to be posted with the engine's own.
+    pub fn also_post(&mut self, more: MoreSamples) {
+        self.more = Some(more);
     }
 
     /// Of each partition that the state knows, the first offset that is not in it: where sources go on.
@@ -374,7 +385,10 @@ impl Live {
         self.next_post = now.plus(POST_EVERY);
         let stalled = &|ix| self.liveness.is_stalled(ix);
         match self.figures.posted(&mut self.pipeline, &self.streams, stalled, &self.settings, now) {
-            Ok(posted) => self.board.post(posted),
+            Ok(mut posted) => {
+                posted.samples.extend(self.more.iter().flat_map(|more| more()));
+                self.board.post(posted);
+            }
             Err(error) => self.notice(&format!("failed to read the figures: {error}")),
         }
         if let Some(away) = self.clock.step().filter(|_| !self.figures.stepped) {

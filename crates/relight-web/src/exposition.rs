@@ -50,8 +50,8 @@ mod tests {
     /// Guarantee: a hostile label value stays within its quotes.
     #[test]
     fn label_values_are_escaped() {
-        let page = render(&[Sample::labelled(SOURCE, ["a\"} 1\nb\\", "ok"], 2.0)]);
+        let page = render(&[Sample::labelled(SOURCE, ["a\"} 1\nb\\", "requests", "ok"], 2.0)]);
         let last = page.lines().last();
-        assert_eq!(last, Some(r#"relight_source_total{source="a\"} 1\nb\\",outcome="ok"} 2"#));
+        assert_eq!(last, Some(r#"relight_source_total{source="a\"} 1\nb\\",what="requests",kind="ok"} 2"#));
     }
 }

@@ -24,6 +24,9 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Watches live streams, until it is told to stop
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
     /// Runs the whole loop on recorded streams, as fast as it goes; nothing is touched
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
@@ -44,6 +47,19 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The config file; without one, OTLP is listened for on this machine, and nothing is done
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The folder of the state, instead of the config's `state`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Threads of the engine; the result does not depend on it [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) threads: Option<u16>,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +110,14 @@ pub(crate) struct ReplayArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+const RUN_HELP: &str = "\
+Examples:
+  relight run
+  relight run -c /etc/relight/relight.yaml --state /var/lib/relight
+
+Signals: TERM and INT stop it within 30 s: what is queued is taken, and a last snapshot is written. A second one
+stops it at once.";
 
 const REPLAY_HELP: &str = "\
 Examples:

@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod output;
 mod replay;
+mod run;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Check { config } => check::run(&config),
+        Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Explain { name } => explain::run(name.as_deref()),
         Command::Schema => output::print(&format!("{:#}\n", relight_config::schema(&REGISTRY))),

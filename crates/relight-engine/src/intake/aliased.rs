@@ -27,7 +27,9 @@ fn intake(max_series: usize) -> (Intake, u32) {
 
 /// A record of points with these aliases, as a decoder writes it: with keys only where they are needed.
 fn record(offset: u64, at: Timestamp, series: &[u32], aliases: &Aliases) -> Record {
-    let mut record = Record { offset, ..Record::default() };
+    // A time that jumps ahead of this is held where nothing says when it was received.
+    let received = (at == START).then_some(at);
+    let mut record = Record { offset, received, ..Record::default() };
     for alias in series {
         let known = aliases.knows(*alias);
         let (key_start, key_len) =

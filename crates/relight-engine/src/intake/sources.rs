@@ -77,6 +77,27 @@ impl Intake {
         self.partitions[partition as usize].watermark
     }
 
+    /// From now on a partition's records do not move its watermark, until it is advanced.
+    pub fn keep_watermark(&mut self, partition: u32) {
+        self.partitions[partition as usize].kept = true;
+    }
+
+    /// Where a partition's watermark would be by its records alone.
+    pub fn record_watermark(&self, partition: u32) -> Timestamp {
+        let p = &self.partitions[partition as usize];
+        if p.highest.is_known() { p.watermark.max(p.highest.minus(self.lateness)) } else { p.watermark }
+    }
+
+    /// A partition's name.
+    pub fn partition_name(&self, partition: u32) -> &str {
+        &self.partitions[partition as usize].name
+    }
+
+    /// The first offset of a partition that is not known yet, by its index.
+    pub fn next_offset_of(&self, partition: u32) -> u64 {
+        self.partitions[partition as usize].next_offset
+    }
+
     fn source_partitions(&self, source: u32) -> impl Iterator<Item = u32> {
         let indexed = (0..).zip(&self.partitions);
         indexed.filter(move |(_, p)| p.source == source).map(|(ix, _)| ix)

@@ -1,0 +1,158 @@
+//! Listeners for what others send: OTLP by gRPC and HTTP, change events, Prometheus' remote write,
+//! Alertmanager's webhook.
+//!
+//! A listener reads a request within its limits, unpacks it, hands it to the engine and answers with what
+//! became of it. It decides nothing about time, series or bins, keeps nothing that was answered, and never
+//! waits for room: a full queue is an answer (503 with Retry-After, UNAVAILABLE with RetryInfo). tokio is
+//! seen here and nowhere else in this crate.
+
+mod accept;
+mod alerts;
+mod body;
+mod events;
+mod front;
+mod grpc;
+mod http;
+mod logs;
+mod proto;
+mod remote_write;
+mod reply;
+mod seen;
+mod signal;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use relight_core::Timestamp;
+use relight_core::responder::{Secret, Secrets};
+use relight_core::source::{SourceKind, SourceSpec};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::accept::Door;
+use self::events::Events;
+use self::front::Front;
+use self::remote_write::Families;
+use self::reply::Payload;
+use self::seen::Seen;
+use crate::IngestError;
+use crate::live::{Budget, Hub, Reads};
+
+pub use stats::{Figure, Outcome, SourceStats};
+
+/// Tells the time of arrival.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What is spoken at one address.
+enum Protocol {
+    Grpc,
+    Http(Events),
+    RemoteWrite(String, Arc<Families>),
+    Alertmanager(String, Seen),
+}
+
+impl Protocol {
+    async fn answer(&self, front: &Arc<Front>, request: Request<Incoming>) -> (Outcome, Response<Payload>) {
+        match self {
+            Self::Grpc => grpc::handle(front, request).await,
+            Self::Http(events) => http::handle(front, events, request).await,
+            Self::RemoteWrite(path, families) => remote_write::handle(front, (path, families), request).await,
+            Self::Alertmanager(path, seen) => alerts::handle(front, (path, seen), request).await,
+        }
+    }
+
+    /// By the key that sets its address.
+    fn of(kind: &SourceKind, key: &str) -> Self {
+        match kind {
+            SourceKind::Otlp(_) if key == "grpc" => Self::Grpc,
+            SourceKind::Otlp(_) => Self::Http(Events::default()),
+            SourceKind::PrometheusRemoteWrite(write) => Self::RemoteWrite(write.path.clone(), Arc::default()),
+            SourceKind::Alertmanager(alerts) => Self::Alertmanager(alerts.path.clone(), Seen::default()),
+        }
+    }
+}
+
+/// A source that listens. Dropped, it stops at once and answers nobody; see [`Running::stop`].
+pub struct Running {
+    addresses: Vec<(&'static str, SocketAddr)>,
+    stats: Arc<SourceStats>,
+    stopping: watch::Sender<bool>,
+    doors: JoinSet<()>,
+}
+
+/// Starts to listen. Every address is bound when this returns, and the source's one partition, which has the
+/// source's name, is open; on an error nothing is.
+pub fn start(
+    spec: &SourceSpec,
+    secrets: &Secrets,
+    hub: &Hub,
+    clock: Clock,
+    runtime: &Handle,
+) -> Result<Running, IngestError> {
+    let SourceSpec { name, kind } = spec;
+    let (tls, bearer) = kind.access();
+    let acceptor = tls.as_ref().map(|tls| tls::acceptor(name, tls)).transpose()?;
+    let tokens = bearer.iter().map(|secret| token(name, secret, secrets)).collect::<Result<Vec<_>, _>>()?;
+    let _in_runtime = runtime.enter();
+    let mut bound = Vec::new();
+    for (key, address) in kind.listens() {
+        let failed = |source| IngestError::Listen { key: format!("sources.{name}.{key}"), address, source };
+        let listener = bind(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        bound.push((key, address, listener));
+    }
+    let limits = *kind.limits();
+    let inlet = hub.open(name, Reads::Push, &Budget::new(limits.max_waiting_bytes));
+    let front = Arc::new(Front::new(inlet, limits, tokens, clock));
+    let (stopping, told) = watch::channel(false);
+    let (mut doors, mut addresses) = (JoinSet::new(), Vec::new());
+    for (key, address, listener) in bound {
+        addresses.push((key, address));
+        let (tls, front) = (acceptor.clone(), Arc::clone(&front));
+        let door = Door { listener, tls, protocol: Protocol::of(kind, key), front };
+        doors.spawn_on(accept::serve(door, told.clone()), runtime);
+    }
+    Ok(Running { addresses, stats: Arc::clone(&front.stats), stopping, doors })
+}
+
+fn token(source: &str, secret: &str, secrets: &Secrets) -> Result<Secret, IngestError> {
+    let found = secrets.get(secret).filter(|secret| !secret.reveal().is_empty()).cloned();
+    found.ok_or_else(|| IngestError::NoSecret { source_name: source.to_owned(), secret: secret.to_owned() })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+impl Running {
+    /// Where it listens, by the key that set it: `grpc`, `http` or `listen`.
+    pub fn addresses(&self) -> &[(&'static str, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> &Arc<SourceStats> {
+        &self.stats
+    }
+
+    /// Stops to listen and lets requests in flight end, for at most so long; then the partition is let go.
+    /// Whether all of them were answered.
+    pub async fn stop(mut self, within: Duration) -> bool {
+        self.stopping.send_replace(true);
+        let all = async { while self.doors.join_next().await.is_some() {} };
+        let is_done = tokio::time::timeout(within, all).await.is_ok();
+        self.doors.shutdown().await;
+        is_done
+    }
+}

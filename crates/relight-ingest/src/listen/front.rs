@@ -1,0 +1,235 @@
+//! What all listeners of one source share: its partition, its limits, its counters, and who may send.
+//!
+//! Knows no protocol.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, ORIGIN};
+use relight_core::record::{Reason, Record};
+use relight_core::responder::Secret;
+use relight_core::source::Limits;
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::Clock;
+use super::stats::{Outcome, SourceStats, add, sub};
+use crate::live::{Delivery, Inlet, Load, Refused, Verdict};
+
+/// How long a request waits for the engine. A sender has given up by then: the default of OpenTelemetry's
+/// exporters is 10 s, Prometheus' is 30 s.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Bytes of a request's headers, HTTP/2's own limit as well.
+pub(super) const MAX_HEADER_BYTES: usize = 16 << 10;
+/// What is shown to a sender; OTLP's senders log it.
+pub(super) const MAX_MESSAGE_BYTES: usize = 4 << 10;
+/// Longest advice when to come again. The shortest is a second.
+const MAX_RETRY_SECS: u64 = 5;
+
+/// Why a request is not answered with success.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) outcome: Outcome,
+    pub(super) message: String,
+}
+
+impl Fault {
+    pub(super) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        cut(&mut message, MAX_MESSAGE_BYTES);
+        Self { outcome, message }
+    }
+
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Malformed, message)
+    }
+
+    fn busy(what: &str) -> Self {
+        Self::new(Outcome::Busy, format!("{what}; send it again later"))
+    }
+}
+
+/// Shortens a text to at most so many bytes.
+pub(super) fn cut(text: &mut String, bytes: usize) {
+    text.truncate(text.floor_char_boundary(bytes));
+}
+
+/// The shared part of a source's listeners.
+pub(super) struct Front {
+    pub(super) limits: Limits,
+    pub(super) stats: Arc<SourceStats>,
+    inlet: Inlet,
+    clock: Clock,
+    tokens: Vec<Secret>,
+    requests: Arc<Semaphore>,
+    turn: AtomicU64,
+}
+
+impl Front {
+    pub(super) fn new(inlet: Inlet, limits: Limits, tokens: Vec<Secret>, clock: Clock) -> Self {
+        let requests = Arc::new(Semaphore::new(limits.max_requests.min(Semaphore::MAX_PERMITS)));
+        Self { limits, stats: Arc::default(), inlet, clock, tokens, requests, turn: AtomicU64::new(0) }
+    }
+
+    /// The source's name.
+    pub(super) fn name(&self) -> &str {
+        self.inlet.partition()
+    }
+
+    pub(super) fn now(&self) -> relight_core::Timestamp {
+        (self.clock)()
+    }
+
+    /// Lets a request in by its headers, or says why not.
+    pub(super) fn admit(self: &Arc<Self>, headers: &HeaderMap) -> Result<Admitted, Fault> {
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes > MAX_HEADER_BYTES {
+            let message = format!("the headers have {bytes} bytes (at most {MAX_HEADER_BYTES})");
+            return Err(Fault::new(Outcome::HeadersTooLarge, message));
+        }
+        if headers.contains_key(ORIGIN) {
+            // A page of another site, or of a name that was made to point here, must not feed relight.
+            return Err(Fault::new(Outcome::Forbidden, "browsers are not let in"));
+        }
+        if !self.knows(headers) {
+            return Err(Fault::new(Outcome::Unauthenticated, "the bearer token is missing or wrong"));
+        }
+        match Arc::clone(&self.requests).try_acquire_owned() {
+            Ok(permit) => Ok(Admitted { permit, held: Held { front: Arc::clone(self), bytes: 0 } }),
+            Err(_) => Err(Fault::busy("too many requests at a time")),
+        }
+    }
+
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        let (scheme, token) = given.split_at(given.len().min(7));
+        let named = scheme.eq_ignore_ascii_case(b"bearer ");
+        // All are compared, so that the time does not tell which one was near.
+        let fits = self
+            .tokens
+            .iter()
+            .fold(0, |fits, secret| fits | token.ct_eq(secret.reveal().as_bytes()).unwrap_u8());
+        self.tokens.is_empty() || (named && fits == 1)
+    }
+
+    /// Hands a load to the engine and waits for what becomes of it: what was refused, by reason.
+    pub(super) async fn deliver(&self, load: Load) -> Result<Vec<(Reason, u32)>, Fault> {
+        let (sender, verdict) = oneshot::channel();
+        let answer = Box::new(move |verdict| {
+            // The sender may have gone away; then nobody wants to know.
+            let _ = sender.send(verdict);
+        });
+        let delivery = Delivery { offset: None, received: self.now(), load, answer: Some(answer) };
+        let stopping = || Fault::new(Outcome::Stopping, "relight is stopping");
+        match self.inlet.offer(delivery) {
+            Ok(()) => {}
+            Err(Refused::Full(_)) => return Err(Fault::busy("the queue is full")),
+            Err(Refused::Closed(_)) => return Err(stopping()),
+        }
+        let _waiting = Waiting::begin(&self.stats);
+        match tokio::time::timeout(ANSWER, verdict).await {
+            Ok(Ok(Verdict::Taken(refused))) => {
+                refused.iter().for_each(|(reason, n)| self.stats.reject(*reason, *n));
+                Ok(refused)
+            }
+            Ok(Ok(Verdict::Malformed(why))) => Err(Fault::malformed(why)),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Fault::busy("the engine is behind")),
+        }
+    }
+
+    /// The same for a decoded record. One that brings nothing is not worth a turn.
+    pub(super) async fn deliver_record(&self, record: Record) -> Result<Vec<(Reason, u32)>, Fault> {
+        if record.points.is_empty() && record.events.is_empty() && record.refused.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.deliver(Load::Record(Box::new(record))).await
+    }
+
+    /// In how many seconds to come again: spread, so that those who were sent away do not come back as one.
+    pub(super) fn retry_secs(&self) -> u64 {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        1 + relight_core::series::hash(&turn.to_le_bytes()) % MAX_RETRY_SECS
+    }
+}
+
+/// A request that the engine has and has not answered yet.
+struct Waiting<'a>(&'a SourceStats);
+
+impl<'a> Waiting<'a> {
+    fn begin(stats: &'a SourceStats) -> Self {
+        add(&stats.waiting, 1);
+        Self(stats)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        sub(&self.0.waiting, 1);
+    }
+}
+
+/// A request that was let in.
+pub(super) struct Admitted {
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) held: Held,
+}
+
+/// Bytes of memory that a request holds while it is read. They are given back when this is dropped.
+pub(super) struct Held {
+    front: Arc<Front>,
+    bytes: u64,
+}
+
+impl Held {
+    pub(super) fn stats(&self) -> Arc<SourceStats> {
+        Arc::clone(&self.front.stats)
+    }
+
+    /// Takes more; fails if all requests together would hold too much.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
+        let limit = self.front.limits.max_reading_bytes as u64;
+        let bytes = bytes as u64;
+        let fits = |used: u64| (used == 0 || used + bytes <= limit).then_some(used + bytes);
+        let reading = &self.front.stats.reading_bytes;
+        match reading.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => {
+                self.bytes += bytes;
+                Ok(())
+            }
+            Err(_) => Err(Fault::busy("too many bytes are being read")),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        sub(&self.front.stats.reading_bytes, self.bytes);
+    }
+}
+
+/// One request in flight, and the count of how it ended: `Disconnected` unless somebody says otherwise.
+pub(super) struct InFlight {
+    front: Arc<Front>,
+    outcome: Outcome,
+}
+
+impl InFlight {
+    pub(super) fn begin(front: &Arc<Front>) -> Self {
+        add(&front.stats.requests, 1);
+        Self { front: Arc::clone(front), outcome: Outcome::Disconnected }
+    }
+
+    pub(super) fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        sub(&self.front.stats.requests, 1);
+        self.front.stats.count(self.outcome);
+    }
+}

@@ -1,0 +1,241 @@
+//! OTLP log records in protobuf, read into events: the same that the JSON of the same request gives.
+//!
+//! What no event has (trace ids, severity numbers, schema URLs) is passed over unread.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use relight_core::record::{Event, Reason, Record};
+use relight_core::{Labels, Timestamp};
+use serde_json::Value as Json;
+
+use super::proto::{Fields, each};
+use crate::key;
+use crate::otlp::DROPPED;
+
+/// Nested lists and maps in one attribute.
+const MAX_DEPTH: u32 = 64;
+
+type Pair<'a> = (&'a str, Cow<'a, str>);
+
+/// Reads an `ExportLogsServiceRequest`.
+pub(super) fn decode(request: &[u8], record: &mut Record) -> Result<(), String> {
+    each(request, 1, &mut |resource| {
+        let mut shared = Vec::new();
+        // An attribute may lie behind what it is about.
+        each(resource, 1, &mut |own| each(own, 1, &mut |pair| attribute(pair, &mut shared)))?;
+        each(resource, 2, &mut |scope| {
+            let mut shared = shared.clone();
+            each(scope, 1, &mut |own| each(own, 3, &mut |pair| attribute(pair, &mut shared)))?;
+            each(scope, 2, &mut |log| log_record(log, &shared, record))
+        })
+    })
+    .map_err(|why| format!("not an ExportLogsServiceRequest: {why}"))
+}
+
+#[derive(Default)]
+struct Log<'a> {
+    time_ns: u64,
+    observed_ns: u64,
+    severity: &'a str,
+    name: &'a str,
+    body: Cow<'a, str>,
+    attributes: Vec<Pair<'a>>,
+}
+
+fn log_record(bytes: &[u8], shared: &[Pair<'_>], record: &mut Record) -> Result<(), &'static str> {
+    let mut log = Log::default();
+    for field in Fields::new(bytes) {
+        let (number, value) = field?;
+        match number {
+            1 => log.time_ns = value.fixed64()?,
+            3 => log.severity = value.text()?,
+            5 => log.body = text(value.bytes()?)?,
+            6 => attribute(value.bytes()?, &mut log.attributes)?,
+            11 => log.observed_ns = value.fixed64()?,
+            12 => log.name = value.text()?,
+            _ => {}
+        }
+    }
+    match event(log, shared) {
+        Ok(event) => record.events.push(event),
+        Err(reason) => record.refuse(reason),
+    }
+    Ok(())
+}
+
+fn event(log: Log<'_>, shared: &[Pair<'_>]) -> Result<Event, Reason> {
+    let ns = if log.time_ns == 0 { log.observed_ns } else { log.time_ns };
+    if ns == 0 {
+        return Err(Reason::Malformed);
+    }
+    let at = i64::try_from(ns).map(Timestamp::from_ns).map_err(|_| Reason::Future)?;
+    // First, so that an attribute of that name wins.
+    let severity = (!log.severity.is_empty()).then_some(("severity", log.severity));
+    let mut all: Vec<(&str, &str)> = severity.into_iter().collect();
+    all.extend(shared.iter().chain(&log.attributes).map(|(key, value)| (*key, &**value)));
+    let labels: Labels = key::labels(&mut all).map_err(|_| Reason::LabelLimit)?;
+    let kind = if log.name.is_empty() { "log" } else { log.name };
+    Ok(Event { at, kind: kind.to_owned(), labels, body: log.body.into_owned() })
+}
+
+/// A `KeyValue`, unless it is one that churns.
+fn attribute<'a>(pair: &'a [u8], out: &mut Vec<Pair<'a>>) -> Result<(), &'static str> {
+    let (key, value) = key_value(pair)?;
+    if !DROPPED.contains(&key) {
+        out.push((key, text(value)?));
+    }
+    Ok(())
+}
+
+fn key_value(pair: &[u8]) -> Result<(&str, &[u8]), &'static str> {
+    let (mut key, mut found) = ("", &[][..]);
+    for field in Fields::new(pair) {
+        match field? {
+            (1, value) => key = value.text()?,
+            (2, value) => found = value.bytes()?,
+            _ => {}
+        }
+    }
+    Ok((key, found))
+}
+
+/// An `AnyValue` as text: of lists and maps as JSON, of bytes in base 64, of nothing empty.
+fn text(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+    // A text, which nearly every attribute is, is borrowed.
+    let mut fields = Fields::new(value);
+    if let (Some(Ok((1, only))), None) = (fields.next(), fields.next()) {
+        return only.text().map(Cow::Borrowed);
+    }
+    Ok(match json(value, 0)? {
+        Json::Null => Cow::Borrowed(""),
+        Json::String(text) => Cow::Owned(text),
+        Json::Number(number) if number.is_f64() => {
+            Cow::Owned(number.as_f64().unwrap_or_default().to_string())
+        }
+        other => Cow::Owned(other.to_string()),
+    })
+}
+
+fn json(value: &[u8], depth: u32) -> Result<Json, &'static str> {
+    if depth > MAX_DEPTH {
+        return Err("values nested too deeply");
+    }
+    let mut found = Json::Null;
+    for field in Fields::new(value) {
+        let (number, value) = field?;
+        found = match number {
+            1 => Json::from(value.text()?),
+            2 => Json::from(value.varint()? != 0),
+            3 => Json::from(value.varint()?.cast_signed()),
+            4 => double(f64::from_bits(value.fixed64()?)),
+            5 => {
+                let mut list = Vec::new();
+                each(value.bytes()?, 1, &mut |item| json(item, depth + 1).map(|item| list.push(item)))?;
+                Json::Array(list)
+            }
+            6 => {
+                let mut map = serde_json::Map::new();
+                each(value.bytes()?, 1, &mut |pair| {
+                    let (key, value) = key_value(pair)?;
+                    map.insert(key.to_owned(), json(value, depth + 1)?);
+                    Ok(())
+                })?;
+                Json::Object(map)
+            }
+            7 => Json::from(STANDARD.encode(value.bytes()?)),
+            _ => found,
+        };
+    }
+    Ok(found)
+}
+
+/// JSON has no number for some.
+fn double(value: f64) -> Json {
+    serde_json::Number::from_f64(value).map_or_else(|| Json::from(value.to_string()), Json::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::reply::put_bytes;
+
+    fn message(fields: &[(u64, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (number, bytes) in fields {
+            put_bytes(*number, bytes, &mut out);
+        }
+        out
+    }
+
+    fn pair(key: &str, value: &[u8]) -> Vec<u8> {
+        message(&[(1, key.as_bytes()), (2, value)])
+    }
+
+    fn request(log: &[u8]) -> Vec<u8> {
+        let resource = message(&[
+            (1, &pair("service.name", &message(&[(1, b"shop")]))),
+            (1, &pair("process.pid", b"\x18\x07")),
+        ]);
+        let scope = message(&[(2, log), (1, &message(&[(3, &pair("lib", &message(&[(1, b"x")])))]))]);
+        message(&[(1, &message(&[(2, &scope), (1, &resource)]))])
+    }
+
+    /// Scenario: a log record with an attribute of each type, its resource and scope behind it.
+    /// Guarantee: it is the event that the same record in JSON is.
+    #[test]
+    fn a_log_record_is_the_event_that_its_json_is() {
+        let nested = message(&[(5, &message(&[(1, b"\x18\x01"), (1, &message(&[(1, b"t")]))]))]);
+        let map = message(&[(6, &message(&[(1, &pair("k", b"\x10\x01"))]))]);
+        let double = [&b"\x21"[..], &0.5_f64.to_le_bytes()].concat();
+        let log = [
+            b"\x09\x07\0\0\0\0\0\0\0".to_vec(),
+            message(&[(3, b"ERROR"), (5, &message(&[(1, b"it broke")]))]),
+            message(&[(6, &pair("b", b"\x10\x01")), (6, &pair("i", b"\x18\x07")), (6, &pair("d", &double))]),
+            message(&[(6, &pair("l", &nested)), (6, &pair("m", &map)), (6, &pair("y", b"\x3a\x02\x01\x02"))]),
+            message(&[(6, &pair("n", b"")), (12, b"deploy")]),
+        ]
+        .concat();
+        let mut record = Record::default();
+        decode(&request(&log), &mut record).expect("it is valid");
+        let json = br#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},
+            "scopeLogs":[{"scope":{"attributes":[{"key":"lib","value":{"stringValue":"x"}}]},"logRecords":[{"timeUnixNano":"7",
+            "severityText":"ERROR","eventName":"deploy","body":{"stringValue":"it broke"},"attributes":[
+            {"key":"b","value":{"boolValue":true}},{"key":"i","value":{"intValue":"7"}},{"key":"d","value":{"doubleValue":0.5}},
+            {"key":"l","value":{"arrayValue":{"values":[{"intValue":1},{"stringValue":"t"}]}}},
+            {"key":"m","value":{"kvlistValue":{"values":[{"key":"k","value":{"boolValue":true}}]}}},
+            {"key":"y","value":{"bytesValue":"AQI="}},{"key":"n","value":{}}]}]}]}]}"#;
+        let (mut same, mut names, mut complaints) = (Record::default(), vec![String::new()], Vec::new());
+        let out = &mut crate::source::Sink::new(&mut same, &mut names, &mut complaints, 0);
+        crate::otlp::export::logs(json, out).expect("it is valid");
+        assert_eq!((record.events.len(), complaints.len()), (1, 0));
+        assert_eq!(record, same);
+    }
+
+    #[test]
+    fn what_cannot_be_an_event_is_refused_by_reason() {
+        for (log, reason) in [
+            (b"".to_vec(), Reason::Malformed),
+            (b"\x09\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), Reason::Future),
+            (
+                [&b"\x09\x01\0\0\0\0\0\0\0"[..], &message(&[(6, &pair(&"k".repeat(300), b""))])].concat(),
+                Reason::LabelLimit,
+            ),
+        ] {
+            let mut record = Record::default();
+            decode(&request(&log), &mut record).expect("the rest is valid");
+            assert_eq!((record.events.len(), record.refused), (0, vec![(reason, 1)]));
+        }
+    }
+
+    /// Guarantee: nesting that would overflow the stack is refused.
+    #[test]
+    fn depth_is_bounded() {
+        let mut value = message(&[(1, b"x")]);
+        for _ in 0..1_000 {
+            value = message(&[(5, &message(&[(1, &value)]))]);
+        }
+        assert!(decode(&request(&message(&[(5, &value)])), &mut Record::default()).is_err());
+    }
+}

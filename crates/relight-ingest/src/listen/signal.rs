@@ -1,0 +1,129 @@
+//! OTLP's three signals, and what becomes of a request of each.
+//!
+//! Metrics in protobuf go to the engine's thread as they are; everything else is decoded here.
+
+use bytes::Bytes;
+use relight_core::record::{Reason, Record};
+
+use super::body::{OFFLOAD_BYTES, off_thread};
+use super::front::{Fault, Front};
+use super::reply::{Form, Taken};
+use super::stats::add;
+use super::{logs, proto};
+use crate::live::Load;
+use crate::otlp::export;
+use crate::source::Sink;
+
+/// Points, log records or alerts of one request.
+pub(super) const MAX_ENTRIES: usize = 100_000;
+/// Bytes of one JSON request: decoded it takes several times as much.
+pub(super) const MAX_JSON_BYTES: usize = 16 << 20;
+/// Objects of one JSON request, each about 200 bytes of memory when decoded; a point with 10 attributes has 21.
+const MAX_JSON_OBJECTS: usize = 500_000;
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Metrics,
+    Logs,
+    Traces,
+}
+
+impl Signal {
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        match path {
+            "/v1/metrics" => Some(Self::Metrics),
+            "/v1/logs" => Some(Self::Logs),
+            "/v1/traces" => Some(Self::Traces),
+            _ => None,
+        }
+    }
+
+    pub(super) fn of_method(path: &str) -> Option<Self> {
+        match path {
+            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Some(Self::Metrics),
+            "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Some(Self::Logs),
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Some(Self::Traces),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn rejected_key(self) -> &'static str {
+        match self {
+            Self::Metrics => "rejectedDataPoints",
+            Self::Logs => "rejectedLogRecords",
+            Self::Traces => "rejectedSpans",
+        }
+    }
+}
+
+/// What a decoder made of a request, and what it complains about.
+#[derive(Default)]
+struct Decoded {
+    record: Record,
+    complaints: Vec<String>,
+    spans: u64,
+}
+
+/// Takes one export request: decodes what is not the engine's to decode, and waits for what becomes of it.
+pub(super) async fn take(front: &Front, signal: Signal, form: Form, body: Bytes) -> Result<Taken, Fault> {
+    if form == Form::Protobuf && (signal == Signal::Metrics || body.is_empty()) {
+        let refused = if body.is_empty() { Vec::new() } else { front.deliver(Load::Metrics(body)).await? };
+        return Ok(Taken::new(&refused, &[]));
+    }
+    let name = front.name().to_owned();
+    let decoded = if body.len() < OFFLOAD_BYTES {
+        decode(&name, signal, form, &body)?
+    } else {
+        off_thread(move || decode(&name, signal, form, &body)).await?
+    };
+    add(&front.stats.spans, decoded.spans);
+    let entries = decoded.record.points.len() + decoded.record.events.len();
+    if entries > MAX_ENTRIES {
+        return Err(Fault::malformed(format!("{entries} entries in one request (at most {MAX_ENTRIES})")));
+    }
+    let refused = front.deliver_record(decoded.record).await?;
+    Ok(Taken::new(&refused, &decoded.complaints))
+}
+
+fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded, Fault> {
+    let mut decoded = Decoded::default();
+    let Decoded { record, complaints, spans } = &mut decoded;
+    match (form, signal) {
+        (Form::Protobuf, Signal::Traces) => *spans = proto::count_spans(body).map_err(Fault::malformed)?,
+        (Form::Protobuf, _) => logs::decode(body, record).map_err(Fault::malformed)?,
+        (Form::Json, _) => {
+            bounded_json(body)?;
+            let mut partitions = vec![name.to_owned()];
+            let out = &mut Sink::new(record, &mut partitions, complaints, 0);
+            let read = match signal {
+                Signal::Metrics => export::metrics(body, out),
+                Signal::Logs => export::logs(body, out),
+                Signal::Traces => export::spans(body).map(|n| *spans = n),
+            };
+            read.map_err(Fault::malformed)?;
+            // A request has no lines.
+            let place = format!("{name}:0: ");
+            for complaint in complaints {
+                *complaint = complaint.strip_prefix(&place).unwrap_or(complaint).to_owned();
+            }
+        }
+    }
+    Ok(decoded)
+}
+
+/// Decoded JSON takes memory by the object, and `{}` is short.
+pub(super) fn bounded_json(body: &[u8]) -> Result<(), Fault> {
+    let objects = body.iter().filter(|byte| **byte == b'{').count();
+    if objects > MAX_JSON_OBJECTS {
+        let message = format!("{objects} objects in one request (at most {MAX_JSON_OBJECTS})");
+        return Err(Fault::malformed(message));
+    }
+    Ok(())
+}
+
+/// Reasons that a sender has to hear of, for listeners without partial success.
+pub(super) fn rejections(refused: &[(Reason, u32)]) -> Option<String> {
+    let taken = Taken::new(refused, &[]);
+    (taken.rejected > 0).then_some(taken.message)
+}

@@ -1,0 +1,52 @@
+//! TLS of a listener: its certificate, and whose certificates it accepts.
+//!
+//! Files are read once, at the start.
+
+use std::sync::Arc;
+
+use relight_core::source::Tls;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::IngestError;
+
+/// Loads what `tls` names. `source` is for the error.
+pub(super) fn acceptor(source: &str, tls: &Tls) -> Result<TlsAcceptor, IngestError> {
+    let failed = |key: &str, path: &str, why: &dyn std::fmt::Display| IngestError::Tls {
+        key: format!("sources.{source}.tls.{key}"),
+        path: path.into(),
+        why: why.to_string(),
+    };
+    let chain = certificates(&tls.cert_file).map_err(|why| failed("cert_file", &tls.cert_file, &why))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|why| failed("key_file", &tls.key_file, &why))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|why| failed("cert_file", &tls.cert_file, &why))?;
+    let builder = match &tls.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let failed = |why: &dyn std::fmt::Display| failed("client_ca_file", path, why);
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(path).map_err(|why| failed(&why))? {
+                roots.add(authority).map_err(|why| failed(&why))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|why| failed(&why))?)
+        }
+    };
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|why| failed("key_file", &tls.key_file, &why))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
+    let all = read.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    if all.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(all) }
+}

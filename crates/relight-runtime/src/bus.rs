@@ -1,0 +1,240 @@
+//! The responder bus: one bounded queue and one worker a responder, between Control and the outside.
+//!
+//! Decides nothing: it asks Control before each attempt ([`ControlInput::Ready`]), sends what Control has
+//! written ([`Effect::Send`]), and tells what came of it. Retries, gates and what is done in doubt are
+//! Control's, deadlines are its, and what is durable is the ledger's. A slow responder holds up its own
+//! queue and no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use relight_core::Timestamp;
+use relight_core::incident::{Action, Incident};
+use relight_core::responder::{AnyResponder, Attempt, Observation, Plan, Request, ResponderError, Retry};
+use relight_engine::control::{Answer, ControlInput, Effect};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, Sender as Queue, channel};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::live::LiveInput;
+use crate::pipeline::Outbox;
+
+/// Jobs that may wait for one responder. What finds no room stays in the ledger and is offered again.
+const QUEUE: usize = 64;
+
+/// What a worker is given.
+enum Job {
+    /// An action is offered: ask whether it may be sent.
+    Offer(Box<(Action, Incident)>),
+    /// It may, and is written.
+    Send(Box<(Action, Incident)>),
+    /// It may have happened: ask its target.
+    Observe(Box<(Action, Incident)>),
+}
+
+/// Tells the time, for signatures.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The workers. Dropped, it ends them at once; see [`Bus::stop`].
+pub struct Bus {
+    workers: JoinSet<()>,
+    stopping: watch::Sender<bool>,
+}
+
+/// Control's side of the bus: hands effects to the workers, never waits.
+pub struct BusOutbox {
+    queues: BTreeMap<String, Queue<Job>>,
+    inputs: Sender<LiveInput>,
+}
+
+/// What one worker works with.
+struct Worker {
+    responder: Arc<dyn AnyResponder>,
+    inputs: Sender<LiveInput>,
+    now: Now,
+}
+
+impl Bus {
+    /// Starts a worker for each responder. Answers go to `inputs`, as inputs of Control.
+    pub fn start(
+        responders: &BTreeMap<String, Arc<dyn AnyResponder>>,
+        inputs: &Sender<LiveInput>,
+        now: &Now,
+        runtime: &Handle,
+    ) -> (Self, BusOutbox) {
+        let (stopping, told) = watch::channel(false);
+        let (mut workers, mut queues) = (JoinSet::new(), BTreeMap::new());
+        for (name, responder) in responders {
+            let (queue, jobs) = channel(QUEUE);
+            let worker =
+                Worker { responder: Arc::clone(responder), inputs: inputs.clone(), now: Arc::clone(now) };
+            workers.spawn_on(worker.run(jobs, told.clone()), runtime);
+            queues.insert(name.clone(), queue);
+        }
+        (Self { workers, stopping }, BusOutbox { queues, inputs: inputs.clone() })
+    }
+
+    /// Takes no more jobs and lets those under way end, for at most so long. Whether all have; what has not is
+    /// taken up at the next start, as its ledger says.
+    pub async fn stop(mut self, within: Duration) -> bool {
+        self.stopping.send_replace(true);
+        let all = async { while self.workers.join_next().await.is_some() {} };
+        let is_done = tokio::time::timeout(within, all).await.is_ok();
+        self.workers.shutdown().await;
+        is_done
+    }
+}
+
+impl Outbox for BusOutbox {
+    fn start(&mut self, effect: Effect, now: Timestamp) {
+        let (action, incident, job): (_, _, fn(Box<(Action, Incident)>) -> Job) = match effect {
+            Effect::Start { action, incident } => (action, incident, Job::Offer),
+            Effect::Send { action, incident } => (action, incident, Job::Send),
+            Effect::Observe { action, incident } => (action, incident, Job::Observe),
+            // It was asked for by a worker that waits for no answer.
+            Effect::Withdraw { .. } => return,
+        };
+        let (id, with) = (action.id.clone(), action.with.clone());
+        let Some(queue) = self.queues.get(&with) else {
+            return self.answer(id, Answer::Failed, format!("there is no responder `{with}` any more"), now);
+        };
+        if queue.try_send(job(Box::new((action, incident)))).is_err() {
+            let why = format!("{QUEUE} jobs wait for `{with}` already");
+            self.answer(id, Answer::Busy, why, now);
+        }
+    }
+
+    // What was on its way comes back as effects of `ControlInput::Restart`.
+    fn resume(&mut self, _action: &Action, _incident: &Incident, _now: Timestamp) {}
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn next(&mut self, _now: Timestamp) -> Option<ControlInput> {
+        None
+    }
+}
+
+impl BusOutbox {
+    fn answer(&self, action: String, answer: Answer, detail: String, at: Timestamp) {
+        // Full: the engine is its own reader and must not wait for itself. The action's deadline comes back to it.
+        let outcome = ControlInput::Outcome { at, action, answer, detail };
+        let _ = self.inputs.try_send(LiveInput::Control(outcome));
+    }
+}
+
+impl Worker {
+    async fn run(self, mut jobs: Receiver<Job>, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let job = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                job = jobs.recv() => job,
+            };
+            let Some(job) = job else { return };
+            let input = match job {
+                Job::Offer(offered) => self.offer(&offered.0, &offered.1),
+                Job::Send(written) => self.send(&written.0).await,
+                Job::Observe(doubted) => self.observe(&doubted.0).await,
+            };
+            self.tell(input).await;
+        }
+    }
+
+    /// Waits for room: an answer must not be lost, and the engine takes inputs before anything else.
+    async fn tell(&self, input: ControlInput) {
+        let inputs = self.inputs.clone();
+        // An error means that the engine is gone: the ledger says where things stand.
+        let _ = tokio::task::spawn_blocking(move || inputs.send(LiveInput::Control(input))).await;
+    }
+
+    fn offer(&self, action: &Action, incident: &Incident) -> ControlInput {
+        match self.responder.plan(&Request { action, incident }) {
+            Ok(plan) => ControlInput::Ready { action: action.id.clone(), plan: Some(plan) },
+            Err(error) => self.outcome(action, Answer::Failed, format!("no plan: {error}")),
+        }
+    }
+
+    async fn send(&self, action: &Action) -> ControlInput {
+        let Some(plan) = &action.plan else {
+            return self.outcome(action, Answer::Failed, "it was written without a plan".to_owned());
+        };
+        let attempt =
+            Attempt { number: action.attempts, idempotency_key: action.id.clone(), at: (self.now)() };
+        let applied = self.guarded(action, plan, Some(attempt)).await;
+        match applied {
+            Ok(Applied::Receipt(summary)) => self.outcome(action, Answer::Done, summary),
+            Ok(Applied::Observed(_)) => self.outcome(action, Answer::Ambiguous, "no answer".to_owned()),
+            Err(error) => self.outcome(action, answer_of(error.retry), error.message),
+        }
+    }
+
+    async fn observe(&self, action: &Action) -> ControlInput {
+        let Some(plan) = &action.plan else {
+            return self.outcome(action, Answer::Retry(None), "nothing was planned".to_owned());
+        };
+        match self.guarded(action, plan, None).await {
+            Ok(Applied::Observed(Observation::Done)) => {
+                self.outcome(action, Answer::Done, "it had happened".to_owned())
+            }
+            Ok(Applied::Observed(Observation::NotDone)) => {
+                self.outcome(action, Answer::Retry(None), "it had not happened".to_owned())
+            }
+            Ok(_) => self.outcome(action, Answer::Ambiguous, "its target cannot tell".to_owned()),
+            Err(error) => {
+                self.outcome(action, Answer::Ambiguous, format!("its target could not be asked: {error}"))
+            }
+        }
+    }
+
+    /// Calls the responder on a task of its own, so that one that panics takes nobody with it. An attempt that
+    /// panicked may have happened.
+    async fn guarded(
+        &self,
+        action: &Action,
+        plan: &Plan,
+        attempt: Option<Attempt>,
+    ) -> Result<Applied, ResponderError> {
+        let (responder, plan, name) = (Arc::clone(&self.responder), plan.clone(), action.with.clone());
+        let call = async move {
+            match attempt {
+                Some(attempt) => responder.apply(attempt, &plan).await.map(|r| Applied::Receipt(r.summary)),
+                None => responder.observe(&plan).await.map(Applied::Observed),
+            }
+        };
+        let mut call = OnDrop(tokio::spawn(call));
+        (&mut call.0).await.unwrap_or_else(|_| {
+            Err(ResponderError { message: format!("`{name}` panicked"), retry: Retry::Unknown })
+        })
+    }
+
+    fn outcome(&self, action: &Action, answer: Answer, detail: String) -> ControlInput {
+        ControlInput::Outcome { at: (self.now)(), action: action.id.clone(), answer, detail }
+    }
+}
+
+enum Applied {
+    Receipt(String),
+    Observed(Observation),
+}
+
+/// A task that ends with whoever waits for it.
+struct OnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for OnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+const fn answer_of(retry: Retry) -> Answer {
+    match retry {
+        Retry::After(wish) => Answer::Retry(wish),
+        Retry::Never => Answer::Failed,
+        Retry::Unknown => Answer::Ambiguous,
+    }
+}

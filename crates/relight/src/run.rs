@@ -1,0 +1,230 @@
+//! `relight run`: the daemon. Puts sources, engine and responders together, and takes them apart in order.
+
+mod notify;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use relight_config::Config;
+use relight_core::telemetry::{self as metrics, Board, Sample};
+use relight_ingest::listen::{self, Running};
+use relight_ingest::live::{Hub, Outlet};
+use relight_runtime::{
+    Bus, BusOutbox, Clock as _, Live, LiveInput, LiveSettings, Now, RuntimeError, Stores, SystemClock,
+};
+use relight_store::StateDir;
+use relight_web::Web;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use self::notify::Notify;
+use crate::check;
+use crate::cli::RunArgs;
+use crate::failure::Failure;
+use crate::output::{self, BOLD};
+
+/// Inputs that may wait for the engine: outcomes of actions, and signals.
+const INPUTS: usize = 1_024;
+/// Listeners have this long to answer what they have taken.
+const LISTENERS_STOP: Duration = Duration::from_secs(5);
+/// Responders have this long to end what they are at; the rest is taken up at the next start.
+const RESPONDERS_STOP: Duration = Duration::from_secs(10);
+/// The engine has this long to take what is queued and to write its last snapshot.
+const ENGINE_STOP: Duration = Duration::from_secs(12);
+
+/// All that runs beside the engine's thread.
+struct Around {
+    sources: Vec<(String, Running)>,
+    bus: Bus,
+    web: Option<Web>,
+    inputs: Sender<LiveInput>,
+    board: Board,
+}
+
+/// The engine's thread, and what tells that it has ended.
+struct Engine {
+    thread: JoinHandle<Result<(), RuntimeError>>,
+    ended: oneshot::Receiver<()>,
+}
+
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let mut config = match &args.config {
+        Some(path) => check::read(path)?,
+        None => check::without_file(false)?,
+    };
+    if let Some(state) = &args.state {
+        config.daemon.state.clone_from(state);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("relight-io")
+        .build()
+        .context("failed to start the I/O threads")?;
+    let ended = serve(args, &config, &runtime);
+    // What is still at it has had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failure> {
+    let board = Board::default();
+    let (inputs, asked) = bounded(INPUTS);
+    let now: Now = Arc::new(|| SystemClock::default().wall());
+    let (bus, outbox) = Bus::start(&config.responders, &inputs, &now, runtime.handle());
+    let mut live = open(args, config, &board, outbox)?;
+    let (hub, opened) = Hub::new(live.resume());
+    let sources = start_sources(config, &hub, runtime)?;
+    let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
+    live.also_post(Box::new(move || stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect()));
+    let web = start_web(config, &board, runtime)?;
+    let around = Around { sources, bus, web, inputs, board };
+    greet(config, &around)?;
+    let engine = spawn(live, opened, asked)?;
+    runtime.block_on(watch_over(engine, around))
+}
+
+fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Result<Live, Failure> {
+    let (baselines, ledger) =
+        StateDir::open(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let how = LiveSettings {
+        idle_after: config.daemon.idle_after,
+        catch_up: config.daemon.catch_up,
+        snapshot_every: config.daemon.snapshot_every,
+    };
+    Live::open(
+        Arc::new(config.settings.clone()),
+        how,
+        args.threads.map_or_else(cores, usize::from),
+        Stores { baselines, ledger },
+        Box::new(outbox),
+        Box::new(SystemClock::default()),
+        (board.clone(), Box::new(output::notice)),
+    )
+    .map_err(|error| Failure::Run(error.into()))
+}
+
+fn start_sources(config: &Config, hub: &Hub, runtime: &Runtime) -> Result<Vec<(String, Running)>, Failure> {
+    let clock: listen::Clock = Arc::new(|| SystemClock::default().wall());
+    let start = |spec: &relight_core::source::SourceSpec| {
+        let running = listen::start(spec, &config.secrets, hub, Arc::clone(&clock), runtime.handle())?;
+        Ok((spec.name.clone(), running))
+    };
+    config.sources.iter().map(start).collect()
+}
+
+fn start_web(config: &Config, board: &Board, runtime: &Runtime) -> Result<Option<Web>, Failure> {
+    let Some(address) = config.daemon.admin else { return Ok(None) };
+    let web = runtime.block_on(Web::start(address, board.clone()));
+    let web = web.with_context(|| {
+        format!("failed to listen on {address} (`admin`): is another relight running? Set `admin` to another port, or to `off`")
+    })?;
+    Ok(Some(web))
+}
+
+/// Tells a newcomer where to send data, and where to look.
+fn greet(config: &Config, around: &Around) -> Result<(), Failure> {
+    let mut text = format!("{BOLD}relight{BOLD:#} is watching; state in {}\n", config.daemon.state.display());
+    for (name, running) in &around.sources {
+        for (key, address) in running.addresses() {
+            let what = match *key {
+                "grpc" => format!("OTLP/gRPC          {address}"),
+                "http" => format!("OTLP/HTTP, events  http://{address}"),
+                _ => format!("                   http://{address}"),
+            };
+            text.push_str(&format!("  {what}   ({name})\n"));
+        }
+    }
+    if let Some(web) = &around.web {
+        text.push_str(&format!("  itself             http://{}/metrics /healthz /readyz\n", web.address()));
+    }
+    output::print(&text)
+}
+
+fn spawn(mut live: Live, opened: Receiver<Outlet>, asked: Receiver<LiveInput>) -> Result<Engine, Failure> {
+    let (tell, ended) = oneshot::channel();
+    let run = move || {
+        let result = live.run(&opened, &asked, &mut ());
+        drop(live);
+        // Whoever watches over it may be gone already.
+        let _ = tell.send(());
+        result
+    };
+    let thread = std::thread::Builder::new().name("relight-engine".to_owned()).spawn(run);
+    Ok(Engine { thread: thread.context("failed to start the engine's thread")?, ended })
+}
+
+/// Until a signal, or until the engine cannot go on.
+async fn watch_over(mut engine: Engine, around: Around) -> Result<(), Failure> {
+    let notify = Notify::new(around.board.clone());
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    notify.ready();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = &mut engine.ended => return ended(engine),
+        never = notify.watchdog() => match never {},
+    }
+    notify.stopping();
+    output::notice("stopping: a second signal ends it at once");
+    tokio::select! {
+        stopped = stop(engine, around) => stopped,
+        _ = terminate.recv() => Err(at_once()),
+        _ = interrupt.recv() => Err(at_once()),
+    }
+}
+
+fn at_once() -> Failure {
+    Failure::Run(anyhow!(
+        "stopped at once, by a second signal: what came since the last snapshot is read again, or lost"
+    ))
+}
+
+/// Listeners first, so that nothing more comes; then the engine, which takes what is queued and writes its
+/// last snapshot.
+async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
+    let Around { sources, bus, web, inputs, .. } = around;
+    for (name, source) in sources {
+        if !source.stop(LISTENERS_STOP).await {
+            output::notice(&format!("{name}: some requests were not answered"));
+        }
+    }
+    // While the engine still takes their answers.
+    if !bus.stop(RESPONDERS_STOP).await {
+        output::notice(
+            "some responders did not end in time: what they were at is taken up at the next start",
+        );
+    }
+    let stop = tokio::task::spawn_blocking(move || inputs.send_timeout(LiveInput::Stop, ENGINE_STOP).is_ok());
+    if !stop.await.unwrap_or(false) || tokio::time::timeout(ENGINE_STOP, &mut engine.ended).await.is_err() {
+        return Err(Failure::Run(anyhow!("the engine did not end within {} s", ENGINE_STOP.as_secs())));
+    }
+    drop(web);
+    ended(engine)
+}
+
+fn ended(engine: Engine) -> Result<(), Failure> {
+    match engine.thread.join() {
+        Ok(result) => result.map_err(|error| Failure::Run(error.into())),
+        Err(_) => Err(Failure::Run(anyhow!("the engine panicked; its message is above"))),
+    }
+}
+
+fn of_source(name: &str, stats: &listen::SourceStats) -> Vec<Sample> {
+    let sample = |figure: listen::Figure| {
+        let kind = figure.label.map_or("", |(_, value)| value);
+        let metric = if figure.is_counter { metrics::SOURCE } else { metrics::SOURCE_NOW };
+        Sample::labelled(metric, [name, figure.name, kind], figure.value as f64)
+    };
+    stats
+        .figures()
+        .into_iter()
+        .filter(|figure| figure.value > 0 || figure.label.is_none())
+        .map(sample)
+        .collect()
+}

@@ -1,0 +1,49 @@
+//! What systemd is told: ready, stopping, and a watchdog that is wired to the engine's progress.
+//!
+//! Without systemd (`NOTIFY_SOCKET` is not set) nothing is told to nobody.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use relight_core::telemetry::Board;
+use sd_notify::NotifyState;
+
+pub(super) struct Notify {
+    board: Board,
+}
+
+impl Notify {
+    pub(super) const fn new(board: Board) -> Self {
+        Self { board }
+    }
+
+    pub(super) fn ready(&self) {
+        tell(&[NotifyState::Ready]);
+    }
+
+    pub(super) fn stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+
+    /// Feeds the watchdog for as long as the engine goes round: one that hangs is killed and started anew.
+    pub(super) async fn watchdog(&self) -> Infallible {
+        let mut limit_us = 0;
+        if !sd_notify::watchdog_enabled(false, &mut limit_us) {
+            return std::future::pending().await;
+        }
+        let mut seen = None;
+        loop {
+            let beats = self.board.beats();
+            if seen != Some(beats) {
+                seen = Some(beats);
+                tell(&[NotifyState::Watchdog]);
+            }
+            tokio::time::sleep(Duration::from_micros(limit_us / 3)).await;
+        }
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    // Nobody listens only where nobody asked to be told.
+    let _ = sd_notify::notify(false, states);
+}
