@@ -26,9 +26,9 @@ use super::stats::{add, sub};
 /// For the first request's headers to arrive, and for TLS to be agreed on.
 const HEADERS: Duration = Duration::from_secs(10);
 /// A connection without a request is closed after this.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// After this a connection is asked to close, so that senders spread over what has come up since.
-const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+const MAX_AGE: Duration = Duration::from_mins(30);
 /// Requests in flight have this long to end once their connection was asked to close.
 const GRACE: Duration = Duration::from_secs(35);
 /// HTTP/2 pings; no answer within the same time ends the connection.
@@ -76,18 +76,19 @@ pub(super) async fn serve(door: Door, mut stopping: watch::Receiver<bool>) {
         tokio::select! {
             () = told_to_stop(&mut stopping) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => match Room::enter(&room, peer.ip()) {
-                    Some(place) => {
-                        connections.spawn(connection(socket, place, told.clone()));
+            accepted = listener.accept() => {
+                if let Ok((socket, peer)) = accepted {
+                    match Room::enter(&room, peer.ip()) {
+                        Some(place) => {
+                            connections.spawn(connection(socket, place, told.clone()));
+                        }
+                        None => add(&room.front.stats.turned_away, 1),
                     }
-                    None => add(&room.front.stats.turned_away, 1),
-                },
-                Err(_) => {
+                } else {
                     add(&room.front.stats.accept_errors, 1);
                     sleep(BACKOFF).await;
                 }
-            },
+            }
         }
     }
     drop(listener);
@@ -251,4 +252,31 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a connection says nothing, then has a request, is idle, and grows old.
+    /// Guarantee: each has its own patience, and none outlives the age.
+    #[test]
+    fn patience_depends_on_what_happened() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let activity = Activity::new();
+            let start = activity.since;
+            assert_eq!(activity.deadline(), start + HEADERS);
+            sleep(Duration::from_secs(3)).await;
+            let busy = activity.begin();
+            assert_eq!(activity.deadline(), start + Duration::from_secs(3) + IDLE);
+            sleep(Duration::from_secs(4)).await;
+            drop(busy);
+            sleep(Duration::from_secs(5)).await;
+            assert_eq!(activity.deadline(), start + Duration::from_secs(7) + IDLE);
+            let _busy = activity.begin();
+            sleep(MAX_AGE).await;
+            assert_eq!(activity.deadline(), start + MAX_AGE);
+        });
+    }
 }

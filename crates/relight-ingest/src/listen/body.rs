@@ -165,7 +165,8 @@ fn gzip(wire: &[u8], allowed: usize, held: &mut Held) -> Result<Bytes, Fault> {
 fn may_have_members(wire: &[u8]) -> bool {
     let starts = wire.iter().skip(1).zip(wire.iter().skip(2)).zip(wire.iter().skip(3));
     // Without a way out early it is done 16 bytes at a time.
-    starts.fold(false, |found, ((a, b), c)| found | ((*a == 0x1f) & (*b == 0x8b) & (*c == 8)))
+    let is = |byte: &u8, wanted| u8::from(*byte == wanted);
+    starts.fold(0, |found, ((a, b), c)| found | (is(a, 0x1f) & is(b, 0x8b) & is(c, 8))) != 0
 }
 
 /// Reads to the end or to the bound, whichever comes first. Memory grows by doubling, never past the bound.

@@ -131,7 +131,9 @@ impl Front {
         let _waiting = Waiting::begin(&self.stats);
         match tokio::time::timeout(ANSWER, verdict).await {
             Ok(Ok(Verdict::Taken(refused))) => {
-                refused.iter().for_each(|(reason, n)| self.stats.reject(*reason, *n));
+                for (reason, n) in &refused {
+                    self.stats.reject(*reason, *n);
+                }
                 Ok(refused)
             }
             Ok(Ok(Verdict::Malformed(why))) => Err(Fault::malformed(why)),

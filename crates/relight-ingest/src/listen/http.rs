@@ -107,13 +107,11 @@ pub(super) async fn plain_body(
 fn one_coding(headers: &HeaderMap) -> Result<Coding, Fault> {
     let mut layers = headers.get_all(CONTENT_ENCODING).iter();
     let name = layers.next().map_or(&b""[..], HeaderValue::as_bytes);
-    match (Coding::named(name), layers.next()) {
-        (Some(coding), None) => Ok(coding),
-        _ => {
-            let message = "Content-Encoding must be one of gzip, zstd and identity, once";
-            Err(Fault::new(Outcome::Unsupported, message))
-        }
-    }
+    let only = Coding::named(name).filter(|_| layers.next().is_none());
+    only.ok_or_else(|| {
+        let message = "Content-Encoding must be one of gzip, zstd and identity, once";
+        Fault::new(Outcome::Unsupported, message)
+    })
 }
 
 fn form(headers: &HeaderMap) -> Option<Form> {

@@ -114,7 +114,7 @@ fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded
 
 /// Decoded JSON takes memory by the object, and `{}` is short.
 pub(super) fn bounded_json(body: &[u8]) -> Result<(), Fault> {
-    let objects = body.iter().filter(|byte| **byte == b'{').count();
+    let objects: usize = body.iter().map(|byte| usize::from(*byte == b'{')).sum();
     if objects > MAX_JSON_OBJECTS {
         let message = format!("{objects} objects in one request (at most {MAX_JSON_OBJECTS})");
         return Err(Fault::malformed(message));

@@ -45,14 +45,17 @@ fn read<'a>(json: &'a [u8], wanted: &str) -> Result<Request<'a>, String> {
 
 #[derive(Deserialize)]
 struct Top {
-    resource_metrics: Option<IgnoredAny>,
-    resource_logs: Option<IgnoredAny>,
-    resource_spans: Option<IgnoredAny>,
+    #[serde(rename = "resource_metrics")]
+    metrics: Option<IgnoredAny>,
+    #[serde(rename = "resource_logs")]
+    logs: Option<IgnoredAny>,
+    #[serde(rename = "resource_spans")]
+    spans: Option<IgnoredAny>,
 }
 
 impl Top {
     const fn is_snake_case(&self) -> bool {
-        self.resource_metrics.is_some() || self.resource_logs.is_some() || self.resource_spans.is_some()
+        self.metrics.is_some() || self.logs.is_some() || self.spans.is_some()
     }
 }
 

@@ -29,7 +29,7 @@ fn only_who_knows_a_token_is_let_in() {
         ("Bearer token-one ", true),
         ("Bearer token-onee", false),
         ("Bearer ", false),
-        ("Basic token-one", false),
+        ("Digest token-one", false),
         ("token-one", false),
         ("", false),
     ] {

@@ -46,12 +46,9 @@ pub(super) fn connect(address: SocketAddr) -> TcpStream {
 
 /// The head of a POST; the connection is closed after its answer.
 pub(super) fn head(path: &str, headers: &[(&str, &str)], len: usize) -> String {
-    let mut head =
-        format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len}\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head + "\r\n"
+    let headers: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fixed = format!("host: x\r\nconnection: close\r\ncontent-length: {len}\r\n");
+    format!("POST {path} HTTP/1.1\r\n{fixed}{}\r\n", headers.concat())
 }
 
 /// Reads to the end of the connection.

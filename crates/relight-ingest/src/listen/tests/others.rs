@@ -50,8 +50,11 @@ fn write(world: &World, fields: &[(u64, &[u8])]) -> Answer {
     post(world.address("listen"), "/api/v1/write", &WRITE, &body)
 }
 
-/// The points that came through: name, kind, value; and what was refused.
-fn points(world: &World) -> (Vec<(String, Kind, f64)>, Vec<(Reason, u32)>) {
+/// Name, kind and value of a point.
+type Sample = (String, Kind, f64);
+
+/// The points that came through, and what was refused.
+fn points(world: &World) -> (Vec<Sample>, Vec<(Reason, u32)>) {
     let (mut points, mut refused) = (Vec::new(), Vec::new());
     for load in world.loads() {
         let Load::Record(record) = load else { panic!("remote write is decoded here") };

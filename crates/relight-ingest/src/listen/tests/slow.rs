@@ -88,7 +88,7 @@ fn a16_client_disconnect_mid_body() {
     let world = World::otlp(Engine::Takes);
     let mut socket = client::connect(world.address("http"));
     let head = client::head("/v1/metrics", &[PROTOBUF], 1_000_000);
-    socket.write_all(&[head.as_bytes(), &[0; 500_000]].concat()).expect("it is read");
+    socket.write_all(&[head.as_bytes(), &vec![0; 500_000]].concat()).expect("it is read");
     world.await_that("half of it", || world.figure("wire_bytes") >= 500_000);
     drop(socket);
     world.await_requests(Outcome::Disconnected, 1);

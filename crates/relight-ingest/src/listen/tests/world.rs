@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
 use relight_core::Timestamp;
 use relight_core::responder::Secrets;
 use relight_core::source::{Listen, Otlp, SourceKind, SourceSpec};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
 use super::super::{Outcome, Running, SourceStats, start};
 use crate::live::{Hub, Load, Next, Outlet, Verdict};
 
 /// Longer than anything here takes on a busy machine.
-pub(super) const BOUND: Duration = Duration::from_secs(60);
+pub(super) const BOUND: Duration = Duration::from_mins(1);
 
 /// What the stand-in does with what it is offered.
 pub(super) enum Engine {
