@@ -24,6 +24,13 @@ pub(crate) struct Place {
     pub(crate) over: f32,
 }
 
+impl Place {
+    /// The half-hour of the local week.
+    pub(crate) fn half(self) -> u16 {
+        2 * u16::from(self.hour) + u16::from(self.over >= 0.5)
+    }
+}
+
 /// Local hours of one zone.
 #[derive(Debug, Clone)]
 pub(crate) struct Calendar {

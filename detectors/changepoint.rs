@@ -9,7 +9,9 @@ use relight_core::{Span, Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic::{SIGMA_PER_MEAN_DEVIATION, difference, spread_floor};
+use crate::arithmetic::{
+    SIGMA_PER_MEAN_DEVIATION, at_least, at_most, difference, rate, spread_floor, within,
+};
 use crate::elapsed::{Forgetting, secs};
 use crate::spec;
 
@@ -69,18 +71,21 @@ codec_struct!(ChangeState { level, sigma, up, down, seen, last_secs });
 
 impl Run {
     /// The sum with one more deviation, in sigmas towards this side.
+    #[inline]
     fn plus(self, sigmas: f64, slack: f64) -> f64 {
-        (f64::from(self.sum) + sigmas.min(MOST_SIGMAS) - slack).max(0.0)
+        at_least(f64::from(self.sum) + at_most(sigmas, MOST_SIGMAS) - slack, 0.0)
     }
 
+    #[inline]
     fn add(&mut self, sigmas: f64, detector: &Changepoint, at: u32) {
         if self.sum == 0.0 {
             self.began = at;
         }
-        self.sum = self.plus(sigmas, detector.slack).min(TOP * detector.threshold) as f32;
+        self.sum = at_most(self.plus(sigmas, detector.slack), TOP * detector.threshold) as f32;
     }
 
     /// The deviation at which the sum would just reach the threshold; infinite if no single value can.
+    #[inline]
     fn reach(self, detector: &Changepoint) -> f64 {
         let needed = detector.threshold + detector.slack - f64::from(self.sum);
         if needed > MOST_SIGMAS { f64::INFINITY } else { needed }
@@ -88,14 +93,16 @@ impl Run {
 }
 
 impl Changepoint {
+    #[inline]
     fn sigma(state: &ChangeState) -> f64 {
-        f64::from(state.sigma).max(spread_floor(state.level))
+        at_least(f64::from(state.sigma), spread_floor(state.level))
     }
 
+    #[inline]
     fn learn_level(&self, state: &mut ChangeState, at: Timestamp, value: f64) {
-        let rate = self.forgetting.rate(state.last_secs, at).max(1.0 / (f64::from(state.seen) + 1.0));
+        let rate = rate(state.seen, self.forgetting.rate(state.last_secs, at));
         let most = if state.seen < 5 { f64::INFINITY } else { 3.0 * Self::sigma(state) };
-        let clipped = difference(value, state.level).clamp(-most, most);
+        let clipped = within(difference(value, state.level), most);
         state.level += rate * clipped;
         let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
         state.sigma += (rate * (sigma - f64::from(state.sigma))) as f32;
@@ -124,13 +131,14 @@ impl Detector for Changepoint {
         ChangeState::default()
     }
 
+    #[inline]
     fn judge(&self, state: &ChangeState, _: Timestamp, value: f64) -> Reading {
         if state.seen < 2 {
             return Reading::UNKNOWN;
         }
         let sigma = Self::sigma(state);
         let sigmas = difference(value, state.level) / sigma;
-        let sum = state.up.plus(sigmas, self.slack).max(state.down.plus(-sigmas, self.slack));
+        let sum = at_least(state.up.plus(sigmas, self.slack), state.down.plus(-sigmas, self.slack));
         let band = Band {
             expected: state.level,
             lower: state.level - state.down.reach(self) * sigma,
@@ -139,6 +147,7 @@ impl Detector for Changepoint {
         Reading::new(sum / self.threshold, band)
     }
 
+    #[inline]
     fn absorb(&self, state: &mut ChangeState, at: Timestamp, value: f64, _: &Reading, learn: Learn) {
         if state.seen == 0 {
             state.level = value;

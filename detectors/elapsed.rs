@@ -13,6 +13,7 @@ use relight_core::{Span, Timestamp};
 const MOST: f64 = 0.1;
 
 /// Seconds since the epoch, kept in 32 bits.
+#[inline]
 pub(crate) fn secs(at: Timestamp) -> u32 {
     u32::try_from(at.secs().max(0)).unwrap_or(u32::MAX)
 }
@@ -39,9 +40,17 @@ impl Forgetting {
     }
 
     /// The share of a value at `at`, whose predecessor came at second `last`.
+    #[inline]
     pub(crate) fn rate(&self, last: u32, at: Timestamp) -> f64 {
         let elapsed = f64::from(secs(at).saturating_sub(last));
-        if elapsed <= self.interval_secs { self.usual } else { rate(elapsed, self.half_life_secs) }
+        if elapsed <= self.interval_secs { self.usual } else { self.rate_after(elapsed) }
+    }
+
+    // Nearly never: an exponential and a division, kept out of the loops over rows.
+    #[cold]
+    #[inline(never)]
+    fn rate_after(&self, elapsed: f64) -> f64 {
+        rate(elapsed, self.half_life_secs)
     }
 }
 

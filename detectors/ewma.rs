@@ -8,7 +8,9 @@ use relight_core::{Span, Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic::{SIGMA_PER_MEAN_DEVIATION, difference, spread_floor};
+use crate::arithmetic::{
+    SIGMA_PER_MEAN_DEVIATION, at_least, at_most, difference, rate, spread_floor, within,
+};
 use crate::calibration::MAX_SCORE;
 use crate::elapsed::{Forgetting, secs};
 use crate::spec;
@@ -54,8 +56,9 @@ pub struct EwmaState {
 codec_struct!(EwmaState { level, sigma, seen, last_secs });
 
 impl Ewma {
+    #[inline]
     fn sigma(state: &EwmaState) -> f64 {
-        f64::from(state.sigma).max(spread_floor(state.level))
+        at_least(f64::from(state.sigma), spread_floor(state.level))
     }
 }
 
@@ -79,6 +82,7 @@ impl Detector for Ewma {
         EwmaState::default()
     }
 
+    #[inline]
     fn judge(&self, state: &EwmaState, _: Timestamp, value: f64) -> Reading {
         if state.seen < 2 {
             return Reading::UNKNOWN;
@@ -86,20 +90,21 @@ impl Detector for Ewma {
         let width = self.threshold * Self::sigma(state);
         let score = difference(value, state.level).abs() / width;
         Reading::new(
-            score.min(MAX_SCORE),
+            at_most(score, MAX_SCORE),
             Band { expected: state.level, lower: state.level - width, upper: state.level + width },
         )
     }
 
+    #[inline]
     fn absorb(&self, state: &mut EwmaState, at: Timestamp, value: f64, _: &Reading, learn: Learn) {
         if state.seen == 0 {
             state.level = value;
         } else if learn != Learn::Hold {
-            let rate = self.forgetting.rate(state.last_secs, at).max(1.0 / (f64::from(state.seen) + 1.0));
+            let rate = rate(state.seen, self.forgetting.rate(state.last_secs, at));
             let deviation = difference(value, state.level);
             // The first few deviations are the scale: there is nothing to clip them by.
             let most = if state.seen < 5 { f64::INFINITY } else { INFLUENCE * Self::sigma(state) };
-            let clipped = deviation.clamp(-most, most);
+            let clipped = within(deviation, most);
             state.level += rate * clipped;
             let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
             state.sigma += (rate * (sigma - f64::from(state.sigma))) as f32;

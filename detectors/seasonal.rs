@@ -16,7 +16,9 @@ use relight_core::{Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic::{SIGMA_PER_MEAN_DEVIATION, difference, rate, spread_floor};
+use crate::arithmetic::{
+    Pace, SIGMA_PER_MEAN_DEVIATION, at_least, at_most, difference, spread_floor, within,
+};
 use crate::calendar::{Calendar, DAY, Place, WEEK};
 use crate::calibration::{MAX_SCORE, WARM};
 use crate::profile;
@@ -110,11 +112,13 @@ impl Row {
         }
     }
 
+    #[inline]
     fn sigma(&self) -> f64 {
-        f64::from(self.sigma).max(spread_floor(self.origin + f64::from(self.mean)))
+        at_least(f64::from(self.sigma), spread_floor(self.origin + f64::from(self.mean)))
     }
 
     /// The value that the curve has at this place; `None` before the hour was ever seen.
+    #[inline]
     fn expected(&self, place: Place) -> Option<f64> {
         if self.here.is_nan() {
             return None;
@@ -125,6 +129,7 @@ impl Row {
         Some(self.origin + f64::from(weight * self.here + (1.0 - weight) * beside))
     }
 
+    #[inline]
     fn judge(&self, place: Place, value: f64, threshold: f64) -> Reading {
         let Some(expected) = self.expected(place) else {
             return Reading::UNKNOWN;
@@ -132,20 +137,22 @@ impl Row {
         let width = threshold * self.sigma();
         let score = difference(value, expected).abs() / width;
         Reading::new(
-            score.min(MAX_SCORE),
+            at_most(score, MAX_SCORE),
             Band { expected, lower: expected - width, upper: expected + width },
         )
     }
 
-    fn learn(&mut self, place: Place, value: f64) {
+    #[inline]
+    fn learn(&mut self, place: Place, value: f64, pace: &mut Pace) {
         let offset = difference(value, self.origin);
         let centre = self.expected(place).map_or(f64::from(self.mean), |e| e - self.origin);
         let deviation = offset - centre;
         let most = if self.seen < 5 { f64::INFINITY } else { INFLUENCE * self.sigma() };
-        let clipped = deviation.clamp(-most, most);
+        let clipped = within(deviation, most);
         if self.seen > 0 {
             let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
-            self.sigma += (rate(u32::from(self.seen), SPREAD_RATE) * (sigma - f64::from(self.sigma))) as f32;
+            self.sigma +=
+                (pace.rate(u32::from(self.seen), SPREAD_RATE) * (sigma - f64::from(self.sigma))) as f32;
         }
         self.seen = self.seen.saturating_add(1);
         self.count = self.count.saturating_add(1);
@@ -159,6 +166,7 @@ impl Row {
 struct SeasonalBank {
     policy: Policy,
     threshold: f64,
+    warm_up: u32,
     period: Period,
     calendar: Calendar,
     rows: Vec<Row>,
@@ -198,6 +206,7 @@ impl BankSource for Source {
         Box::new(SeasonalBank {
             policy: self.policy.clone(),
             threshold: self.config.threshold,
+            warm_up: if self.policy.warm_up > 0 { self.policy.warm_up } else { WARM },
             period: self.config.period,
             calendar: self.calendar.clone(),
             rows: Vec::new(),
@@ -229,7 +238,7 @@ impl SeasonalBank {
     /// Goes over to the half-hour of `place`: an hour that is over goes to its slot, the slots that
     /// this half-hour lies between come out.
     fn turn(&mut self, ix: usize, place: Place) {
-        let half = 2 * u16::from(place.hour) + u16::from(place.over >= 0.5);
+        let half = place.half();
         let row = self.rows[ix];
         if row.half == half {
             return;
@@ -261,12 +270,24 @@ impl SeasonalBank {
         self.slots.set(slot, ix, value);
     }
 
+    /// A row that is not the usual one: in a new half-hour, outside its band, held or asked for.
+    #[inline(never)]
+    fn step_row(&mut self, ix: usize, bin: BinColumn<'_>, place: Place, out: &mut Readings) {
+        let value = bin.values[ix];
+        if value.is_nan() {
+            self.last[ix] = f32::NAN;
+            return;
+        }
+        let verdict = self.judge_row(ix, bin.at, place, value);
+        self.last[ix] = verdict.reading.score as f32;
+        out.push(verdict);
+    }
+
     fn judge_row(&mut self, ix: usize, at: Timestamp, place: Place, value: f64) -> RowReading {
         self.turn(ix, place);
         let row = &mut self.rows[ix];
         let mut reading = self.policy.mask(value, row.judge(place, value, self.threshold));
-        let warm_up = if self.policy.warm_up > 0 { self.policy.warm_up } else { WARM };
-        if u32::from(row.seen) < warm_up {
+        if u32::from(row.seen) < self.warm_up {
             reading.score = reading.score.min(1.0);
         }
         let decision = self.guards[ix].decide(&self.policy, at, reading.is_anomalous());
@@ -280,7 +301,7 @@ impl SeasonalBank {
             row.origin = value;
         }
         if decision.learn != Learn::Hold {
-            row.learn(place, value);
+            row.learn(place, value, &mut Pace::default());
         }
         if u32::from(row.seen) == WARM && f64::from(row.mean).abs() > 1e4 * row.sigma() {
             self.recentre(ix);
@@ -299,6 +320,53 @@ impl SeasonalBank {
     }
 }
 
+/// What is the same for all rows of a bin.
+struct How<'a> {
+    policy: &'a Policy,
+    threshold: f64,
+    warm_up: u32,
+    place: Place,
+}
+
+/// Judges and learns rows while they are the usual ones: in the half-hour that they were in before, in
+/// band and not held, or without data. Returns how many were.
+// The same as `judge_row` without a whole verdict and without the questions that are answered above.
+fn step_usual<const OPEN: bool>(
+    how: &How<'_>,
+    values: &[f64],
+    rows: &mut [Row],
+    guards: &mut [Guard],
+    last: &mut [f32],
+) -> usize {
+    let half = how.place.half();
+    let mut pace = Pace::default();
+    let columns = values.iter().zip(rows).zip(guards.iter_mut().zip(last));
+    for (ix, ((value, row), (guard, last))) in columns.enumerate() {
+        let value = *value;
+        if value.is_nan() {
+            *last = f32::NAN;
+            continue;
+        }
+        // A row's first value and the one that may recentre it are left to `judge_row`.
+        let seen = u32::from(row.seen);
+        if row.half != half || seen == 0 || seen + 1 == WARM {
+            return ix;
+        }
+        let judged = row.judge(how.place, value, how.threshold);
+        let mut score = if OPEN { judged.score } else { how.policy.mask(value, judged).score };
+        if seen < how.warm_up {
+            score = score.min(1.0);
+        }
+        if score > 1.0 || guard.is_held() {
+            return ix;
+        }
+        guard.pass();
+        row.learn(how.place, value, &mut pace);
+        *last = score as f32;
+    }
+    values.len()
+}
+
 impl Bank for SeasonalBank {
     fn grow(&mut self, rows: usize) {
         extend(&mut self.rows, rows, Row::new());
@@ -313,14 +381,25 @@ impl Bank for SeasonalBank {
 
     fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings) {
         let place = self.calendar.place(bin.at);
-        for (ix, value) in bin.values.iter().enumerate() {
-            if value.is_nan() {
-                self.last[ix] = f32::NAN;
-                continue;
+        let usual = if self.policy.is_open() { step_usual::<true> } else { step_usual::<false> };
+        let rows = bin.values.len();
+        let mut ix = 0;
+        while ix < rows {
+            if out.all.is_none() {
+                let how =
+                    How { policy: &self.policy, threshold: self.threshold, warm_up: self.warm_up, place };
+                ix += usual(
+                    &how,
+                    &bin.values[ix..],
+                    &mut self.rows[ix..rows],
+                    &mut self.guards[ix..rows],
+                    &mut self.last[ix..rows],
+                );
             }
-            let verdict = self.judge_row(ix, bin.at, place, *value);
-            self.last[ix] = verdict.reading.score as f32;
-            out.push(verdict);
+            if ix < rows {
+                self.step_row(ix, bin, place, out);
+                ix += 1;
+            }
         }
     }
 

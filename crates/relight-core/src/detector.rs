@@ -55,7 +55,8 @@ impl Reading {
     /// A reading; a NaN score counts as 0, so that a detector's arithmetic cannot poison a rule.
     #[inline]
     pub fn new(score: f64, band: Band) -> Self {
-        Self { score: if score.is_nan() { 0.0 } else { score.max(0.0) }, band }
+        // One comparison serves NaN and negative scores alike.
+        Self { score: if score > 0.0 { score } else { 0.0 }, band }
     }
 
     /// Whether the score is above 1.0.
@@ -143,6 +144,11 @@ impl Policy {
             }
         }
         self.one_sided(reading.score, expected, lower, upper)
+    }
+
+    /// Whether [`Policy::mask`] leaves every score as it is.
+    pub fn is_open(&self) -> bool {
+        self.direction == Direction::Both && self.min_deviation == 0.0 && self.min_relative_deviation == 0.0
     }
 
     #[inline]

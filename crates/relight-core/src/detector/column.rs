@@ -39,8 +39,16 @@ impl Guard {
     }
 
     /// Whether the row is in or just after an excursion.
+    #[inline]
     pub fn is_held(&self) -> bool {
         self.held_since != 0
+    }
+
+    /// Takes note of a value in band of a row that is not held: what [`Guard::decide`] does with it.
+    #[inline]
+    pub fn pass(&mut self) {
+        debug_assert!(!self.is_held());
+        self.seen = self.seen.saturating_add(1);
     }
 
     /// Judges whether a value with this score may be learned. Event time only.
@@ -102,6 +110,23 @@ impl<D: Detector> Column<D> {
         RowReading { row: row as u32, value, reading, relearned: decision.relearn, onset }
     }
 
+    /// A row that is not the usual one: silent, outside its band, held or asked for.
+    #[cold]
+    #[inline(never)]
+    fn step_row(&mut self, row: usize, bin: BinColumn<'_>, out: &mut Readings) {
+        let value = bin.values[row];
+        let verdict = if value.is_nan() {
+            let missing = bin.missing.get(row).copied().unwrap_or(0);
+            self.silent_row(row, bin.at, missing)
+        } else {
+            Some(self.judge_row(row, bin.at, value))
+        };
+        self.last[row] = verdict.map_or(f32::NAN, |v| v.reading.score as f32);
+        if let Some(verdict) = verdict {
+            out.push(verdict);
+        }
+    }
+
     fn silent_row(&mut self, row: usize, at: Timestamp, missing: u32) -> Option<RowReading> {
         if !D::JUDGES_SILENCE || missing == 0 {
             return None;
@@ -125,16 +150,22 @@ impl<D: Detector> Bank for Column<D> {
     }
 
     fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings) {
-        for (row, value) in bin.values.iter().enumerate() {
-            let verdict = if value.is_nan() {
-                let missing = bin.missing.get(row).copied().unwrap_or(0);
-                self.silent_row(row, bin.at, missing)
-            } else {
-                Some(self.judge_row(row, bin.at, *value))
-            };
-            self.last[row] = verdict.map_or(f32::NAN, |v| v.reading.score as f32);
-            if let Some(verdict) = verdict {
-                out.push(verdict);
+        let rows = bin.values.len();
+        let usual = if self.policy.is_open() { step_usual::<D, true> } else { step_usual::<D, false> };
+        let mut row = 0;
+        while row < rows {
+            if out.all.is_none() {
+                let rest = Rest {
+                    values: &bin.values[row..],
+                    states: &mut self.states[row..rows],
+                    guards: &mut self.guards[row..rows],
+                    last: &mut self.last[row..rows],
+                };
+                row += usual(&self.detector, &self.policy, self.warm_up, bin.at, rest);
+            }
+            if row < rows {
+                self.step_row(row, bin, out);
+                row += 1;
             }
         }
     }
@@ -179,6 +210,56 @@ impl<D: Detector> Bank for Column<D> {
     fn state_bytes(&self) -> usize {
         self.states.capacity() * size_of::<D::State>() + self.guards.capacity() * 8 + self.last.capacity() * 4
     }
+}
+
+/// The rows that are still to be stepped.
+struct Rest<'a, S> {
+    values: &'a [f64],
+    states: &'a mut [S],
+    guards: &'a mut [Guard],
+    last: &'a mut [f32],
+}
+
+/// Judges and learns rows while they are the usual ones: in band and not held, or without data. Returns
+/// how many were.
+// The same as `judge_row`, which would put together a whole verdict for each of them and decide at
+// run time what is known here: that the row learns. A function over slices, so that what is the same
+// for all rows stays in registers.
+fn step_usual<D: Detector, const OPEN: bool>(
+    detector: &D,
+    policy: &Policy,
+    warm_up: u32,
+    at: Timestamp,
+    rest: Rest<'_, D::State>,
+) -> usize {
+    let rows = rest.values.iter().zip(rest.states).zip(rest.guards.iter_mut().zip(rest.last));
+    for (row, ((value, state), (guard, last))) in rows.enumerate() {
+        let value = *value;
+        if value.is_nan() {
+            if D::JUDGES_SILENCE {
+                return row;
+            }
+            *last = f32::NAN;
+            continue;
+        }
+        let judged = detector.judge(state, at, value);
+        let mut reading = policy.mask(value, judged);
+        if OPEN {
+            // An open policy leaves the score as it is; that spares working out the band for a
+            // detector that learns without it.
+            reading.score = Reading::new(judged.score, judged.band).score;
+        }
+        if !guard.is_warm(warm_up) {
+            reading.score = reading.score.min(1.0);
+        }
+        if reading.is_anomalous() || guard.is_held() {
+            return row;
+        }
+        guard.pass();
+        detector.absorb(state, at, value, &reading, Learn::Value);
+        *last = reading.score as f32;
+    }
+    rest.values.len()
 }
 
 struct Source<D: Detector> {
