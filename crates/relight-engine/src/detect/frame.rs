@@ -11,10 +11,76 @@ use crate::directory::Channel;
 
 /// One contribution, within its row group.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Part {
-    pub(super) row: u32,
-    pub(super) channel: Channel,
-    pub(super) value: f64,
+struct Part {
+    row: u32,
+    channel: Channel,
+    value: f64,
+}
+
+/// The contributions of an open bin to the rows of a group.
+///
+/// A steady scrape contributes once to each row and in order of rows: that is a column of values as it
+/// stands, half as large as a list of parts, with nothing to sort or add up.
+#[derive(Default)]
+pub(super) struct Parts {
+    /// By row, NaN = nothing; of no use once there are `parts`.
+    column: Vec<f64>,
+    parts: Vec<Part>,
+}
+
+impl Parts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.column.is_empty() && self.parts.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, row: u32, channel: Channel, value: f64) {
+        let ix = row as usize;
+        let is_side = matches!(channel, Channel::Of | Channel::To);
+        if ix == self.column.len() && self.parts.is_empty() && !is_side {
+            self.column.push(value);
+        } else {
+            self.push_part(ix, Part { row, channel: side(channel), value });
+        }
+    }
+
+    #[inline(never)]
+    fn push_part(&mut self, ix: usize, part: Part) {
+        if ix > self.column.len() && self.parts.is_empty() && part.channel == Channel::Every {
+            self.column.resize(ix, f64::NAN);
+            self.column.push(part.value);
+            return;
+        }
+        let column = self.column.drain(..).enumerate().filter(|(_, value)| !value.is_nan());
+        self.parts.extend(column.map(|(row, value)| Part {
+            row: row as u32,
+            channel: Channel::Every,
+            value,
+        }));
+        self.parts.push(part);
+    }
+
+    /// Moves the rows' values to `values`: one a row, NaN where there is nothing.
+    pub(super) fn take(&mut self, kind: &SignalKind, rows: usize, values: &mut Vec<f64>) {
+        values.clear();
+        values.extend_from_slice(&self.column);
+        values.resize(rows, f64::NAN);
+        assemble(kind, &mut self.parts, values);
+        self.column.clear();
+        self.parts.clear();
+    }
+
+    pub(super) fn state_bytes(&self) -> usize {
+        self.column.capacity() * size_of::<f64>() + self.parts.capacity() * size_of::<Part>()
+    }
+}
+
+/// Which side of a ratio a channel is: all that matters, since other rows have one channel each.
+const fn side(channel: Channel) -> Channel {
+    match channel {
+        Channel::Of | Channel::To => channel,
+        _ => Channel::Every,
+    }
 }
 
 /// Buffers that all row groups share.
@@ -25,15 +91,8 @@ pub(super) struct Scratch {
     pub(super) readings: Readings,
 }
 
-/// Writes the rows' values into `values`, which is NaN throughout. `unsorted` unless the parts are one
-/// a row and in order of rows.
-pub(super) fn assemble(kind: &SignalKind, parts: &mut [Part], unsorted: bool, values: &mut [f64]) {
-    if !unsorted && !matches!(kind, SignalKind::Ratio { .. }) {
-        for part in parts {
-            values[part.row as usize] = part.value;
-        }
-        return;
-    }
+/// Writes the values of the rows that have parts into `values`.
+fn assemble(kind: &SignalKind, parts: &mut [Part], values: &mut [f64]) {
     parts.sort_unstable_by(|a, b| {
         (a.row, a.channel).cmp(&(b.row, b.channel)).then(a.value.total_cmp(&b.value))
     });
@@ -123,7 +182,7 @@ mod tests {
         let sum = |order: &[usize]| {
             let mut parts: Vec<Part> = order.iter().map(|i| part(numbers[*i])).collect();
             let mut values = [f64::NAN];
-            assemble(&SignalKind::EverySeries, &mut parts, true, &mut values);
+            assemble(&SignalKind::EverySeries, &mut parts, &mut values);
             values[0].to_bits()
         };
         let expected = sum(&[0, 1, 2, 3, 4, 5]);

@@ -7,7 +7,7 @@ use relight_core::rule::DetectorView;
 use relight_core::signal::SignalKind;
 use relight_core::{Span, Timestamp};
 
-use super::frame::{Part, Scratch, assemble, merge, quantile};
+use super::frame::{Parts, Scratch, merge, quantile};
 use super::{RowFinding, Signal, Verdicts};
 use crate::directory::{Channel, RowAddr};
 
@@ -25,9 +25,7 @@ pub(super) struct RowGroup {
     /// Seconds between values, learned; 0 until there were two.
     cadence: Vec<f32>,
     banks: Vec<Box<dyn Bank>>,
-    parts: Vec<Part>,
-    /// Unless the parts came one a row and in order of rows: then there is nothing to sort or add up.
-    unsorted: bool,
+    parts: Parts,
     buckets: Vec<(u32, Histogram)>,
     stepped: Option<Timestamp>,
     pub(super) silence_due: Option<Timestamp>,
@@ -42,9 +40,9 @@ impl RowGroup {
         self.cadence.push(0.0);
     }
 
+    #[inline]
     pub(super) fn take(&mut self, row: u32, channel: Channel, value: f64) {
-        self.unsorted |= self.parts.last().is_some_and(|last| last.row >= row);
-        self.parts.push(Part { row, channel, value });
+        self.parts.push(row, channel, value);
     }
 
     pub(super) fn take_buckets(&mut self, row: u32, counts: Histogram) {
@@ -93,11 +91,7 @@ impl RowGroup {
 
     fn fill(&mut self, signal: &Signal, counts_events: bool, scratch: &mut Scratch) {
         let values = &mut scratch.values;
-        values.clear();
-        values.resize(self.last.len(), f64::NAN);
-        assemble(&signal.kind, &mut self.parts, self.unsorted, values);
-        self.unsorted = false;
-        self.parts.clear();
+        self.parts.take(&signal.kind, self.last.len(), values);
         // Of series with other bounds the finest set wins, whoever came first.
         self.buckets.sort_by_cached_key(|(row, counts)| (*row, finest(counts)));
         for of_row in self.buckets.chunk_by(|a, b| a.0 == b.0) {
@@ -139,13 +133,18 @@ impl RowGroup {
     }
 
     fn learn_cadence(&mut self, at: Timestamp, values: &[f64]) {
-        for (row, value) in values.iter().enumerate() {
+        // Rows of one group mostly came last in the same bin: the division is paid where that changes.
+        let gap_since = |last: Timestamp| at.since(last).secs_f64() as f32;
+        let mut known = (at, gap_since(at));
+        for ((value, last), cadence) in values.iter().zip(&mut self.last).zip(&mut self.cadence) {
             if value.is_nan() {
                 continue;
             }
-            let cadence = &mut self.cadence[row];
-            if self.last[row].is_known() {
-                let gap = at.since(self.last[row]).secs_f64() as f32;
+            if last.is_known() {
+                if *last != known.0 {
+                    known = (*last, gap_since(*last));
+                }
+                let gap = known.1;
                 if gap > 0.0 && gap != *cadence {
                     *cadence = if *cadence <= 0.0 {
                         gap
@@ -154,7 +153,7 @@ impl RowGroup {
                     };
                 }
             }
-            self.last[row] = at;
+            *last = at;
         }
     }
 
@@ -249,10 +248,7 @@ impl RowGroup {
 
     pub(super) fn state_bytes(&self) -> usize {
         let banks: usize = self.banks.iter().map(|bank| bank.state_bytes()).sum();
-        self.last.capacity() * 8
-            + self.cadence.capacity() * 4
-            + self.parts.capacity() * size_of::<Part>()
-            + banks
+        self.last.capacity() * 8 + self.cadence.capacity() * 4 + self.parts.state_bytes() + banks
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Log {
     /// Starts of sums, parallel to `entries`; empty while nobody has told one.
     starts: Vec<Timestamp>,
     histograms: Vec<Histogram>,
+    /// Unless every series has one point, in order of slots.
+    mixed: bool,
     /// The next length at which some series may have too many points.
     check_at: usize,
 }
@@ -111,12 +113,14 @@ impl Log {
             entry.value = self.histograms.len() as f64;
             self.histograms.push(histogram.clone());
         }
+        // Asked here, where the entry before is at hand, and not of the whole log when its bin closes.
+        self.mixed |= self.entries.last().is_some_and(|last| last.slot() >= entry.slot());
         self.entries.push(entry);
     }
 
     /// Whether every series has one point, in order of slots: nothing to sort and nothing to compare.
-    pub(super) fn is_one_each(&self) -> bool {
-        self.entries.windows(2).all(|w| w[0].slot() < w[1].slot())
+    pub(super) const fn is_one_each(&self) -> bool {
+        !self.mixed
     }
 
     /// The points as they came.
@@ -199,6 +203,7 @@ impl Log {
         self.entries.clear();
         self.starts.clear();
         self.histograms.clear();
+        self.mixed = false;
         self.check_at = 0;
     }
 
