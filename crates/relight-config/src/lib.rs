@@ -30,6 +30,7 @@ use relight_core::detector::DetectorSpec;
 use relight_core::responder::{AnyResponder, ResponderSpec, Secrets};
 use relight_core::rule::{Mode, Settings};
 use relight_core::source::SourceSpec;
+use relight_core::source::kafka::Kafka;
 
 pub use errors::{Errors, Problem};
 pub use schema::schema;
@@ -48,8 +49,10 @@ pub struct Registry {
 pub struct Config {
     /// What the engine has to know.
     pub settings: Settings,
-    /// Where live data comes from.
+    /// What is listened on.
     pub sources: Vec<SourceSpec>,
+    /// Which Kafka topics are read, by the source's name.
+    pub kafka: BTreeMap<String, Kafka>,
     /// Responders by name.
     pub responders: BTreeMap<String, Arc<dyn AnyResponder>>,
     /// What sources and responders name as their secrets.

@@ -22,7 +22,7 @@ use crate::report::Report;
 use crate::rules::{self, Surroundings};
 use crate::schema::policy_keys;
 use crate::selector::selector;
-use crate::sources::sources;
+use crate::sources::{Sources, sources};
 use crate::{Config, Daemon, Registry, builtin};
 
 /// The signal of a config that names none.
@@ -72,7 +72,16 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         rules,
     };
     let ready = responders.into_iter().filter_map(|(name, ready)| Some((name, ready?.responder)));
-    Some(Config { settings, sources, responders: ready.collect(), secrets, daemon, mode: file.mode })
+    let Sources { listeners, kafka } = sources;
+    Some(Config {
+        settings,
+        sources: listeners,
+        kafka,
+        responders: ready.collect(),
+        secrets,
+        daemon,
+        mode: file.mode,
+    })
 }
 
 fn daemon(file: &raw::File, report: &mut Report) -> Daemon {

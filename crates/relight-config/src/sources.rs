@@ -1,9 +1,10 @@
-//! The `sources` section: what is listened on, and who may send.
+//! The `sources` section: what is listened on and who may send, and which Kafka topics are read.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use relight_core::responder::Secrets;
+use relight_core::source::kafka::Kafka;
 use relight_core::source::{Address, Alertmanager, Listen, Otlp, RemoteWrite, SourceKind, SourceSpec};
 use schemars::schema_for;
 use serde_json::Value;
@@ -13,13 +14,24 @@ use crate::resolve::read;
 
 /// The source of a config that names none.
 const DEFAULT: &str = "otlp";
+/// The type that reads and does not listen.
+const KAFKA: &str = "kafka";
 /// Keys that hold an address.
 const ADDRESSES: [&str; 3] = ["grpc", "http", "listen"];
 
 /// The schema of each type's own keys.
 pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
-    let schemas = [schema_for!(Otlp), schema_for!(RemoteWrite), schema_for!(Alertmanager)];
-    SourceKind::TYPES.into_iter().zip(schemas.map(schemars::Schema::to_value)).collect()
+    let schemas =
+        [schema_for!(Otlp), schema_for!(RemoteWrite), schema_for!(Alertmanager), schema_for!(Kafka)];
+    let types = SourceKind::TYPES.into_iter().chain([KAFKA]);
+    types.zip(schemas.map(schemars::Schema::to_value)).collect()
+}
+
+/// Where live data comes from.
+#[derive(Default)]
+pub(crate) struct Sources {
+    pub(crate) listeners: Vec<SourceSpec>,
+    pub(crate) kafka: BTreeMap<String, Kafka>,
 }
 
 /// Resolves the section; left out, OTLP is listened for on this machine.
@@ -27,22 +39,45 @@ pub(crate) fn sources(
     written: Option<BTreeMap<String, Value>>,
     secrets: &Secrets,
     report: &mut Report,
-) -> Vec<SourceSpec> {
+) -> Sources {
+    let mut found = Sources::default();
     let Some(written) = written else {
-        return vec![SourceSpec { name: DEFAULT.to_owned(), kind: SourceKind::Otlp(Otlp::default()) }];
+        found
+            .listeners
+            .push(SourceSpec { name: DEFAULT.to_owned(), kind: SourceKind::Otlp(Otlp::default()) });
+        return found;
     };
     let mut taken = BTreeMap::new();
-    let mut found = Vec::new();
     for (name, entry) in written {
         let path = format!("sources.{name}");
+        if entry.get("type").is_some_and(|kind| kind == KAFKA) {
+            found.kafka.extend(kafka(entry, &path, secrets, report).map(|kafka| (name, kafka)));
+            continue;
+        }
         let Some(kind) = kind(entry, &path, report) else {
             continue;
         };
         addresses(&kind, &path, &mut taken, report);
         access(&kind, &path, secrets, report);
-        found.push(SourceSpec { name, kind });
+        found.listeners.push(SourceSpec { name, kind });
     }
     found
+}
+
+fn kafka(entry: Value, path: &str, secrets: &Secrets, report: &mut Report) -> Option<Kafka> {
+    let Value::Object(mut own) = entry else {
+        return None;
+    };
+    own.remove("type");
+    let kafka: Kafka = read(Value::Object(own), path, report)?;
+    for (key, why) in kafka.problems() {
+        let path = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
+        report.error(&path, why);
+    }
+    if let Some(sasl) = kafka.sasl.as_ref().filter(|sasl| secrets.get(&sasl.password).is_none()) {
+        report.error(&format!("{path}.sasl.password"), format!("no secret named `{}`", sasl.password));
+    }
+    Some(kafka)
 }
 
 fn kind(entry: Value, path: &str, report: &mut Report) -> Option<SourceKind> {

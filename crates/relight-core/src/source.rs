@@ -2,6 +2,8 @@
 //!
 //! Nothing is opened or looked up here: the ingest crate does that, with secrets that the config resolved.
 
+pub mod kafka;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -8,9 +8,13 @@
 //! No bin, no watermark and no clock in here. A line that cannot be read is never an error: it is
 //! counted in its record, the first few are kept as messages, and the rest of the file goes on.
 
+#[cfg(feature = "kafka")]
+mod cloudevents;
 mod csv;
 mod error;
 mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod key;
 mod lines;
 pub mod listen;

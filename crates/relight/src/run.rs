@@ -1,6 +1,7 @@
 //! `relight run`: the daemon. Puts sources, engine and responders together, and takes them apart in order.
 
 mod notify;
+mod readers;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::notify::Notify;
+use self::readers::Readers;
 use crate::check;
 use crate::cli::RunArgs;
 use crate::failure::Failure;
@@ -39,6 +41,7 @@ const ENGINE_STOP: Duration = Duration::from_secs(12);
 /// All that runs beside the engine's thread.
 struct Around {
     sources: Vec<(String, Running)>,
+    readers: Readers,
     bus: Bus,
     web: Option<Web>,
     inputs: Sender<LiveInput>,
@@ -80,8 +83,9 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let sources = start_sources(config, &hub, runtime)?;
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
     live.also_post(Box::new(move || stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect()));
+    let readers = Readers::start(config, &hub)?;
     let web = start_web(config, &board, runtime)?;
-    let around = Around { sources, bus, web, inputs, board };
+    let around = Around { sources, readers, bus, web, inputs, board };
     greet(config, &around)?;
     let engine = spawn(live, opened, asked)?;
     runtime.block_on(watch_over(engine, around))
@@ -139,6 +143,7 @@ fn greet(config: &Config, around: &Around) -> Result<(), Failure> {
             text.push_str(&format!("  {what}   ({name})\n"));
         }
     }
+    text.push_str(&readers::greeting(config));
     if let Some(web) = &around.web {
         text.push_str(&format!("  itself             http://{}/metrics /healthz /readyz\n", web.address()));
     }
@@ -188,7 +193,8 @@ fn at_once() -> Failure {
 /// Listeners first, so that nothing more comes; then the engine, which takes what is queued and writes its
 /// last snapshot.
 async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
-    let Around { sources, bus, web, inputs, .. } = around;
+    let Around { sources, readers, bus, web, inputs, .. } = around;
+    readers.halt();
     for (name, source) in sources {
         if !source.stop(LISTENERS_STOP).await {
             output::notice(&format!("{name}: some requests were not answered"));
@@ -204,6 +210,8 @@ async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
     if !stop.await.unwrap_or(false) || tokio::time::timeout(ENGINE_STOP, &mut engine.ended).await.is_err() {
         return Err(Failure::Run(anyhow!("the engine did not end within {} s", ENGINE_STOP.as_secs())));
     }
+    // The last snapshot is written: what it holds may be committed.
+    let _ = tokio::task::spawn_blocking(move || readers.close()).await;
     drop(web);
     ended(engine)
 }
