@@ -82,7 +82,11 @@ impl SeriesGroup {
         let Ok(at) = self.open.binary_search_by_key(&closing.bin, |(bin, _)| *bin) else { return };
         let (_, mut log) = self.open.remove(at);
         if self.early.is_empty() && log.is_one_each() {
-            self.close_one_each(&log, closing, out);
+            self.close_one_each(&log, 0..log.len(), closing, out);
+        } else if self.early.is_empty()
+            && let Some(order) = log.one_each_by_slot(self.last.len())
+        {
+            self.close_one_each(&log, order.into_iter().map(|i| i as usize), closing, out);
         } else {
             self.close_sorted(&log, closing, out);
         }
@@ -90,10 +94,17 @@ impl SeriesGroup {
         self.spare = log;
     }
 
-    /// A bin whose series came once each: what a steady scrape leaves.
-    fn close_one_each(&mut self, log: &Log, closing: &Closing<'_>, out: &mut Partials) {
+    /// A bin whose series came once each, by slot: what a steady scrape leaves.
+    fn close_one_each(
+        &mut self,
+        log: &Log,
+        order: impl Iterator<Item = usize>,
+        closing: &Closing<'_>,
+        out: &mut Partials,
+    ) {
         let mut tally = Tally::default();
-        for (i, entry) in log.entries().iter().enumerate() {
+        for i in order {
+            let entry = &log.entries()[i];
             let slot = entry.slot();
             let last = &mut self.last[slot as usize];
             if entry.kind() == Kind::Gauge {

