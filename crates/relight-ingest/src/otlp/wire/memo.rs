@@ -5,7 +5,6 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 pub(super) const NONE: u32 = u32::MAX;
@@ -20,15 +19,25 @@ struct Entry {
     hash: Hash,
     /// Who followed when it was last met.
     next: u32,
+    /// How long its attributes are, if they lie in one piece; else 0.
+    run: u32,
 }
 
 /// Numbers of series by the hash of their bytes, each with its usual successor.
 pub(super) struct Memo {
     entries: Vec<Entry>,
-    table: HashTable<u32>,
+    /// Open addressing, at most half full: the upper half of a hash's first word and, one up, the number.
+    /// A power of two of slots, each one cache miss; a general table has two.
+    slots: Vec<u64>,
     last: u32,
+    /// How good the guesses were lately.
+    order: u32,
     secret: [u8; SECRET_BYTES],
 }
+
+/// The best that the guesses can be. A wrong one costs eight right ones.
+const IN_ORDER: u32 = 64;
+const FEWEST_SLOTS: usize = 1 << 10;
 
 impl Memo {
     pub(super) fn new() -> Self {
@@ -38,7 +47,8 @@ impl Memo {
         for (i, part) in secret.chunks_exact_mut(8).enumerate() {
             part.copy_from_slice(&keys.hash_one(i).to_le_bytes());
         }
-        Self { entries: Vec::new(), table: HashTable::new(), last: NONE, secret }
+        let slots = vec![0; FEWEST_SLOTS];
+        Self { entries: Vec::new(), slots, last: NONE, order: IN_ORDER, secret }
     }
 
     #[inline]
@@ -60,33 +70,96 @@ impl Memo {
         self.entries.len()
     }
 
+    /// Whether series come in the order in which they came before.
+    #[inline]
+    pub(super) const fn in_order(&self) -> bool {
+        self.order > 0
+    }
+
     // Exporters repeat their series in the same order, so the one that followed last time is asked before
     // the table: it lies next to the one before and needs no second access.
     #[inline]
+    fn guess(&self) -> Option<(u32, &Entry)> {
+        let next = self.entries.get(self.last as usize)?.next;
+        self.entries.get(next as usize).map(|entry| (next, entry))
+    }
+
+    /// The hash of the series that is expected and the length of its attributes: where they are the same
+    /// bytes as last time, they need not be walked.
+    #[inline]
+    pub(super) fn expected(&self) -> Option<(Hash, usize)> {
+        self.guess().filter(|(_, entry)| entry.run > 0).map(|(_, entry)| (entry.hash, entry.run as usize))
+    }
+
+    #[inline]
     pub(super) fn find(&mut self, hash: Hash) -> Option<u32> {
-        let last = self.entries.get(self.last as usize);
-        let guess = last.map_or(NONE, |last| last.next);
-        if let Some(entry) = self.entries.get(guess as usize)
+        if let Some((guess, entry)) = self.guess()
             && entry.hash == hash
         {
             self.last = guess;
+            self.order = (self.order + 1).min(IN_ORDER);
             return Some(guess);
         }
-        let found = *self.table.find(hash[0], |ix| self.entries[*ix as usize].hash == hash)?;
+        self.order = self.order.saturating_sub(8);
+        let found = self.look_up(hash)?;
         self.follow(found);
         Some(found)
     }
 
-    /// Adds a series that [`Memo::find`] did not find.
-    pub(super) fn insert(&mut self, hash: Hash) -> u32 {
+    /// Asks the table alone, and remembers nothing of it. One call does not wait for the one before, so a
+    /// loop of them has several cache misses at a time.
+    #[inline]
+    pub(super) fn look_up(&self, hash: Hash) -> Option<u32> {
+        let mut slot = self.slot(hash);
+        loop {
+            let word = self.slots[slot];
+            if word == 0 {
+                return None;
+            }
+            let ix = word as u32 - 1;
+            if word >> 32 == hash[0] >> 32 && self.entries[ix as usize].hash == hash {
+                return Some(ix);
+            }
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Takes note of a series that [`Memo::look_up`] found.
+    #[inline]
+    pub(super) fn met(&mut self, ix: u32) {
+        let guessed = self.guess().is_some_and(|(guess, _)| guess == ix);
+        self.order = if guessed { (self.order + 1).min(IN_ORDER) } else { self.order.saturating_sub(8) };
+        self.follow(ix);
+    }
+
+    /// Adds a series that is not there yet. `run`: how long its attributes are, if they lie in one piece.
+    pub(super) fn insert(&mut self, hash: Hash, run: usize) -> u32 {
         let ix = self.entries.len() as u32;
-        self.entries.push(Entry { hash, next: NONE });
-        let entries = &self.entries;
-        self.table.insert_unique(hash[0], ix, |ix| entries[*ix as usize].hash[0]);
+        self.entries.push(Entry { hash, next: NONE, run: u32::try_from(run).unwrap_or(0) });
+        if self.entries.len() * 2 > self.slots.len() {
+            self.slots = vec![0; self.slots.len() * 2];
+            (0..=ix).for_each(|ix| self.put(ix));
+        } else {
+            self.put(ix);
+        }
         self.follow(ix);
         ix
     }
 
+    fn slot(&self, hash: Hash) -> usize {
+        hash[0] as usize & (self.slots.len() - 1)
+    }
+
+    fn put(&mut self, ix: u32) {
+        let hash = self.entries[ix as usize].hash;
+        let mut slot = self.slot(hash);
+        while self.slots[slot] != 0 {
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+        self.slots[slot] = hash[0] >> 32 << 32 | u64::from(ix + 1);
+    }
+
+    #[inline]
     fn follow(&mut self, ix: u32) {
         if let Some(last) = self.entries.get_mut(self.last as usize) {
             last.next = ix;
@@ -96,7 +169,7 @@ impl Memo {
 
     pub(super) fn clear(&mut self) {
         self.entries.clear();
-        self.table.clear();
+        self.slots.fill(0);
         self.last = NONE;
     }
 }
@@ -110,16 +183,17 @@ mod tests {
     #[test]
     fn numbers_are_dense_and_stay() {
         let mut memo = Memo::new();
-        let hashes: Vec<Hash> = (0..500_u64).map(|i| memo.hash(&i.to_le_bytes())).collect();
+        let hashes: Vec<Hash> = (0..3_000_u64).map(|i| memo.hash(&i.to_le_bytes())).collect();
         for round in 0..4 {
-            let order: Vec<usize> = if round == 2 { (0..500).rev().collect() } else { (0..500).collect() };
+            let order: Vec<usize> =
+                if round == 2 { (0..3_000).rev().collect() } else { (0..3_000).collect() };
             for i in order {
-                let ix = memo.find(hashes[i]).unwrap_or_else(|| memo.insert(hashes[i]));
+                let ix = memo.find(hashes[i]).unwrap_or_else(|| memo.insert(hashes[i], 0));
                 assert_eq!(ix as usize, i);
             }
         }
         memo.clear();
-        assert_eq!((memo.find(hashes[3]), memo.insert(hashes[3])), (None, 0));
+        assert_eq!((memo.find(hashes[3]), memo.insert(hashes[3], 0)), (None, 0));
         assert_ne!(memo.join(hashes[0], hashes[1]), memo.join(hashes[1], hashes[0]));
         assert_ne!(Memo::new().hash(b"a"), memo.hash(b"a"), "each process has its own key");
     }

@@ -7,7 +7,7 @@
 use relight_core::record::{Kind, Record};
 
 use super::memo::Hash;
-use super::points::Points;
+use super::points::{Number, Points};
 use super::reader::Reader;
 use super::schema::{EXPONENTIAL, GAUGE, HISTOGRAM, KEY_VALUE, RESOURCE, SCOPE, SUM, SUMMARY, Schema};
 use super::{Budget, OtlpMetrics, WireError, pairs};
@@ -23,6 +23,8 @@ pub(super) struct Walk<'d, 'a> {
     scope: Vec<Reader<'a>>,
     /// Their attributes, once a series of them is new.
     shared: Option<Vec<Pair<'a>>>,
+    /// Points whose series are looked up together.
+    pub(super) pending: Vec<Number<'a>>,
 }
 
 /// A metric's points, whose messages may come in parts.
@@ -30,8 +32,8 @@ type Parts<'a> = (Reader<'a>, Vec<Reader<'a>>);
 
 impl<'d, 'a> Walk<'d, 'a> {
     pub(super) fn new(decoder: &'d mut OtlpMetrics, record: &'d mut Record) -> Self {
-        let (resource, scope) = (Vec::new(), Vec::new());
-        Self { decoder, record, budget: Budget::FULL, resource, scope, shared: None }
+        let (resource, scope, pending) = (Vec::new(), Vec::new(), Vec::new());
+        Self { decoder, record, budget: Budget::FULL, resource, scope, shared: None, pending }
     }
 
     pub(super) fn request(&mut self, mut message: Reader<'a>) -> Result<(), WireError> {

@@ -25,13 +25,26 @@ const EXPONENTIAL: Layout = Layout { attributes: 1, flags: 10 };
 const SUMMARY: Layout = Layout { attributes: 7, flags: 8 };
 
 /// What all kinds of points have.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Common {
     start: Nanos,
     at: Nanos,
     flags: u32,
     attributes: Option<Hash>,
+    /// How long the attributes are, if they lie in one piece; else 0.
+    run: usize,
 }
+
+/// One point of a gauge or a sum.
+#[derive(Clone, Copy)]
+pub(super) struct Number<'a> {
+    whole: Reader<'a>,
+    common: Common,
+    value: Option<f64>,
+}
+
+/// Points whose series are looked up together where they come in no order that is known.
+const BATCH: usize = 64;
 
 /// A point's series by its number, and where its attributes are should they be needed.
 #[derive(Clone, Copy)]
@@ -67,9 +80,10 @@ impl<'a> Points<'_, '_, 'a> {
                 _ => self.summary(point)?,
             }
         }
-        Ok(())
+        self.take_pending()
     }
 
+    #[inline]
     fn number(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
         self.walk.budget.points(1)?;
         let (mut point, mut common, mut value) = (whole, Common::default(), None);
@@ -81,7 +95,45 @@ impl<'a> Points<'_, '_, 'a> {
                 _ => self.common(NUMBER, (field, wire), &mut point, &mut common)?,
             }
         }
-        let series = self.series(whole, NUMBER, &common)?;
+        let number = Number { whole, common, value };
+        if self.walk.decoder.memo.in_order() {
+            let alias = self.alias(whole, NUMBER, &common)?;
+            return self.take(number, alias);
+        }
+        self.walk.pending.push(number);
+        if self.walk.pending.len() < BATCH { Ok(()) } else { self.take_pending() }
+    }
+
+    /// Looks up the points that wait. 1,000 points in no order took 670 ns each one by one, most of it
+    /// waiting for memory.
+    fn take_pending(&mut self) -> Result<(), WireError> {
+        if self.walk.pending.is_empty() {
+            return Ok(());
+        }
+        let mut pending = std::mem::take(&mut self.walk.pending);
+        let mut found = [None; BATCH];
+        for (found, number) in found.iter_mut().zip(&pending) {
+            *found = self.walk.decoder.memo.look_up(self.identity(&number.common));
+        }
+        for (number, found) in pending.iter().zip(found) {
+            let alias = match found {
+                Some(alias) => {
+                    self.walk.decoder.memo.met(alias);
+                    alias
+                }
+                // It may have been met for the first time earlier in this batch.
+                None => self.alias(number.whole, NUMBER, &number.common)?,
+            };
+            self.take(*number, alias)?;
+        }
+        pending.clear();
+        self.walk.pending = pending;
+        Ok(())
+    }
+
+    #[inline]
+    fn take(&mut self, Number { whole, common, value }: Number<'a>, alias: u32) -> Result<(), WireError> {
+        let series = Series { alias, point: whole, attributes: NUMBER.attributes };
         let Some((kind, at)) = self.admit(&common) else { return Ok(()) };
         match value {
             Some(value) => self.scalar(series, ("", None), (at, common.start.start()), kind, value)?,
@@ -108,7 +160,8 @@ impl<'a> Points<'_, '_, 'a> {
         Ok(())
     }
 
-    /// Hashes attributes that follow each other, without looking into them.
+    /// Hashes attributes that follow each other, without looking into them; nor at them one by one, where they
+    /// are those that are expected: what was walked once ends where it ended then.
     #[inline]
     fn attributes(
         &mut self,
@@ -118,6 +171,18 @@ impl<'a> Points<'_, '_, 'a> {
         common: &mut Common,
     ) -> Result<(), WireError> {
         let begin = point.at;
+        let memo = &self.walk.decoder.memo;
+        if common.attributes.is_none()
+            && memo.in_order()
+            && let Some((expected, len)) = memo.expected()
+            && let Some(bytes) = point.bytes.get(begin..begin + len)
+        {
+            let run = memo.hash(bytes);
+            if add(self.hash, run) == expected {
+                (point.at, common.attributes, common.run) = (begin + len, Some(run), len);
+                return Ok(());
+            }
+        }
         point.slice(wire)?;
         let key = (layout.attributes as u8) << 3 | BYTES;
         while point.bytes.get(point.at) == Some(&key) {
@@ -125,10 +190,25 @@ impl<'a> Points<'_, '_, 'a> {
             let len = point.varint()?;
             point.pass(len)?;
         }
-        let memo = &self.walk.decoder.memo;
         let run = memo.hash(&point.bytes[begin..point.at]);
-        common.attributes = Some(common.attributes.map_or(run, |before| memo.join(before, run)));
+        (common.attributes, common.run) = match common.attributes {
+            None => (Some(run), point.at - begin),
+            Some(before) => (Some(memo.join(before, run)), 0),
+        };
         Ok(())
+    }
+
+    fn identity(&self, common: &Common) -> Hash {
+        add(self.hash, common.attributes.unwrap_or_default())
+    }
+
+    #[inline]
+    fn alias(&mut self, point: Reader<'a>, layout: Layout, common: &Common) -> Result<u32, WireError> {
+        let hash = self.identity(common);
+        match self.walk.decoder.memo.find(hash) {
+            Some(alias) => Ok(alias),
+            None => self.first_met(hash, point, layout.attributes, common.run),
+        }
     }
 
     #[inline]
@@ -138,18 +218,18 @@ impl<'a> Points<'_, '_, 'a> {
         layout: Layout,
         common: &Common,
     ) -> Result<Series<'a>, WireError> {
-        let [low, high] = common.attributes.unwrap_or_default();
-        let hash = [self.hash[0].wrapping_add(low), self.hash[1].wrapping_add(high)];
-        let attributes = layout.attributes;
-        let alias = match self.walk.decoder.memo.find(hash) {
-            Some(alias) => alias,
-            None => self.first_met(hash, point, attributes)?,
-        };
-        Ok(Series { alias, point, attributes })
+        let alias = self.alias(point, layout, common)?;
+        Ok(Series { alias, point, attributes: layout.attributes })
     }
 
     #[cold]
-    fn first_met(&mut self, hash: Hash, mut point: Reader<'a>, attributes: u32) -> Result<u32, WireError> {
+    fn first_met(
+        &mut self,
+        hash: Hash,
+        mut point: Reader<'a>,
+        attributes: u32,
+        run: usize,
+    ) -> Result<u32, WireError> {
         while let Some((field, wire)) = point.key()? {
             if field == attributes {
                 point.message(wire)?.check(&KEY_VALUE)?;
@@ -157,7 +237,7 @@ impl<'a> Points<'_, '_, 'a> {
                 point.skip(field, wire)?;
             }
         }
-        Ok(self.walk.decoder.memo.insert(hash))
+        Ok(self.walk.decoder.memo.insert(hash, run))
     }
 
     fn refuse(&mut self, (reason, _): Refusal) {
@@ -371,8 +451,13 @@ impl<'a> Points<'_, '_, 'a> {
     fn part_of(&mut self, series: Series<'a>, common: &Common, part: Hash) -> Series<'a> {
         let memo = &mut self.walk.decoder.memo;
         let hash = memo.join(memo.join(self.hash, common.attributes.unwrap_or_default()), part);
-        Series { alias: memo.find(hash).unwrap_or_else(|| memo.insert(hash)), ..series }
+        Series { alias: memo.find(hash).unwrap_or_else(|| memo.insert(hash, 0)), ..series }
     }
+}
+
+#[inline]
+const fn add(a: Hash, b: Hash) -> Hash {
+    [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]
 }
 
 fn quantile(mut message: Reader<'_>) -> Result<(f64, f64), WireError> {

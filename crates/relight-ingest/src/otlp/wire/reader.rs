@@ -2,6 +2,10 @@
 //!
 //! Accepts what prost accepts and refuses what it refuses (overlong keys, ten-byte varints, groups to be
 //! skipped, [`MAX_DEPTH`] levels), so that nobody gets another answer here than from a collector.
+#![expect(
+    clippy::inline_always,
+    reason = "a call for each key and each length was a tenth of a point's time, and the compiler made them"
+)]
 
 use super::WireError;
 
@@ -36,7 +40,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field and its wire type; `None` at the end of the message.
-    #[inline]
+    #[inline(always)]
     pub(super) fn key(&mut self) -> Result<Option<(u32, u8)>, WireError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
@@ -49,22 +53,19 @@ impl<'a> Reader<'a> {
         Ok(Some((key >> 3, (key & 7) as u8)))
     }
 
-    // Keys and most lengths have one byte, a point's own length two.
-    #[inline]
+    // Keys and most lengths have one byte.
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, WireError> {
-        match self.bytes.get(self.at..) {
-            Some([low @ 0..0x80, ..]) => {
+        match self.bytes.get(self.at) {
+            Some(byte @ 0..0x80) => {
                 self.at += 1;
-                Ok(u64::from(*low))
-            }
-            Some([low, high @ 0..0x80, ..]) => {
-                self.at += 2;
-                Ok(u64::from(*low & 0x7F) | u64::from(*high) << 7)
+                Ok(u64::from(*byte))
             }
             _ => self.long_varint(),
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
@@ -89,12 +90,13 @@ impl<'a> Reader<'a> {
         self.varint()
     }
 
+    #[inline(always)]
     pub(super) fn expect(&self, wire: u8, expected: u8) -> Result<(), WireError> {
         if wire == expected { Ok(()) } else { Err(self.malformed("a field of the wrong wire type")) }
     }
 
     /// Passes over `len` bytes and returns where they began.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pass(&mut self, len: u64) -> Result<usize, WireError> {
         let begin = self.at;
         if len > (self.bytes.len() - begin) as u64 {
@@ -104,7 +106,7 @@ impl<'a> Reader<'a> {
         Ok(begin)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn fixed64(&mut self) -> Result<u64, WireError> {
         let Some(bytes) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) else {
             return Err(self.malformed("cut off within eight bytes"));
@@ -114,6 +116,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The eight bytes of a field of this wire type.
+    #[inline(always)]
     pub(super) fn eight(&mut self, wire: u8) -> Result<u64, WireError> {
         self.expect(wire, FIXED64)?;
         self.fixed64()
@@ -125,7 +128,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a field of this wire type.
-    #[inline]
+    #[inline(always)]
     pub(super) fn slice(&mut self, wire: u8) -> Result<&'a [u8], WireError> {
         self.expect(wire, BYTES)?;
         let len = self.varint()?;

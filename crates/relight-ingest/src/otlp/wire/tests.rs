@@ -160,6 +160,60 @@ proptest! {
     }
 }
 
+/// Scenario: one request with every kind of message in a thousand writings.
+/// Guarantee: prost reads the most of them, so that what merging means is put to the test.
+#[test]
+fn writings_are_requests() {
+    let body = writings::everything().encode_to_vec();
+    let mut read = 0;
+    for seed in 0..1_000 {
+        let body = writings::rewritten(&body, seed);
+        read += usize::from(ExportMetricsServiceRequest::decode(&body[..]).is_ok());
+        check(&body).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    assert!(read > 500, "only {read} of 1,000 writings are requests");
+}
+
+/// Scenario: a metric has data of one kind and then of another, as a careless merger writes it.
+/// Guarantee: the first is passed over and yet makes the request malformed if it is.
+#[test]
+fn data_that_does_not_count_is_checked() {
+    let point = [0x19, 5, 0, 0, 0, 0, 0, 0, 0, 0x31, 7, 0, 0, 0, 0, 0, 0, 0];
+    for (passed_over, is_read) in [(&point[..], true), (&point[..5], false)] {
+        let name = writings::enclosed(&[1], b"m");
+        let data = [writings::enclosed(&[7, 1], passed_over), writings::enclosed(&[5, 1], &point)];
+        let body = writings::enclosed(&[1, 2, 2], &[name, data.concat()].concat());
+        check(&body).unwrap_or_else(|error| panic!("{error}"));
+        let mut record = Record::default();
+        assert_eq!(OtlpMetrics::default().decode(&body, 0, None, &mut record).is_ok(), is_read);
+        assert_eq!(record.points.len(), usize::from(is_read));
+    }
+}
+
+/// Scenario: points whose attributes lie in two pieces, around the value; they differ in one of the pieces.
+/// Guarantee: each has its own series.
+#[test]
+fn both_pieces_of_attributes_count() {
+    let point = |first: &[u8], second: &[u8]| {
+        let attribute = |value| writings::enclosed(&[7, 2, 1], value);
+        let number = [0x19, 5, 0, 0, 0, 0, 0, 0, 0, 0x31, 7, 0, 0, 0, 0, 0, 0, 0];
+        let second = [writings::enclosed(&[1], b"k"), writings::enclosed(&[2, 1], second)].concat();
+        let point = [&attribute(first)[..], &number, &writings::enclosed(&[7], &second)].concat();
+        writings::enclosed(&[1], &point)
+    };
+    let points = [point(b"a", b"x"), point(b"b", b"x"), point(b"a", b"y")].concat();
+    let body = writings::enclosed(
+        &[1, 2, 2],
+        &[writings::enclosed(&[1], b"m"), writings::enclosed(&[5], &points)].concat(),
+    );
+    check(&body).unwrap_or_else(|error| panic!("{error}"));
+    let mut record = Record::default();
+    OtlpMetrics::default().decode(&body, 0, None, &mut record).expect("it is well formed");
+    let mut names: Vec<_> = record.points.iter().map(|point| record.key(point)).collect();
+    names.dedup();
+    assert_eq!(names.len(), 3);
+}
+
 /// Scenario: one request with every kind of message, cut off after each of its bytes.
 #[test]
 fn a02_truncation_at_every_byte() {

@@ -29,11 +29,14 @@ impl Dice {
     }
 }
 
-/// The fields of a message as key and value; `None` if it does not look like one.
+/// The fields of a message as key and value; `None` if it does not look like one, as texts and lists do not.
 fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
         let key = take_varint(&mut bytes)?;
+        if !(1..=14).contains(&(key >> 3)) {
+            return None;
+        }
         let begin = bytes;
         match key & 7 {
             0 => take_varint(&mut bytes).map(drop)?,
@@ -107,7 +110,7 @@ fn rewrite(bytes: &[u8], dice: &mut Dice, out: &mut Vec<u8>) {
         if key & 7 != 2 {
             put_varint(key, dice, out);
             out.extend_from_slice(&value);
-        } else if dice.in_(4) && matches!(key >> 3, 6 | 7) && value.len() % 8 == 0 {
+        } else if dice.in_(4) && is_list(key, &value) {
             for word in value.chunks(8) {
                 put_varint(key - 1, dice, out);
                 out.extend_from_slice(word);
@@ -116,6 +119,11 @@ fn rewrite(bytes: &[u8], dice: &mut Dice, out: &mut Vec<u8>) {
             put_message(key, &value, dice, out);
         }
     }
+}
+
+/// Bounds or counts of a histogram, packed.
+fn is_list(key: u64, value: &[u8]) -> bool {
+    matches!(key >> 3, 6 | 7) && value.len().is_multiple_of(8) && fields(value).is_none()
 }
 
 fn put_message(key: u64, value: &[u8], dice: &mut Dice, out: &mut Vec<u8>) {
