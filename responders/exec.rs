@@ -296,3 +296,7 @@ fn scalar(value: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "exec_tests.rs"]
+mod tests;

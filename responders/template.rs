@@ -3,6 +3,7 @@
 //! A JSON template's values are serialised where they stand (`{"text": {{ summary }}}`), so a label can end no
 //! string and begin no field; the result is parsed before it is sent.
 
+use std::error::Error;
 use std::io;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
@@ -35,7 +36,7 @@ impl Template {
         let template = environment.template_from_str(&self.text).map_err(|e| e.to_string())?;
         let mut body = Capped(Vec::new());
         let context = minijinja::value::Serde(document);
-        template.render_captured_to(context, &mut body).map_err(|e| e.to_string())?;
+        template.render_captured_to(context, &mut body).map_err(|e| with_causes(&e))?;
         let text = String::from_utf8(body.0).map_err(|e| e.to_string())?;
         if !self.is_json {
             return Ok(Value::String(text));
@@ -43,6 +44,18 @@ impl Template {
         let hint = "values are put in without quotes: {\"text\": {{ summary }}}";
         serde_json::from_str(&text).map_err(|e| format!("is not JSON when filled in: {e}; {hint}"))
     }
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 pub(crate) fn is_json(content_type: &str) -> bool {

@@ -156,7 +156,7 @@ impl Responder for Webhook {
                 .ok_or_else(|| ConfigError::at(at, format!("no secret named `{secret}`")))?;
             values.insert(name, value.clone());
         }
-        Ok(Self {
+        Self {
             headers: headers(&values)?,
             method,
             template: template.map_err(|message| ConfigError::at("template", message))?,
@@ -166,11 +166,11 @@ impl Responder for Webhook {
             signer: signer.map_err(|message| ConfigError::at("sign_secret", message))?,
             timeout: Duration::from_nanos(config.timeout.unwrap_or(limit).ns().max(1).unsigned_abs()),
             egress,
-            secrets: hidden(config.url, &url, values, config.sign_secret),
+            secrets: hidden(config.url, &url, values, config.sign_secret.as_ref()),
             url,
             client: OnceLock::new(),
         }
-        .tried()?)
+        .tried()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -347,7 +347,12 @@ fn headers(values: &BTreeMap<String, Secret>) -> Result<HeaderMap, ConfigError> 
 }
 
 /// The secrets and the telling parts of the URL.
-fn hidden(url: Secret, parsed: &Url, headers: BTreeMap<String, Secret>, sign: Option<Secret>) -> Vec<Secret> {
+fn hidden(
+    url: Secret,
+    parsed: &Url,
+    headers: BTreeMap<String, Secret>,
+    sign: Option<&Secret>,
+) -> Vec<Secret> {
     let parts = [Some(parsed.as_str()), Some(parsed.path()), parsed.query(), parsed.password()];
     let parts = parts.into_iter().flatten().map(Secret::new);
     let words =
@@ -372,3 +377,7 @@ fn retry_after(value: &HeaderValue, at: Timestamp) -> Option<Span> {
     let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
     Some(Timestamp::from_secs(until.as_second()).since(at).max(Span::ZERO))
 }
+
+#[cfg(test)]
+#[path = "webhook_tests.rs"]
+mod tests;

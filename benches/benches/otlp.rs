@@ -260,7 +260,7 @@ impl Engine {
             decoder: OtlpMetrics::default(),
             record: Record::default(),
             intake,
-            fold: Fold::default(),
+            fold: Fold::new(INTERVAL),
             routed: Routed::default(),
             partials: Partials::default(),
             partition,

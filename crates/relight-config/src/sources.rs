@@ -74,6 +74,10 @@ fn kafka(entry: Value, path: &str, secrets: &Secrets, report: &mut Report) -> Op
         let path = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
         report.error(&path, why);
     }
+    if kafka.lock.is_some() {
+        // A setting that did nothing would make two relights act, each sure of being alone.
+        report.error(&format!("{path}.lock"), "a hot standby is not built yet: run one relight");
+    }
     if let Some(sasl) = kafka.sasl.as_ref().filter(|sasl| secrets.get(&sasl.password).is_none()) {
         report.error(&format!("{path}.sasl.password"), format!("no secret named `{}`", sasl.password));
     }

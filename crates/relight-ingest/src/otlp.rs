@@ -2,8 +2,8 @@
 //!
 //! All five kinds of metric, both temporalities, and logs. A line is one record with all its points.
 //! Labels are resource, scope and point attributes, the later winning, without those that churn
-//! ([`DROPPED`]). A sum that may fall is a gauge. Exponential histograms become explicit ones
-//! ([`exponential`]); a summary becomes gauges by `quantile` and the counters `_count` and `_sum`. A log
+//! (`DROPPED`). A sum that may fall is a gauge. Exponential histograms become explicit ones
+//! (`exponential`); a summary becomes gauges by `quantile` and the counters `_count` and `_sum`. A log
 //! record is an event: of the kind that its event name says, else `log`. Traces are refused.
 
 mod exponential;

@@ -26,14 +26,7 @@ use crate::pipeline::Outbox;
 const QUEUE: usize = 64;
 
 /// What a worker is given.
-enum Job {
-    /// An action is offered: ask whether it may be sent.
-    Offer(Box<(Action, Incident)>),
-    /// It may, and is written.
-    Send(Box<(Action, Incident)>),
-    /// It may have happened: ask its target.
-    Observe(Box<(Action, Incident)>),
-}
+type Job = Box<Effect>;
 
 /// Tells the time, for signatures.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -90,18 +83,17 @@ impl Bus {
 
 impl Outbox for BusOutbox {
     fn start(&mut self, effect: Effect, now: Timestamp) {
-        let (action, incident, job): (_, _, fn(Box<(Action, Incident)>) -> Job) = match effect {
-            Effect::Start { action, incident } => (action, incident, Job::Offer),
-            Effect::Send { action, incident } => (action, incident, Job::Send),
-            Effect::Observe { action, incident } => (action, incident, Job::Observe),
-            // It was asked for by a worker that waits for no answer.
-            Effect::Withdraw { .. } => return,
+        let (Effect::Start { action, .. } | Effect::Send { action, .. } | Effect::Observe { action, .. }) =
+            &effect
+        else {
+            // What is withdrawn was asked for by a worker that waits for no answer.
+            return;
         };
         let (id, with) = (action.id.clone(), action.with.clone());
         let Some(queue) = self.queues.get(&with) else {
             return self.answer(id, Answer::Failed, format!("there is no responder `{with}` any more"), now);
         };
-        if queue.try_send(job(Box::new((action, incident)))).is_err() {
+        if queue.try_send(Box::new(effect)).is_err() {
             let why = format!("{QUEUE} jobs wait for `{with}` already");
             self.answer(id, Answer::Busy, why, now);
         }
@@ -136,10 +128,11 @@ impl Worker {
                 job = jobs.recv() => job,
             };
             let Some(job) = job else { return };
-            let input = match job {
-                Job::Offer(offered) => self.offer(&offered.0, &offered.1),
-                Job::Send(written) => self.send(&written.0).await,
-                Job::Observe(doubted) => self.observe(&doubted.0).await,
+            let input = match &*job {
+                Effect::Start { action, incident } => self.offer(action, incident),
+                Effect::Send { action, .. } => self.send(action).await,
+                Effect::Observe { action, .. } => self.observe(action).await,
+                Effect::Withdraw { .. } => continue,
             };
             self.tell(input).await;
         }

@@ -70,7 +70,7 @@ pub type MoreSamples = Box<dyn Fn() -> Vec<Sample> + Send>;
 /// A live run: opened on its stores, then run on its streams.
 pub struct Live {
     settings: Arc<Settings>,
-    live: LiveSettings,
+    how: LiveSettings,
     pipeline: Pipeline,
     clock: ControlClock,
     liveness: Liveness,
@@ -128,7 +128,7 @@ impl Live {
             streams: Vec::new(),
             record: Record::default(),
             settings,
-            live,
+            how: live,
             pipeline,
             clock,
             board,
@@ -138,7 +138,9 @@ impl Live {
             writer: None,
             more: None,
         };
-        notices.iter().for_each(|notice| run.notice(notice));
+        for notice in &notices {
+            run.notice(notice);
+        }
         run.pipeline.control(ControlInput::Restart, now)?;
         Ok(run)
     }
@@ -312,7 +314,7 @@ impl Live {
         if now < self.next_cut {
             return Ok(());
         }
-        self.next_cut = now.plus(self.live.snapshot_every);
+        self.next_cut = now.plus(self.how.snapshot_every);
         if let Some(cut) = self.pipeline.cut()? {
             self.figures.cutting(now, cut.bytes());
             let back = self.cut.clone();

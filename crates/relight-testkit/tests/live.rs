@@ -69,9 +69,8 @@ fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
 
 /// Feeds a partition from where the state is, until its end or until nobody takes it any more. It ends only
 /// when the inlet that comes back is dropped.
-fn feed(hub: &Hub, name: &str, records: &[Record], over: &AtomicBool) -> Inlet {
-    let inlet = hub.open(name, Reads::Pull, &Budget::new(1 << 20));
-    let from = hub.resume(name).unwrap_or(0);
+fn feed(inlet: Inlet, records: &[Record], over: &AtomicBool) -> Inlet {
+    let from = inlet.covered();
     for record in records.iter().filter(|record| record.offset >= from) {
         let mut load = Delivery {
             offset: Some(record.offset),
@@ -116,15 +115,16 @@ fn life(
     let mut live = live(disk, settings, fuse);
     let (hub, opened): (Hub, Receiver<Outlet>) = Hub::new(live.resume());
     let (inputs, asked): (Sender<LiveInput>, Receiver<LiveInput>) = unbounded();
+    // Before the first record, so that none joins late and finds its bins closed.
+    let open = |(name, _): &(String, Vec<Record>)| hub.open(name, Reads::Pull, &Budget::new(1 << 20));
+    let inlets: Vec<Inlet> = world.partitions.iter().map(open).collect();
     let over = AtomicBool::new(false);
     let mut killer = Killer { fuse: fuse.clone(), turns };
     let ended = std::thread::scope(|scope| {
-        let feeders: Vec<_> = world
-            .partitions
-            .iter()
-            .map(|(name, records)| scope.spawn(|| feed(&hub, name, records, &over)))
-            .collect();
         let over = &over;
+        let fed = world.partitions.iter().zip(inlets);
+        let feeders: Vec<_> =
+            fed.map(|((_, records), inlet)| scope.spawn(move || feed(inlet, records, over))).collect();
         scope.spawn(move || {
             let inlets: Vec<_> = feeders.into_iter().map(ScopedJoinHandle::join).collect();
             // Everything is in the queues.

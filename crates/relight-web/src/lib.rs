@@ -32,7 +32,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// The time that a client has for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that a connection may last, idle or not.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
 /// Wait after an accept that failed: out of file descriptors, usually.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 

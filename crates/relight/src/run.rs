@@ -3,6 +3,7 @@
 mod notify;
 mod readers;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,7 +23,6 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use self::notify::Notify;
 use self::readers::Readers;
 use crate::check;
 use crate::cli::RunArgs;
@@ -140,12 +140,13 @@ fn greet(config: &Config, around: &Around) -> Result<(), Failure> {
                 "http" => format!("OTLP/HTTP, events  http://{address}"),
                 _ => format!("                   http://{address}"),
             };
-            text.push_str(&format!("  {what}   ({name})\n"));
+            writeln!(text, "  {what}   ({name})").expect("a String takes any text");
         }
     }
     text.push_str(&readers::greeting(config));
     if let Some(web) = &around.web {
-        text.push_str(&format!("  itself             http://{}/metrics /healthz /readyz\n", web.address()));
+        writeln!(text, "  itself             http://{}/metrics /healthz /readyz", web.address())
+            .expect("a String takes any text");
     }
     output::print(&text)
 }
@@ -165,17 +166,16 @@ fn spawn(mut live: Live, opened: Receiver<Outlet>, asked: Receiver<LiveInput>) -
 
 /// Until a signal, or until the engine cannot go on.
 async fn watch_over(mut engine: Engine, around: Around) -> Result<(), Failure> {
-    let notify = Notify::new(around.board.clone());
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-    notify.ready();
+    notify::ready();
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         _ = &mut engine.ended => return ended(engine),
-        never = notify.watchdog() => match never {},
+        never = notify::watchdog(&around.board) => match never {},
     }
-    notify.stopping();
+    notify::stopping();
     output::notice("stopping: a second signal ends it at once");
     tokio::select! {
         stopped = stop(engine, around) => stopped,

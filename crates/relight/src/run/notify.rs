@@ -8,38 +8,30 @@ use std::time::Duration;
 use relight_core::telemetry::Board;
 use sd_notify::NotifyState;
 
-pub(super) struct Notify {
-    board: Board,
+/// State is loaded and listeners are bound.
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready]);
 }
 
-impl Notify {
-    pub(super) const fn new(board: Board) -> Self {
-        Self { board }
-    }
+/// It was told to stop.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
 
-    pub(super) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+/// Feeds the watchdog for as long as the engine goes round: one that hangs is killed and started anew.
+pub(super) async fn watchdog(board: &Board) -> Infallible {
+    let mut limit_us = 0;
+    if !sd_notify::watchdog_enabled(false, &mut limit_us) {
+        return std::future::pending().await;
     }
-
-    pub(super) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
-    }
-
-    /// Feeds the watchdog for as long as the engine goes round: one that hangs is killed and started anew.
-    pub(super) async fn watchdog(&self) -> Infallible {
-        let mut limit_us = 0;
-        if !sd_notify::watchdog_enabled(false, &mut limit_us) {
-            return std::future::pending().await;
+    let mut seen = None;
+    loop {
+        let beats = board.beats();
+        if seen != Some(beats) {
+            seen = Some(beats);
+            tell(&[NotifyState::Watchdog]);
         }
-        let mut seen = None;
-        loop {
-            let beats = self.board.beats();
-            if seen != Some(beats) {
-                seen = Some(beats);
-                tell(&[NotifyState::Watchdog]);
-            }
-            tokio::time::sleep(Duration::from_micros(limit_us / 3)).await;
-        }
+        tokio::time::sleep(Duration::from_micros(limit_us / 3)).await;
     }
 }
 

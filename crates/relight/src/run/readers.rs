@@ -93,6 +93,7 @@ mod without_kafka {
         #[expect(clippy::unused_self, reason = "the same as with Kafka")]
         pub(in crate::run) const fn halt(&self) {}
 
+        #[expect(clippy::unused_self, reason = "the same as with Kafka")]
         pub(in crate::run) const fn close(self) {}
     }
 }

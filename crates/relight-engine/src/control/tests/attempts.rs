@@ -79,8 +79,9 @@ fn only_a_pending_action_is_sent() {
 /// Guarantee: the gates are read again right before; a page passes all the same.
 #[test]
 fn gates_are_read_again_before_sending() {
+    type Case = (&'static str, fn(&mut Stage));
     let too_late = |stage: &mut Stage| stage.now = stage.now.plus(secs(200));
-    let cases: [(&str, fn(&mut Stage)); 4] = [
+    let cases: [Case; 4] = [
         ("kill switch: paused, storm", |stage| drop(stage.command("pause", Some("storm".to_owned())))),
         ("freshness: no data since", |stage| drop(stage.play("s"))),
         ("recovered", |stage| drop(stage.play("."))),

@@ -291,6 +291,10 @@ impl Stage {
         self.answer(action, if ok { Answer::Done } else { Answer::Failed })
     }
 
+    #[expect(
+        clippy::default_trait_access,
+        reason = "JSON is no dependency of the engine: its type has no name here"
+    )]
     pub(super) fn ready(&mut self, action: &str) -> Turned {
         let plan = Plan { summary: format!("plan of {action}"), body: Default::default() };
         self.turn(ControlInput::Ready { action: action.to_owned(), plan: Some(plan) }, self.now)

@@ -1,0 +1,233 @@
+//! The daemon as a process: data in by OTLP, a page out by webhook, a stop, and a start that goes on.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Far longer than anything here takes; only a hang is ended by it.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The first second of the data: long ago, so that everything is behind the present.
+const START: i64 = 1_767_225_600;
+
+struct Daemon {
+    child: Child,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Daemon {
+    fn start(config: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_relight"))
+            .args(["run", "-c"])
+            .arg(config)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary is built");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (mut http, mut admin) = (None, None);
+        while http.is_none() || admin.is_none() {
+            let line = lines.next().expect("it says where it listens").expect("it is text");
+            let address = line.split("http://").nth(1).and_then(|rest| {
+                let end = rest.find(['/', ' ']).unwrap_or(rest.len());
+                rest[..end].parse().ok()
+            });
+            if line.contains("OTLP/HTTP") {
+                http = address;
+            } else if line.contains("itself") {
+                admin = address;
+            }
+        }
+        Self { child, http: http.expect("an address"), admin: admin.expect("an address") }
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = request(self.admin, "GET", "/metrics", "");
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until a metric of its own satisfies a condition.
+    fn wait_for(&self, name: &str, holds: impl Fn(f64) -> bool) {
+        let (done, late) = channel::<()>();
+        let began = std::time::Instant::now();
+        while !self.metric(name).is_some_and(&holds) {
+            assert!(began.elapsed() < PATIENCE, "{name} is {:?}", self.metric(name));
+            // Nothing is sent: this is a pause between two looks.
+            let _ = late.recv_timeout(Duration::from_millis(50));
+        }
+        drop(done);
+    }
+
+    fn stop(mut self, signal: &str) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("there is a `kill`").success());
+        self.child.wait().expect("it ends")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn request(to: SocketAddr, method: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(to).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+/// An export request with one point of one gauge.
+fn point(second: i64, value: f64) -> String {
+    let attribute = json!([{"key": "service.name", "value": {"stringValue": "shop"}}]);
+    let time = ((START + second) * 1_000_000_000).to_string();
+    json!({"resourceMetrics": [{"resource": {"attributes": attribute}, "scopeMetrics": [{"metrics": [
+        {"name": "load", "gauge": {"dataPoints": [{"timeUnixNano": time, "asDouble": value}]}}]}]}]})
+    .to_string()
+}
+
+fn send(daemon: &Daemon, seconds: std::ops::Range<i64>, value: impl Fn(i64) -> f64) {
+    for second in seconds {
+        let answer = request(daemon.http, "POST", "/v1/metrics", &point(second, value(second)));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+fn quiet(second: i64) -> f64 {
+    10.0 + (second % 3) as f64 * 0.1
+}
+
+/// Answers with these statuses in turn, the last one for ever, and hands out each request's head and body.
+fn receiver(statuses: &'static [u16]) -> (SocketAddr, Receiver<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().expect("a socket can be cloned"));
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
+                    break;
+                }
+                let line = line.to_ascii_lowercase();
+                if let Some(value) = line.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                head.push_str(&line);
+            }
+            let mut body = vec![0; length];
+            if reader.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let status = statuses[n.min(statuses.len() - 1)];
+            let _ = write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            if tell.send((head, serde_json::from_slice(&body).unwrap_or_default())).is_err() {
+                return;
+            }
+        }
+    });
+    (address, told)
+}
+
+fn config(dir: &Path, hook: SocketAddr) -> std::path::PathBuf {
+    let file = dir.join("relight.yaml");
+    let text = format!(
+        r#"
+interval: 1s
+allowed_lateness: 0s
+state: {state}
+admin: 127.0.0.1:0
+sources: {{otlp: {{type: otlp, grpc: off, http: "127.0.0.1:0"}}}}
+signals: {{load: {{value: load, by: [service.name]}}}}
+detectors: {{load_high: {{type: ewma, signal: load, half_life: 30s, warm_up: 30}}}}
+responders: {{chat: {{type: webhook, url: "http://{hook}/hook", reach: notify}}}}
+rules:
+  - name: load-high
+    when: load_high.score > 1.0
+    for: 2s
+    group_by: [service.name]
+    respond: [{{do: notify, with: chat}}]
+"#,
+        state = dir.join("state").display(),
+    );
+    std::fs::write(&file, text).expect("a folder of our own");
+    file
+}
+
+fn idempotency_key(head: &str) -> &str {
+    head.lines().find_map(|line| line.strip_prefix("idempotency-key:")).map_or("", str::trim)
+}
+
+/// Scenario: a gauge leaves its band; the receiver of the page answers 503 once. Then the daemon is stopped,
+/// started on the same state, and sent more.
+/// Guarantee: the receiver accepts exactly one body, under the key of the first attempt, with the incident, its
+/// onset and the band; the stop is clean, and the start goes on where it ended: nothing is paged again.
+#[test]
+fn a_fault_pages_once_and_a_restart_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (hook, told) = receiver(&[503, 200]);
+    let file = config(dir.path(), hook);
+    let daemon = Daemon::start(&file);
+    send(&daemon, 0..120, quiet);
+    send(&daemon, 120..130, |_| 50.0);
+    let (refused, _) = told.recv_timeout(PATIENCE).expect("a page");
+    let (accepted, page) = told.recv_timeout(PATIENCE).expect("the page again");
+    assert!(!idempotency_key(&refused).is_empty(), "{refused}");
+    assert_eq!(idempotency_key(&refused), idempotency_key(&accepted));
+    let text = page.to_string();
+    for part in ["load-high", "shop", "onset", "upper", "lower"] {
+        assert!(text.contains(part), "{part} is not in {page:#}");
+    }
+    assert_eq!(page["incident"]["id"].as_str().map(str::len), Some(26), "{page:#}");
+    daemon.wait_for("relight_points_total", |n| n >= 130.0);
+    assert!(daemon.stop("-TERM").success());
+
+    let daemon = Daemon::start(&file);
+    daemon.wait_for("relight_points_total", |n| n >= 130.0);
+    assert_eq!(daemon.metric("relight_series"), Some(1.0));
+    send(&daemon, 130..140, |_| 50.0);
+    daemon.wait_for("relight_points_total", |n| n >= 140.0);
+    assert!(daemon.stop("-TERM").success());
+    assert!(told.try_recv().is_err(), "it was paged again");
+}
+
+/// Scenario: a second process on the same state, and a port that is taken.
+/// Guarantee: each says what is wrong, and ends with 1.
+#[test]
+fn what_is_taken_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (hook, _told) = receiver(&[200]);
+    let file = config(dir.path(), hook);
+    let first = Daemon::start(&file);
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_relight")).arg("run").args(args).output();
+        let output = output.expect("the binary is built");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["-c", &file.display().to_string()]);
+    assert_eq!(code, Some(1), "{said}");
+    let taken = dir.path().join("taken.yaml");
+    let text = format!(
+        "state: {}\nadmin: off\nsources: {{otlp: {{type: otlp, grpc: off, http: \"{}\"}}}}\n",
+        dir.path().join("other").display(),
+        first.http
+    );
+    std::fs::write(&taken, text).expect("a folder of our own");
+    let (code, said) = run(&["-c", &taken.display().to_string()]);
+    assert!(code == Some(1) && said.contains(&first.http.to_string()), "{code:?}: {said}");
+}
