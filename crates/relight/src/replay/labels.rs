@@ -1,8 +1,9 @@
 //! `--labels`: what known faults say about the incidents of a replay.
 //!
-//! An incident is about a fault if it overlaps its window, from the incident's first onset to its end,
-//! and agrees with it on every label that both have. The delay of a fault is from its start to the
-//! first alert of an incident about it. An incident about no fault is a false alert.
+//! An incident is about a fault if it opened or reopened from the fault's start until shortly after its
+//! end, and agrees with it on every label that both have. One that was open before tells nobody of the
+//! fault. The delay of a fault is from its start to the first alert of an incident about it. An incident
+//! about no fault is a false alert.
 
 use std::path::Path;
 
@@ -13,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::output;
+
+/// How long after its end a fault may be told of: as long as a stalled partition holds time back
+/// (`max_skew`), which is also three bins of a 30 s scrape and a `for` of half a minute.
+const GRACE: Span = Span::from_secs(120);
 
 /// A known fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,12 +84,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
 /// Holds incidents against faults.
 pub(super) fn judge(faults: &[Fault], report: &Report) -> Verdict {
     let incidents: Vec<&Incident> = report.incidents.iter().filter(|i| i.detected.is_some()).collect();
-    let about_none = |incident: &&&Incident| !faults.iter().any(|fault| is_about(incident, fault));
+    let about_none = |incident: &&&Incident| !faults.iter().any(|fault| alert(incident, fault).is_some());
     let false_alerts = incidents.iter().filter(about_none).map(|incident| incident.id.clone()).collect();
     let first = |fault: &Fault| {
-        let alerts = incidents.iter().filter(|incident| is_about(incident, fault)).map(|incident| {
-            let delay = first_alert(incident, fault).since(fault.start).max(Span::ZERO);
-            (incident.id.clone(), delay)
+        let alerts = incidents.iter().filter_map(|incident| {
+            let delay = alert(incident, fault)?.since(fault.start);
+            Some((incident.id.clone(), delay))
         });
         alerts.min_by_key(|(_, delay)| *delay)
     };
@@ -92,17 +97,11 @@ pub(super) fn judge(faults: &[Fault], report: &Report) -> Verdict {
     Verdict { faults, false_alerts }
 }
 
-fn is_about(incident: &Incident, fault: &Fault) -> bool {
-    let begin = incident.timeline.first().map_or(incident.onset, |moment| moment.at.min(incident.onset));
-    let end = incident.resolved.unwrap_or(Timestamp::MAX);
+/// When an incident first told of a fault; `None` if it is not about it.
+fn alert(incident: &Incident, fault: &Fault) -> Option<Timestamp> {
     let agrees = |(key, value): (&str, &str)| incident.group.get(key).is_none_or(|ours| ours == value);
-    begin <= fault.end && end >= fault.start && fault.labels.iter().all(agrees)
-}
-
-/// When an incident first told of a fault: its first opening since the fault began, or, if it was
-/// open all along, at once.
-fn first_alert(incident: &Incident, fault: &Fault) -> Timestamp {
     let openings = incident.timeline.iter().filter(|moment| matches!(&*moment.what, "opened" | "reopened"));
-    let times = openings.map(|moment| moment.at).chain(incident.detected);
-    times.filter(|at| *at >= fault.start).min().unwrap_or(fault.start)
+    let told = openings.map(|moment| moment.at).chain(incident.detected);
+    let during = fault.start..=fault.end.plus(GRACE);
+    told.filter(|at| during.contains(at)).min().filter(|_| fault.labels.iter().all(agrees))
 }

@@ -242,3 +242,25 @@ fn expectations_hold_or_not() {
 fn the_command_line_is_sound() {
     <crate::cli::Cli as clap::CommandFactory>::command().debug_assert();
 }
+
+/// Guarantee: a fault is told of by what opened or reopened while it lasted or shortly after, never by what
+/// was open all along; and what told of no fault is a false alert.
+#[test]
+fn only_alerts_within_a_fault_are_credited() {
+    let report = report();
+    // The incident was detected at 20 s and not reopened.
+    for (from, to, caught) in [
+        (-5, 60, Some(25)),
+        (20, 60, Some(0)),
+        (21, 60, None),
+        (-300, -100, Some(320)),
+        (-300, -101, None),
+        (-300, 19, Some(320)),
+    ] {
+        let fault = Fault { start: at(from), end: at(to), ..faults()[0].clone() };
+        let verdict = judge(&[fault], &report);
+        let delay = verdict.faults[0].by.as_ref().map(|(_, delay)| *delay);
+        assert_eq!(delay, caught.map(Span::from_secs), "fault from {from} to {to}");
+        assert_eq!(verdict.false_alerts.is_empty(), caught.is_some(), "fault from {from} to {to}");
+    }
+}
