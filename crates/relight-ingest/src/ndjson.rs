@@ -10,7 +10,8 @@
 //! | command | `t`, `command: {verb, target}`: what a human asked for |
 //!
 //! Each may also have `received` and `partition`; `labels`, `body` and `detail` may be left out.
-//! Times are RFC 3339 or nanoseconds since the epoch. A value is a number, or a string such as
+//! Times are RFC 3339 or whole seconds, milliseconds, microseconds or nanoseconds since the epoch, told
+//! apart by their size (below 1e11, 1e14, 1e17, and above). A value is a number, or a string such as
 //! `"NaN"` that JSON has no number for. An unknown key makes a line bad: a misspelt `kind` must not
 //! turn a counter into a gauge.
 
@@ -271,9 +272,9 @@ fn time(raw: &RawValue) -> Result<Timestamp, Bad> {
     }
     // Escapes in a time are odd, but they are JSON.
     let unescaped = serde_json::from_str::<Text<'_>>(text).ok();
-    unescaped
-        .and_then(|text| text.0.parse().ok())
-        .ok_or_else(|| malformed("a time must be RFC 3339 or nanoseconds since the epoch"))
+    unescaped.and_then(|text| text.0.parse().ok()).ok_or_else(|| {
+        malformed("a time must be RFC 3339 or a whole number of seconds, ms, us or ns since the epoch")
+    })
 }
 
 fn required_time(object: &Object<'_>) -> Result<Timestamp, Bad> {

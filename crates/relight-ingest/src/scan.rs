@@ -31,7 +31,8 @@ pub(crate) fn json_number(bytes: &[u8]) -> Option<(f64, &[u8])> {
     Some((std::str::from_utf8(token).ok()?.parse().ok()?, rest))
 }
 
-/// Splits a JSON time off the front: an RFC 3339 string without escapes, or nanoseconds since the epoch.
+/// Splits a JSON time off the front: an RFC 3339 string without escapes, or whole seconds, milliseconds,
+/// microseconds or nanoseconds since the epoch, told apart by their size as in a table.
 pub(crate) fn json_time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
     if let Some(text) = bytes.strip_prefix(b"\"") {
         let end = text.iter().position(|b| *b == b'"')?;
@@ -47,8 +48,8 @@ pub(crate) fn json_time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
     if matches!(rest.first(), Some(b'.' | b'e' | b'E')) {
         return None;
     }
-    let ns = std::str::from_utf8(token).ok()?.parse().ok()?;
-    Some((Timestamp::from_ns(ns), rest))
+    let whole: i64 = std::str::from_utf8(token).ok()?.parse().ok()?;
+    Some((Timestamp::from_ns(whole.checked_mul(unit_ns(whole))?), rest))
 }
 
 /// Reads RFC 3339.
@@ -73,20 +74,25 @@ pub(crate) fn table_time(text: &[u8]) -> Option<Timestamp> {
     i64::try_from(at.as_nanosecond()).ok().map(Timestamp::from_ns)
 }
 
-/// Epoch time in the unit that its size tells: the bounds lie in the year 5138 as the smaller unit
-/// and in 1973 as the larger one, and no real capture is near them.
+/// The unit of an epoch time, which its size tells: the bounds lie in the year 5138 as the larger unit
+/// and in 1973 as the smaller one, and no real capture is near them.
+fn unit_ns(whole: i64) -> i64 {
+    match whole.unsigned_abs() {
+        0..=99_999_999_999 => 1_000_000_000,
+        100_000_000_000..=99_999_999_999_999 => 1_000_000,
+        100_000_000_000_000..=99_999_999_999_999_999 => 1_000,
+        _ => 1,
+    }
+}
+
+/// Epoch time in the unit that its size tells, with a fraction or without.
 pub(crate) fn epoch(text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let Ok(whole) = whole.parse::<i64>() else {
         return None;
     };
-    let unit_ns = match whole.unsigned_abs() {
-        0..=99_999_999_999 => 1_000_000_000,
-        100_000_000_000..=99_999_999_999_999 => 1_000_000,
-        100_000_000_000_000..=99_999_999_999_999_999 => 1_000,
-        _ => 1,
-    };
+    let unit_ns = unit_ns(whole);
     if !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -227,7 +233,11 @@ mod tests {
         for text in ["", "-", "01", "+1", ".5", "1.", "1e", "1e+", "NaN", "inf"] {
             assert_eq!(json_number(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(json_time(b"12,"), Some((Timestamp::from_ns(12), &b","[..])));
+        for text in ["1396310400", "1396310400000", "1396310400000000", "1396310400000000000"] {
+            let read = json_time(text.as_bytes());
+            assert_eq!(read, Some((Timestamp::from_secs(1_396_310_400), &b""[..])), "{text}");
+        }
+        assert_eq!(json_time(b"12,"), Some((Timestamp::from_secs(12), &b","[..])));
         assert_eq!(json_time(b"\"1970-01-01T00:00:01Z\"}"), Some((Timestamp::from_secs(1), &b"}"[..])));
         for text in ["", "-", "1.5", "1e3", "012", "\"1970-01-01T00:00:01Z", "null", "99999999999999999999"] {
             assert_eq!(json_time(text.as_bytes()), None, "{text}");

@@ -203,7 +203,7 @@ fn outcomes_are_found_ahead_of_the_replay() {
     let event = r#"{"t":7,"event":"note","body":"no \"outcome\" yet"}"#;
     let folder = folder(&[("a.ndjson", &[POINT, event, outcome, "\"outcome\""].join("\n"))]);
     let expected = ControlRecord::Outcome {
-        at: relight_core::Timestamp::from_ns(7),
+        at: relight_core::Timestamp::from_secs(7),
         action: "A-1-0".to_owned(),
         ok: false,
         detail: "refused".to_owned(),

@@ -31,8 +31,8 @@ fn points() {
             r#"cpu{az="a",host="b"} Gauge 2026-11-23T08:00:10.5Z 0.5"#,
         ),
         (
-            r#" { "value" : -1e3 , "metric" : "c\u0070u" , "t" : 1000000000 } "#,
-            "cpu{} Gauge 1970-01-01T00:00:01Z -1000",
+            r#" { "value" : -1e3 , "metric" : "c\u0070u" , "t" : 1396310400 } "#,
+            "cpu{} Gauge 2014-04-01T00:00:00Z -1000",
         ),
         (
             r#"{"t":0,"metric":"up","labels":{"n":1,"ok":true,"x":"a\"b","n":2},"value":1}"#,
@@ -72,19 +72,19 @@ fn events_and_control_records() {
     assert_eq!(records[1].0, 1);
     assert_eq!(records[1].1.controls, [ControlRecord::Advance { to: Timestamp::from_secs(5) }]);
     let outcome = ControlRecord::Outcome {
-        at: Timestamp::from_ns(1),
+        at: Timestamp::from_secs(1),
         action: "01H-1-0".to_owned(),
         ok: true,
         detail: String::new(),
     };
     assert_eq!(records[2].1.controls, [outcome]);
     let command = ControlRecord::Command {
-        at: Timestamp::from_ns(2),
+        at: Timestamp::from_secs(2),
         verb: "ack".to_owned(),
         target: "01H".to_owned(),
     };
     assert_eq!(records[3].1.controls, [command]);
-    assert_eq!(records[3].1.received, Some(Timestamp::from_ns(3)));
+    assert_eq!(records[3].1.received, Some(Timestamp::from_secs(3)));
 }
 
 /// Scenario: lines that cannot be taken, each for its own reason.
