@@ -20,7 +20,7 @@ pub(crate) fn rate(n: u32, rate: f64) -> f64 {
 }
 
 /// [`rate`] for one row after the other. Neighbours have mostly seen as much as each other, so the
-/// division is paid where that changes; it was a tenth of a row's time.
+/// division is paid where that changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     n: u32,

@@ -78,9 +78,8 @@ impl Run {
 
     #[inline]
     fn add(&mut self, sigmas: f64, detector: &Changepoint, at: u32) {
-        if self.sum == 0.0 {
-            self.began = at;
-        }
+        // A choice, not a branch: whether a quiet row's sum is zero is a toss that nobody can predict.
+        self.began = if self.sum == 0.0 { at } else { self.began };
         self.sum = at_most(self.plus(sigmas, detector.slack), TOP * detector.threshold) as f32;
     }
 
@@ -147,7 +146,9 @@ impl Detector for Changepoint {
         Reading::new(sum / self.threshold, band)
     }
 
-    #[inline]
+    // Inlined into the loop over rows it shares its deviation, in sigmas, with `judge`: a division a row.
+    #[expect(clippy::inline_always, reason = "as large as it is, it would be called a row at a time")]
+    #[inline(always)]
     fn absorb(&self, state: &mut ChangeState, at: Timestamp, value: f64, _: &Reading, learn: Learn) {
         if state.seen == 0 {
             state.level = value;

@@ -333,3 +333,64 @@ fn a_seeded_row_knows_its_hours() {
         assert!(row.feed(spike).reading.is_anomalous(), "{name}");
     }
 }
+
+/// A row's value in a bin: quiet, or with spikes, gaps, steps that stay, late starts, as its number has it.
+fn motley(row: usize, bin: usize) -> f64 {
+    let quiet = 100.0 + 5.0 * noise(bin * 31 + row * 7);
+    match row % 7 {
+        _ if bin < row => f64::NAN,
+        1 if bin % 97 == 50 => quiet * 9.0,
+        2 if !bin.is_multiple_of(6) => f64::NAN,
+        3 if bin > 700 => quiet + 80.0,
+        4 if (400..430).contains(&bin) => -quiet,
+        5 => 7.0,
+        6 => (quiet - 100.0) * 10.0_f64.powi((bin % 40) as i32 - 20),
+        _ => quiet,
+    }
+}
+
+/// Scenario: rows of every sort, some of them silent, held or re-learning beside quiet ones; one bank
+/// is asked for every verdict, and so takes each row by itself, the other steps whole columns.
+/// Guarantee: both say and remember the same, to the last bit.
+#[test]
+fn a_column_does_what_its_rows_would() {
+    let narrow = Policy {
+        direction: Direction::Above,
+        min_deviation: 3.0,
+        warm_up: 10,
+        relearn_after: Span::from_secs(1800),
+        ..Policy::default()
+    };
+    for (spec, policy) in ALL.iter().flat_map(|spec| [(spec, Policy::default()), (spec, narrow.clone())]) {
+        let config = if spec.name == "threshold" { json!({"above": 150, "below": 0}) } else { json!({}) };
+        let signal = SignalInfo { name: "s".to_owned(), interval: Span::from_secs(60) };
+        let source = (spec.build)(&config, &policy, &signal).expect("a good config");
+        let (mut whole, mut single) = (source.bank(), source.bank());
+        let (mut found, rows) = (0, 30);
+        whole.grow(rows);
+        single.grow(rows);
+        for bin in 0..1500 {
+            let values: Vec<f64> = (0..rows).map(|row| motley(row, bin)).collect();
+            let missing: Vec<u32> = values.iter().map(|v| 50 * u32::from(v.is_nan())).collect();
+            let at = Timestamp::from_secs(START + 60 * bin as i64);
+            let column = BinColumn { at, values: &values, missing: &missing };
+            let mut few = Readings::default();
+            let mut every = Readings { findings: Vec::new(), all: Some(Vec::new()) };
+            whole.step(column, &mut few);
+            single.step(column, &mut every);
+            let scores = |bank: &dyn Bank| -> Vec<u32> {
+                (0..rows).map(|row| bank.last_score(row as u32).to_bits()).collect()
+            };
+            let told = |findings: &[RowReading]| format!("{findings:?}");
+            assert_eq!(told(&few.findings), told(&every.findings), "{} bin {bin}", spec.name);
+            assert_eq!(scores(&*whole), scores(&*single), "{} bin {bin}", spec.name);
+            found += few.findings.len();
+        }
+        let order: Vec<u32> = (0..rows as u32).collect();
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        whole.save(&order, &mut a);
+        single.save(&order, &mut b);
+        assert!(a == b, "{} {policy:?}: states differ", spec.name);
+        assert!(found > 0, "{}: nothing ever left its band", spec.name);
+    }
+}
