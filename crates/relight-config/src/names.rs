@@ -6,7 +6,7 @@ use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel::parser::Expression;
 use relight_core::Span;
 
-use crate::errors::{no_such, unknown};
+use crate::errors::{nearest, no_such, unknown};
 
 /// What an expression may name.
 pub(crate) struct Scope<'a> {
@@ -156,7 +156,12 @@ impl<'a> Names<'a> {
         } else if self.detector(name).is_some() {
             format!("`{name}` is a detector: ask for its score, `{name}.score`")
         } else {
-            no_such("detector", name, self.scope.detectors.iter().map(String::as_str))
+            let have = || self.scope.detectors.iter().map(String::as_str);
+            // Any two names of one or two letters are near each other.
+            match nearest(name, have()).filter(|_| name.chars().count() > 2) {
+                Some(near) => format!("no detector named `{name}`; did you mean `{near}`?"),
+                None => no_such("detector", name, have()),
+            }
         }
     }
 }

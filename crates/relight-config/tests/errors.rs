@@ -281,3 +281,22 @@ sources:
         ],
     );
 }
+
+/// Scenario: slips in a condition and in a policy.
+/// Guarantee: a misspelt detector in a condition is answered with the name that was meant, and a deviation
+/// below zero, which nothing can be smaller than, is an error.
+#[test]
+fn slips_in_rules_and_policies_are_told() {
+    let config = |policy: &str, when: &str| {
+        let detector = format!("err_ewma: {{type: ewma, signal: errs{policy}}}");
+        HEAD.replace("d: {type: ewma, signal: errs}", &detector) + &format!("  - {{name: r, when: {when}}}")
+    };
+    check(
+        &config("", "err_ewm.score > 1"),
+        &["8:15: rules[0].when: no detector named `err_ewm`; did you mean `err_ewma`?"],
+    );
+    for key in ["min_deviation", "min_relative_deviation"] {
+        let report = errors(&config(&format!(", {key}: -0.5"), "err_ewma.score > 1"));
+        assert!(report.contains(&format!("detectors.err_ewma.{key}: -0.5 is below 0")), "{report}");
+    }
+}

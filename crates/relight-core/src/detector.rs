@@ -99,8 +99,10 @@ pub struct Policy {
     /// Which side of the band matters: `above`, `below` or `both`.
     pub direction: Direction,
     /// A deviation from the expected value smaller than this is never anomalous. In the signal's unit.
+    #[schemars(range(min = 0.0))]
     pub min_deviation: f64,
     /// The same as a fraction of the expected value (0.1 = 10 %).
+    #[schemars(range(min = 0.0))]
     pub min_relative_deviation: f64,
     /// Values that a row must have seen before it may score above 1. 0 takes the detector's own figure.
     pub warm_up: u32,
