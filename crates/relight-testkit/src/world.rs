@@ -117,6 +117,12 @@ impl World {
         records.get_mut(ix)
     }
 
+    /// When a live source would have received a record: soon after it was begun.
+    pub fn received(&self, partition: usize, record: usize) -> Timestamp {
+        let step = self.begun[partition][record] + 1;
+        Timestamp::from_secs(START_SECS + step * STEP_SECS)
+    }
+
     /// All records.
     pub fn len(&self) -> usize {
         self.partitions.iter().map(|(_, records)| records.len()).sum()
