@@ -99,6 +99,28 @@ impl Budget {
 pub struct Hub {
     resume: Arc<BTreeMap<String, u64>>,
     opened: Sender<Outlet>,
+    awaited: Awaited,
+}
+
+/// How many sources have yet to learn which partitions they read. Time must not run on without those: what
+/// waits in them would be late.
+#[derive(Clone, Default)]
+pub struct Awaited(Arc<AtomicUsize>);
+
+impl Awaited {
+    /// Whether all sources have opened the partitions that they have found.
+    pub fn are_here(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A source is looking for its partitions. Dropped when it has opened them, or has given up.
+pub struct Looking(Awaited);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Hub {
@@ -106,12 +128,23 @@ impl Hub {
     /// offset that is not in it.
     pub fn new(resume: BTreeMap<String, u64>) -> (Self, Receiver<Outlet>) {
         let (opened, outlets) = unbounded();
-        (Self { resume: Arc::new(resume), opened }, outlets)
+        (Self { resume: Arc::new(resume), opened, awaited: Awaited::default() }, outlets)
     }
 
     /// The first offset of a partition that is not in the state; `None` if the state does not know it.
     pub fn resume(&self, partition: &str) -> Option<u64> {
         self.resume.get(partition).copied()
+    }
+
+    /// A source will open partitions that it has yet to look up.
+    pub fn look_up(&self) -> Looking {
+        self.awaited.0.fetch_add(1, Ordering::AcqRel);
+        Looking(self.awaited.clone())
+    }
+
+    /// The sources that are still looking.
+    pub fn awaited(&self) -> Awaited {
+        self.awaited.clone()
     }
 
     /// Opens a partition. From now on the engine waits for it: its watermark holds bins open until it

@@ -20,7 +20,7 @@ use relight_core::rule::Settings;
 use relight_core::telemetry::{Board, Sample};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::ControlInput;
-use relight_ingest::live::{Delivery, Load, Next, Outlet};
+use relight_ingest::live::{Awaited, Delivery, Load, Next, Outlet};
 
 use crate::error::RuntimeError;
 use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
@@ -86,6 +86,7 @@ pub struct Live {
     next_post: Timestamp,
     /// When partitions that no source has opened are ended.
     settle_at: Option<Timestamp>,
+    awaited: Awaited,
     more: Option<MoreSamples>,
 }
 
@@ -137,6 +138,7 @@ impl Live {
             cuts,
             writer: None,
             more: None,
+            awaited: Awaited::default(),
         };
         for notice in &notices {
             run.notice(notice);
@@ -148,6 +150,12 @@ impl Live {
     /// Samples of others, to be posted with the engine's own.
     pub fn also_post(&mut self, more: MoreSamples) {
         self.more = Some(more);
+    }
+
+    /// Nothing is taken before these sources have opened their partitions, or `catch_up` is over: what
+    /// waits in a log may be older than what a listener brings.
+    pub fn wait_for(&mut self, sources: Awaited) {
+        self.awaited = sources;
     }
 
     /// Of each partition that the state knows, the first offset that is not in it: where sources go on.
@@ -166,6 +174,7 @@ impl Live {
             self.board.beat();
             let now = self.clock.now();
             self.pipeline.set_now(now);
+            let is_complete = self.awaited.are_here() || self.settle_at.is_none();
             for outlet in opened.try_iter() {
                 self.open_stream(outlet, now);
             }
@@ -175,13 +184,13 @@ impl Live {
                     LiveInput::Stop => return self.stop(watch),
                 }
             }
-            let taken = self.drain(now, watch)?;
+            let taken = is_complete && self.drain(now, watch)?;
             self.silence(now, watch)?;
             self.deadlines(now)?;
             self.snapshot(now)?;
             self.post(now);
             if !taken {
-                self.wait(opened, inputs);
+                self.wait(opened, inputs, is_complete);
             }
         }
     }
@@ -369,12 +378,12 @@ impl Live {
     }
 
     /// Waits for the first of: a delivery, a partition, an input, a written snapshot, a tick.
-    fn wait(&self, opened: &Receiver<Outlet>, inputs: &Receiver<LiveInput>) {
+    fn wait(&self, opened: &Receiver<Outlet>, inputs: &Receiver<LiveInput>, is_complete: bool) {
         let mut select = Select::new();
         select.recv(opened);
         select.recv(inputs);
         select.recv(&self.cuts);
-        for stream in self.streams.iter().filter(|stream| !stream.held) {
+        for stream in self.streams.iter().filter(|stream| is_complete && !stream.held) {
             stream.outlet.wait_in(&mut select);
         }
         let _ = select.ready_timeout(TICK);

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use relight_core::record::Record;
+use relight_core::record::{Kind, Record};
 use relight_core::rule::Settings;
 use relight_core::telemetry::Board;
 use relight_core::{Span, Timestamp};
+use relight_engine::control::ControlInput;
 use relight_ingest::live::{Budget, Delivery, Hub, Inlet, Load, Outlet, Reads, Refused};
 use relight_runtime::{Clock, Live, LiveInput, LiveSettings, Responders, RuntimeError, Stores, Turn, Watch};
 use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
@@ -195,4 +196,43 @@ fn a_stop_leaves_nothing_to_be_read_again() {
         .map(|(name, records)| (name.clone(), records.last().map_or(0, |record| record.offset + 1)))
         .collect();
     assert_eq!(live(&disk, &settings, &fuse).resume(), expected);
+}
+
+/// A point a minute.
+fn minute(i: u64, key: &[u8]) -> Delivery {
+    let at = Timestamp::from_secs(1_764_000_000 + 60 * i as i64);
+    let mut record = Record::default();
+    record.push_point(key, at, Timestamp::MIN, Kind::Gauge, 1.0);
+    Delivery { offset: Some(i), received: at, load: Load::Record(Box::new(record)), answer: None }
+}
+
+/// Scenario: a listener brings an hour while the partitions of a log are looked up; that log turns out to hold the
+/// same hour.
+/// Guarantee: nothing of it is late.
+#[test]
+fn a_log_that_takes_its_time_is_waited_for() {
+    let mut live = live(&Disk::default(), &settings(), &Fuse::default());
+    let (hub, opened) = Hub::new(live.resume());
+    live.wait_for(hub.awaited());
+    let looking = hub.look_up();
+    let (inputs, asked) = unbounded();
+    let budget = Budget::new(1 << 20);
+    let push = hub.open("push", Reads::Push, &budget);
+    assert!((0..60).all(|i| push.offer(minute(i, b"a")).is_ok()));
+    std::thread::scope(|scope| {
+        let engine = scope.spawn(|| live.run(&opened, &asked, &mut ()));
+        for _ in 0..2 {
+            // Once more round: it has come to the queue in between.
+            inputs.send(LiveInput::Control(ControlInput::Timeout)).expect("the engine runs");
+            while !inputs.is_empty() {
+                std::thread::yield_now();
+            }
+        }
+        let log = hub.open("log", Reads::Pull, &budget);
+        drop(looking);
+        assert!((0..60).all(|i| log.offer(minute(i, b"b")).is_ok()));
+        inputs.send(LiveInput::Stop).expect("the engine runs");
+        engine.join().expect("no panic").expect("memory does not fail");
+    });
+    assert_eq!(live.pipeline().points(), 120);
 }

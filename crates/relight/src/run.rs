@@ -80,6 +80,7 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let (bus, outbox) = Bus::start(&config.responders, &inputs, &now, runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
     let (hub, opened) = Hub::new(live.resume());
+    live.wait_for(hub.awaited());
     let sources = start_sources(config, &hub, runtime)?;
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
     live.also_post(Box::new(move || stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect()));

@@ -24,7 +24,7 @@ use super::decode::Decode;
 use super::partition::{Flow, Part};
 use super::scout::{self, Finding};
 use super::{Counters, KafkaError, News, Notice, Surroundings, count};
-use crate::live::{Answer, Budget, Delivery, Load, Verdict};
+use crate::live::{Answer, Budget, Delivery, Load, Looking, Verdict};
 
 /// A notice of one kind is given at most this often.
 pub(super) const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -91,6 +91,8 @@ pub(super) struct Reader {
     phase: Phase,
     own: Sender<Order>,
     orders: Receiver<Order>,
+    /// Until the partitions are found for the first time.
+    looking: Option<Looking>,
     is_scouting: bool,
     is_committing: bool,
     /// A partition no longer has what was to be read next; which one is asked of the brokers.
@@ -124,6 +126,7 @@ impl Reader {
             phase: Phase::Reading,
             own,
             orders,
+            looking: Some(shared.surroundings.hub.look_up()),
             is_scouting: false,
             is_committing: false,
             is_in_doubt: false,

@@ -87,6 +87,8 @@ impl Reader {
             self.parts.insert(partition, part);
             places.push((partition, from));
         }
+        // All are open: time may go on with them.
+        self.looking = None;
         self.assign(&places);
     }
 
