@@ -3,7 +3,7 @@
 //! A [`Record`] is a reusable buffer, so that a steady stream decodes without allocating.
 
 use crate::aliases::Aliases;
-use crate::codec::{Codec, Corrupt, Reader, encode_bytes};
+use crate::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
 use crate::series::Labels;
 use crate::time::Timestamp;
 
@@ -277,4 +277,53 @@ pub fn decode_event(reader: &mut Reader<'_>) -> Result<Event, Corrupt> {
         labels.push((String::decode(reader)?, String::decode(reader)?));
     }
     Ok(Event { at, kind, labels: Labels::new(labels), body: String::decode(reader)? })
+}
+
+/// Appends all of a record but its offset and the time of its arrival. Its points have keys, and no aliases.
+pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
+    encode_bytes(&record.keys, out);
+    (record.points.len() as u32).encode(out);
+    for point in &record.points {
+        point.key_start.encode(out);
+        point.key_len.encode(out);
+        point.at.encode(out);
+        point.start.encode(out);
+        (point.kind as u8).encode(out);
+        point.value.encode(out);
+    }
+    (record.histograms.len() as u32).encode(out);
+    for histogram in &record.histograms {
+        histogram.bounds.encode(out);
+        histogram.counts.encode(out);
+    }
+    (record.events.len() as u32).encode(out);
+    record.events.iter().for_each(|event| encode_event(event, out));
+    (record.refused.len() as u32).encode(out);
+    for (reason, n) in &record.refused {
+        (*reason as u8).encode(out);
+        n.encode(out);
+    }
+}
+
+/// Reads what [`encode_record`] wrote.
+pub fn decode_record(reader: &mut Reader<'_>) -> Result<Record, Corrupt> {
+    let mut record = Record { keys: decode_bytes(reader, "keys")?.to_vec(), ..Record::default() };
+    for _ in 0..reader.len(33, "points")? {
+        let (key_start, key_len) = (u32::decode(reader)?, u32::decode(reader)?);
+        let (at, start) = (Timestamp::decode(reader)?, Timestamp::decode(reader)?);
+        let kind = Kind::ALL.get(u8::decode(reader)? as usize).copied().ok_or(Corrupt::Value("kind"))?;
+        let value = f64::decode(reader)?;
+        record.points.push(Point { key_start, key_len, alias: Aliases::NONE, at, start, kind, value });
+    }
+    for _ in 0..reader.len(8, "histograms")? {
+        record.histograms.push(Histogram { bounds: Codec::decode(reader)?, counts: Codec::decode(reader)? });
+    }
+    for _ in 0..reader.len(20, "events")? {
+        record.events.push(decode_event(reader)?);
+    }
+    for _ in 0..reader.len(5, "refused")? {
+        let reason = Reason::ALL.get(u8::decode(reader)? as usize).copied();
+        record.refused.push((reason.ok_or(Corrupt::Value("reason"))?, u32::decode(reader)?));
+    }
+    Ok(record)
 }

@@ -64,6 +64,15 @@ impl SourceKind {
         }
     }
 
+    /// Whether it keeps a journal.
+    pub const fn journal(&self) -> Journalling {
+        match self {
+            Self::Otlp(otlp) => otlp.journal,
+            Self::PrometheusRemoteWrite(write) => write.journal,
+            Self::Alertmanager(alerts) => alerts.journal,
+        }
+    }
+
     /// How much it takes, of a kind that listens.
     pub const fn limits(&self) -> &Limits {
         match self {
@@ -89,6 +98,8 @@ pub struct Otlp {
     pub bearer: Vec<String>,
     /// How much is taken.
     pub limits: Limits,
+    /// Whether what is answered with success is on the disk by then.
+    pub journal: Journalling,
 }
 
 impl Default for Otlp {
@@ -99,6 +110,7 @@ impl Default for Otlp {
             tls: None,
             bearer: Vec::new(),
             limits: Limits::default(),
+            journal: Journalling::default(),
         }
     }
 }
@@ -117,6 +129,8 @@ pub struct RemoteWrite {
     pub bearer: Vec<String>,
     /// How much is taken.
     pub limits: Limits,
+    /// Whether what is answered with success is on the disk by then.
+    pub journal: Journalling,
 }
 
 impl Default for RemoteWrite {
@@ -127,6 +141,7 @@ impl Default for RemoteWrite {
             tls: None,
             bearer: Vec::new(),
             limits: Limits::default(),
+            journal: Journalling::default(),
         }
     }
 }
@@ -145,6 +160,8 @@ pub struct Alertmanager {
     pub bearer: Vec<String>,
     /// How much is taken.
     pub limits: Limits,
+    /// Whether what is answered with success is on the disk by then.
+    pub journal: Journalling,
 }
 
 impl Default for Alertmanager {
@@ -155,6 +172,7 @@ impl Default for Alertmanager {
             tls: None,
             bearer: Vec::new(),
             limits: Limits::default(),
+            journal: Journalling::default(),
         }
     }
 }
@@ -169,6 +187,17 @@ pub struct Tls {
     pub key_file: String,
     /// Only senders with a certificate of one of these authorities are let in.
     pub client_ca_file: Option<String>,
+}
+
+/// Whether a listener's requests are written to the disk before they are answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Journalling {
+    /// A kill loses what came since the last snapshot; that is counted and told as a gap.
+    #[default]
+    Off,
+    /// Requests are fsynced together and then answered: a kill loses nothing that was answered with success.
+    Fsync,
 }
 
 /// How much a listener takes. What is beyond is refused and counted; nothing that was taken suffers.
@@ -196,6 +225,10 @@ pub struct Limits {
     /// Connections at a time from one address.
     #[schemars(range(min = 1))]
     pub max_connections_per_ip: usize,
+    /// Bytes of the journal on disk. It holds what came since the snapshot before the last; senders are told to
+    /// come again while it is full.
+    #[schemars(range(min = 1_048_576))]
+    pub max_journal_bytes: u64,
 }
 
 impl Default for Limits {
@@ -209,6 +242,7 @@ impl Default for Limits {
             max_requests: 256,
             max_connections: 1_024,
             max_connections_per_ip: 64,
+            max_journal_bytes: 1 << 30,
         }
     }
 }

@@ -98,6 +98,14 @@ pub enum IngestError {
         /// What is wrong with it.
         why: String,
     },
+    /// A listener's journal cannot be opened.
+    #[error("`{key}`: {source}")]
+    Journal {
+        /// The key that asked for it.
+        key: String,
+        /// Why not.
+        source: crate::journal::JournalError,
+    },
     /// A bearer token that nobody gave.
     #[error("`sources.{source_name}.bearer` names the secret `{secret}`, which is missing or empty")]
     NoSecret {

@@ -13,6 +13,7 @@ mod cloudevents;
 mod csv;
 mod error;
 mod file;
+mod journal;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod key;
@@ -38,6 +39,7 @@ use relight_core::record::{ControlRecord, Record};
 
 pub use crate::csv::{SampleRow, SampleRows, sample_rows};
 pub use crate::error::IngestError;
+pub use crate::journal::JournalError;
 pub use crate::lines::MAX_LINE_BYTES;
 
 /// One capture, read in order.

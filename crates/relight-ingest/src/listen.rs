@@ -25,6 +25,7 @@ mod tests;
 mod tls;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use relight_core::Timestamp;
 use relight_core::responder::{Secret, Secrets};
-use relight_core::source::{SourceKind, SourceSpec};
+use relight_core::source::{Journalling, SourceKind, SourceSpec};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -40,11 +41,12 @@ use tokio::task::JoinSet;
 
 use self::accept::Door;
 use self::events::Events;
-use self::front::Front;
+use self::front::{Front, Way};
 use self::remote_write::Families;
 use self::reply::Payload;
 use self::seen::Seen;
 use crate::IngestError;
+use crate::journal::{Journal, Keeping};
 use crate::live::{Budget, Hub, Reads};
 
 pub use stats::{Figure, Outcome, SourceStats};
@@ -87,16 +89,18 @@ pub struct Running {
     stats: Arc<SourceStats>,
     stopping: watch::Sender<bool>,
     doors: JoinSet<()>,
+    notices: Vec<String>,
 }
 
 /// Starts to listen. Every address is bound when this returns, and the source's one partition, which has the
-/// source's name, is open; on an error nothing is.
+/// source's name, is open; on an error nothing is. `journals`: the folder for journals, one below it a source.
 pub fn start(
     spec: &SourceSpec,
     secrets: &Secrets,
     hub: &Hub,
     clock: Clock,
     runtime: &Handle,
+    journals: &Path,
 ) -> Result<Running, IngestError> {
     let SourceSpec { name, kind } = spec;
     let (tls, bearer) = kind.access();
@@ -111,8 +115,8 @@ pub fn start(
         bound.push((key, address, listener));
     }
     let limits = *kind.limits();
-    let inlet = hub.open(name, Reads::Push, &Budget::new(limits.max_waiting_bytes));
-    let front = Arc::new(Front::new(inlet, limits, tokens, clock));
+    let (way, notices) = way(spec, hub, journals)?;
+    let front = Arc::new(Front::new(way, limits, tokens, clock));
     let (stopping, told) = watch::channel(false);
     let (mut doors, mut addresses) = (JoinSet::new(), Vec::new());
     for (key, address, listener) in bound {
@@ -121,7 +125,35 @@ pub fn start(
         let door = Door { listener, tls, protocol: Protocol::of(kind, key), front };
         doors.spawn_on(accept::serve(door, told.clone()), runtime);
     }
-    Ok(Running { addresses, stats: Arc::clone(&front.stats), stopping, doors })
+    Ok(Running { addresses, stats: Arc::clone(&front.stats), stopping, doors, notices })
+}
+
+/// Opens the source's partition, and its journal if it has one. Returns what people should know of that.
+fn way(spec: &SourceSpec, hub: &Hub, journals: &Path) -> Result<(Way, Vec<String>), IngestError> {
+    let limits = spec.kind.limits();
+    let budget = Budget::new(limits.max_waiting_bytes);
+    if spec.kind.journal() == Journalling::Off {
+        return Ok((Way::Straight(hub.open(&spec.name, Reads::Push, &budget)), Vec::new()));
+    }
+    let keeping = Keeping {
+        dir: journals.join(file_name(&spec.name)),
+        max_bytes: limits.max_journal_bytes,
+        max_waiting_bytes: limits.max_waiting_bytes,
+    };
+    let inlet = hub.open(&spec.name, Reads::Journalled, &budget);
+    let (journal, damage) = Journal::open(&keeping, inlet)
+        .map_err(|source| IngestError::Journal { key: format!("sources.{}.journal", spec.name), source })?;
+    let notices = damage.into_iter().map(|what| format!("gap: {}: {what}", spec.name)).collect();
+    Ok((Way::Journal(journal), notices))
+}
+
+/// A source's name as that of a folder: what is neither letter, digit, `-` nor `_` is written as its code.
+fn file_name(source: &str) -> String {
+    let code = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' => c.to_string(),
+        _ => format!("%{:x}", u32::from(c)),
+    };
+    source.chars().map(code).collect()
 }
 
 fn token(source: &str, secret: &str, secrets: &Secrets) -> Result<Secret, IngestError> {
@@ -139,6 +171,11 @@ impl Running {
     /// Where it listens, by the key that set it: `grpc`, `http` or `listen`.
     pub fn addresses(&self) -> &[(&'static str, SocketAddr)] {
         &self.addresses
+    }
+
+    /// What people should know of how it started.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// What it counts.

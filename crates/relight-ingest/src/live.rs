@@ -16,7 +16,7 @@ use relight_core::Timestamp;
 use relight_core::record::{Reason, Record};
 
 /// Deliveries that may wait in one partition's queue. A listener with 64 requests waiting sheds load.
-const QUEUE: usize = 64;
+pub(crate) const QUEUE: usize = 64;
 
 /// Whether a partition's records are sent to relight, or fetched by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Reads {
     /// A listener: what is not answered is sent again, and after a kill what came since the last
     /// snapshot is lost.
     Push,
+    /// A listener with a journal: read again from an offset on.
+    Journalled,
     /// A log that is read from an offset on.
     Pull,
 }
@@ -64,6 +66,8 @@ pub enum Verdict {
     Taken(Vec<(Reason, u32)>),
     /// It could not be decoded, and nothing of it is in.
     Malformed(String),
+    /// It could not be kept, and nothing of it is in: to be sent again.
+    Busy(String),
 }
 
 /// Bytes that all partitions of one source may have waiting.
@@ -84,12 +88,12 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn reserve(&self, bytes: usize) -> bool {
+    pub(crate) fn reserve(&self, bytes: usize) -> bool {
         let fits = |used: usize| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
-    fn release(&self, bytes: usize) {
+    pub(crate) fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
@@ -265,7 +269,7 @@ impl Outlet {
 
 impl Load {
     /// Bytes of memory that it holds while it waits, roughly.
-    fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Metrics(bytes) => bytes.len(),
             Self::Record(record) => {

@@ -115,8 +115,11 @@ fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Re
 
 fn start_sources(config: &Config, hub: &Hub, runtime: &Runtime) -> Result<Vec<(String, Running)>, Failure> {
     let clock: listen::Clock = Arc::new(|| SystemClock::default().wall());
+    let journals = config.daemon.state.join("journal");
     let start = |spec: &relight_core::source::SourceSpec| {
-        let running = listen::start(spec, &config.secrets, hub, Arc::clone(&clock), runtime.handle())?;
+        let running =
+            listen::start(spec, &config.secrets, hub, Arc::clone(&clock), runtime.handle(), &journals)?;
+        running.notices().iter().for_each(|notice| output::notice(notice));
         Ok((spec.name.clone(), running))
     };
     config.sources.iter().map(start).collect()

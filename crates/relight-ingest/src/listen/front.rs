@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Clock;
 use super::stats::{Outcome, SourceStats, add, sub};
+use crate::journal::Journal;
 use crate::live::{Delivery, Inlet, Load, Refused, Verdict};
 
 /// How long a request waits for the engine. A sender has given up by then: the default of OpenTelemetry's
@@ -56,11 +57,35 @@ pub(super) fn cut(text: &mut String, bytes: usize) {
     text.truncate(text.floor_char_boundary(bytes));
 }
 
+/// How deliveries reach the engine.
+pub(super) enum Way {
+    /// Straight to the partition's queue.
+    Straight(Inlet),
+    /// By the journal.
+    Journal(Journal),
+}
+
+impl Way {
+    fn partition(&self) -> &str {
+        match self {
+            Self::Straight(inlet) => inlet.partition(),
+            Self::Journal(journal) => journal.partition(),
+        }
+    }
+
+    fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
+        match self {
+            Self::Straight(inlet) => inlet.offer(delivery),
+            Self::Journal(journal) => journal.offer(delivery),
+        }
+    }
+}
+
 /// The shared part of a source's listeners.
 pub(super) struct Front {
     pub(super) limits: Limits,
     pub(super) stats: Arc<SourceStats>,
-    inlet: Inlet,
+    way: Way,
     clock: Clock,
     tokens: Vec<Secret>,
     requests: Arc<Semaphore>,
@@ -68,14 +93,14 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(inlet: Inlet, limits: Limits, tokens: Vec<Secret>, clock: Clock) -> Self {
+    pub(super) fn new(way: Way, limits: Limits, tokens: Vec<Secret>, clock: Clock) -> Self {
         let requests = Arc::new(Semaphore::new(limits.max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { limits, stats: Arc::default(), inlet, clock, tokens, requests, turn: AtomicU64::new(0) }
+        Self { limits, stats: Arc::default(), way, clock, tokens, requests, turn: AtomicU64::new(0) }
     }
 
     /// The source's name.
     pub(super) fn name(&self) -> &str {
-        self.inlet.partition()
+        self.way.partition()
     }
 
     pub(super) fn now(&self) -> relight_core::Timestamp {
@@ -123,7 +148,7 @@ impl Front {
         });
         let delivery = Delivery { offset: None, received: self.now(), load, answer: Some(answer) };
         let stopping = || Fault::new(Outcome::Stopping, "relight is stopping");
-        match self.inlet.offer(delivery) {
+        match self.way.offer(delivery) {
             Ok(()) => {}
             Err(Refused::Full(_)) => return Err(Fault::busy("the queue is full")),
             Err(Refused::Closed(_)) => return Err(stopping()),
@@ -137,6 +162,7 @@ impl Front {
                 Ok(refused)
             }
             Ok(Ok(Verdict::Malformed(why))) => Err(Fault::malformed(why)),
+            Ok(Ok(Verdict::Busy(why))) => Err(Fault::busy(&why)),
             Ok(Err(_)) => Err(stopping()),
             Err(_) => Err(Fault::busy("the engine is behind")),
         }

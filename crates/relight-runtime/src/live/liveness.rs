@@ -183,7 +183,7 @@ impl Partition {
     fn idle(&self, now: Timestamp, idle_after: Span) -> Option<Timestamp> {
         let quiet = now >= self.last_record.plus(idle_after);
         match self.reads {
-            Reads::Push => quiet.then_some(now),
+            Reads::Push | Reads::Journalled => quiet.then_some(now),
             // Events come when they come: one that carries nothing else is not waited for.
             Reads::Pull => self.caught_up.filter(|_| quiet || !self.has_points),
         }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -151,7 +152,14 @@ fn a_certificate_that_cannot_be_used_is_said_with_its_key() {
         let spec = relight_core::source::SourceSpec { name: "a".to_owned(), kind: SourceKind::Otlp(otlp) };
         let (hub, _opened) = crate::live::Hub::new(std::collections::BTreeMap::new());
         let clock = Arc::new(|| relight_core::Timestamp::MIN);
-        let started = super::super::start(&spec, &Secrets::default(), &hub, clock, runtime.handle());
+        let started = super::super::start(
+            &spec,
+            &Secrets::default(),
+            &hub,
+            clock,
+            runtime.handle(),
+            Path::new("no-journals"),
+        );
         let message = started.err().expect("it cannot be used").to_string();
         assert!(message.contains(&format!("`sources.a.tls.{key}`")), "{message}");
     }

@@ -14,7 +14,7 @@ use relight_core::source::{Limits, SourceKind};
 
 use super::super::Outcome;
 use super::super::body::{Coding, inflate};
-use super::super::front::Front;
+use super::super::front::{Front, Way};
 use super::*;
 use crate::live::{Budget, Hub, Load, Reads};
 
@@ -194,7 +194,7 @@ fn unpack(coding: Coding, wire: &[u8], limit: usize) -> Result<Vec<u8>, Outcome>
     let (hub, _opened) = Hub::new(BTreeMap::new());
     let inlet = hub.open("test", Reads::Push, &Budget::new(1));
     let clock = Arc::new(|| Timestamp::MIN);
-    let front = Arc::new(Front::new(inlet, Limits::default(), Vec::new(), clock));
+    let front = Arc::new(Front::new(Way::Straight(inlet), Limits::default(), Vec::new(), clock));
     let held = front.admit(&HeaderMap::new()).expect("there is room").held;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let inflated = runtime.block_on(inflate(coding, wire.to_vec().into(), limit, held));

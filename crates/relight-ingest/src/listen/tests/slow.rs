@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ fn with_virtual_time(talk: impl FnOnce(SocketAddr, SocketAddr) + Send + 'static)
     let spec = SourceSpec { name: "test".to_owned(), kind: SourceKind::Otlp(otlp_source()) };
     let clock = Arc::new(|| Timestamp::from_secs(1));
     let running: Running =
-        start(&spec, &Secrets::default(), &hub, clock, runtime.handle()).expect("it starts");
+        start(&spec, &Secrets::default(), &hub, clock, runtime.handle(), Path::new("no-journals"))
+            .expect("it starts");
     let address = |key| running.addresses().iter().find(|(name, _)| *name == key).expect("it listens").1;
     let (http, grpc) = (address("http"), address("grpc"));
     let talk = std::thread::spawn(move || talk(http, grpc));
@@ -171,7 +173,10 @@ fn an_address_in_use_is_said_with_what_to_do() {
     let spec = SourceSpec { name: "shop".to_owned(), kind: SourceKind::Otlp(otlp) };
     let (hub, opened) = Hub::new(BTreeMap::new());
     let clock = Arc::new(|| Timestamp::from_secs(1));
-    let error = start(&spec, &Secrets::default(), &hub, clock, world.runtime.handle()).err().expect("in use");
+    let error =
+        start(&spec, &Secrets::default(), &hub, clock, world.runtime.handle(), Path::new("no-journals"))
+            .err()
+            .expect("in use");
     let message = error.to_string();
     assert!(message.starts_with(&format!("cannot listen on {taken} (")), "{message}");
     assert!(message.ends_with("stop who listens there, or change `sources.shop.grpc`"), "{message}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -55,7 +56,8 @@ impl World {
         let (hub, opened) = Hub::new(BTreeMap::new());
         let spec = SourceSpec { name: "test".to_owned(), kind };
         let clock = Arc::new(|| Timestamp::from_secs(1_000));
-        let running = start(&spec, secrets, &hub, clock, runtime.handle()).unwrap_or_else(|e| panic!("{e}"));
+        let running = start(&spec, secrets, &hub, clock, runtime.handle(), Path::new("no-journals"))
+            .unwrap_or_else(|e| panic!("{e}"));
         let (sent, loads) = unbounded();
         let (go, wait) = unbounded::<()>();
         let waits = matches!(engine, Engine::Waits);

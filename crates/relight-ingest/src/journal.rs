@@ -1,0 +1,216 @@
+//! The journal of a listener: what was answered with success is on the disk, so a kill loses none of it.
+//!
+//! One thread stands between the listeners of a source and its partition. It gives each delivery its offset,
+//! writes what waits in one go, fsyncs once, and only then hands it to the engine, which answers. So the
+//! journal is never behind the state, and nothing that could not be written is folded. After a start it
+//! reads again what the newest snapshot does not hold. What the last two snapshots hold is dropped.
+//!
+//! Knows no protocol, no clock and no config; the files are in [`segments`], what a delivery looks like on
+//! disk in [`entry`].
+
+mod entry;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use relight_core::codec::Corrupt;
+
+use self::segments::Segments;
+use crate::live::{Budget, Delivery, Inlet, QUEUE, Refused, Verdict};
+
+/// Bytes that are written with one fsync, at most, but for a single larger delivery.
+const BATCH_BYTES: usize = 8 << 20;
+/// How long a full queue of the engine is left alone before it is tried again.
+const NAP: Duration = Duration::from_millis(1);
+/// How often is looked whether old entries may go.
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The system said no.
+    #[error("cannot {what} `{}` ({source})", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It was written by a newer release, or by something else.
+    #[error("`{}` is no journal that this release reads ({source}): move it away to start without it", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Corrupt,
+    },
+}
+
+/// How a journal is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeping {
+    /// Its folder.
+    pub(crate) dir: PathBuf,
+    /// Bytes on disk. A full journal answers that relight is busy until a snapshot lets entries go.
+    pub(crate) max_bytes: u64,
+    /// Bytes that may wait to be written.
+    pub(crate) max_waiting_bytes: usize,
+}
+
+/// The way of a source's deliveries through its journal. Dropping it ends the partition, once all that waits is
+/// with the engine.
+pub(crate) struct Journal {
+    partition: Arc<str>,
+    sender: Sender<(usize, Delivery)>,
+    budget: Budget,
+}
+
+impl Journal {
+    /// Opens the journal and begins with what the state does not hold. Returns, for people, what was found
+    /// damaged.
+    pub(crate) fn open(keeping: &Keeping, inlet: Inlet) -> Result<(Self, Vec<String>), JournalError> {
+        let (segments, damage) = Segments::open(&keeping.dir)?;
+        let (sender, queue) = bounded(QUEUE);
+        let budget = Budget::new(keeping.max_waiting_bytes);
+        let partition: Arc<str> = inlet.partition().into();
+        let next = segments.end().max(inlet.covered());
+        let max_bytes = keeping.max_bytes;
+        let keeper =
+            Keeper { segments, inlet, queue, budget: budget.clone(), max_bytes, next, covered: [0; 2] };
+        std::thread::Builder::new()
+            .name("relight-journal".to_owned())
+            .spawn(move || keeper.run())
+            .map_err(failed_to("start a thread for", &keeping.dir))?;
+        Ok((Self { partition, sender, budget }, damage))
+    }
+
+    /// The partition's name.
+    pub(crate) fn partition(&self) -> &str {
+        &self.partition
+    }
+
+    /// Offers a delivery; never waits.
+    pub(crate) fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
+        let bytes = delivery.load.weight();
+        if !self.budget.reserve(bytes) {
+            return Err(Refused::Full(delivery));
+        }
+        self.sender.try_send((bytes, delivery)).map_err(|error| {
+            self.budget.release(bytes);
+            match error {
+                TrySendError::Full((_, delivery)) => Refused::Full(delivery),
+                TrySendError::Disconnected((_, delivery)) => Refused::Closed(delivery),
+            }
+        })
+    }
+}
+
+/// The thread that writes.
+struct Keeper {
+    segments: Segments,
+    inlet: Inlet,
+    queue: Receiver<(usize, Delivery)>,
+    budget: Budget,
+    max_bytes: u64,
+    /// The offset of the next delivery.
+    next: u64,
+    /// What the last two snapshots hold, the newest first: the older one may be what a damaged store falls
+    /// back to.
+    covered: [u64; 2],
+}
+
+impl Keeper {
+    fn run(mut self) {
+        if !self.again() {
+            return;
+        }
+        loop {
+            let first = match self.queue.recv_timeout(PRUNE_EVERY) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.prune();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let batch = self.batch(first);
+            if !self.keep(batch) {
+                return;
+            }
+            self.prune();
+        }
+    }
+
+    /// Hands on what the state does not hold. Whether the engine still takes.
+    fn again(&self) -> bool {
+        let from = self.inlet.covered();
+        self.segments.read(from).all(|delivery| self.hand_on(delivery))
+    }
+
+    fn batch(&self, first: (usize, Delivery)) -> Vec<Delivery> {
+        let mut bytes = first.0;
+        let mut batch = vec![first];
+        while bytes < BATCH_BYTES && batch.len() < QUEUE {
+            let Ok(more) = self.queue.try_recv() else { break };
+            bytes += more.0;
+            batch.push(more);
+        }
+        self.budget.release(batch.iter().map(|(bytes, _)| bytes).sum());
+        batch.into_iter().map(|(_, delivery)| delivery).collect()
+    }
+
+    /// Writes a batch and hands it on, or says that it could not be written. Whether the engine still takes.
+    fn keep(&mut self, mut batch: Vec<Delivery>) -> bool {
+        let mut frames = Vec::new();
+        for (offset, delivery) in (self.next..).zip(&mut batch) {
+            delivery.offset = Some(offset);
+            entry::encode(offset, delivery, &mut frames);
+        }
+        let why = if self.segments.bytes() + frames.len() as u64 > self.max_bytes {
+            Some("the journal is full until the next snapshot".to_owned())
+        } else {
+            let written = self.segments.append(self.next..self.next + batch.len() as u64, &frames);
+            written.err().map(|error| error.to_string())
+        };
+        if let Some(why) = why {
+            let answers = batch.into_iter().filter_map(|delivery| delivery.answer);
+            answers.for_each(|answer| answer(Verdict::Busy(why.clone())));
+            return true;
+        }
+        self.next += batch.len() as u64;
+        batch.into_iter().all(|delivery| self.hand_on(delivery))
+    }
+
+    fn hand_on(&self, mut delivery: Delivery) -> bool {
+        loop {
+            match self.inlet.offer(delivery) {
+                Ok(()) => return true,
+                Err(Refused::Closed(_)) => return false,
+                Err(Refused::Full(back)) => delivery = back,
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+
+    /// Drops what the last two snapshots hold.
+    fn prune(&mut self) {
+        let newest = self.inlet.covered();
+        if newest != self.covered[0] {
+            self.covered = [newest, self.covered[0]];
+            // What cannot be dropped now is dropped at the next start.
+            let _ = self.segments.prune(self.covered[1]);
+        }
+    }
+}
+
+fn failed_to(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
+    let path = path.to_owned();
+    move |source| JournalError::Io { what, path, source }
+}

@@ -1,0 +1,72 @@
+//! One delivery as it lies in a journal: `length: u32, CRC32C: u32, offset: u64, received: i64, kind: u8`, and
+//! then what was delivered. Length and checksum are of what follows them.
+//!
+//! Metrics lie there as they were sent, everything else decoded. Who waits for an answer does not.
+
+use bytes::Bytes;
+use relight_core::Timestamp;
+use relight_core::codec::{Codec, Corrupt, Reader};
+use relight_core::record::{decode_record, encode_record};
+
+use crate::live::{Delivery, Load};
+
+/// Bytes before what is checked.
+pub(super) const HEAD: usize = 8;
+
+const METRICS: u8 = 0;
+const RECORD: u8 = 1;
+const NOTHING: u8 = 2;
+
+/// Appends a delivery as a frame.
+pub(super) fn encode(offset: u64, delivery: &Delivery, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD]);
+    offset.encode(out);
+    delivery.received.encode(out);
+    match &delivery.load {
+        Load::Metrics(body) => {
+            METRICS.encode(out);
+            out.extend_from_slice(body);
+        }
+        Load::Record(record) => {
+            RECORD.encode(out);
+            encode_record(record, out);
+        }
+        // No listener brings these; an offset is an offset.
+        Load::Nothing | Load::CaughtUp | Load::Unreachable(_) => NOTHING.encode(out),
+    }
+    let body = &out[start + HEAD..];
+    let (len, crc) = (body.len() as u32, crc32c::crc32c(body));
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    out[start + 4..start + HEAD].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The first frame of `bytes` and what follows it: its offset and its body. An error is a frame that was not
+/// written to its end, or is damaged.
+pub(super) fn split(bytes: &[u8]) -> Result<((u64, &[u8]), &[u8]), Corrupt> {
+    let mut reader = Reader::new(bytes);
+    let len = u32::decode(&mut reader)? as usize;
+    let crc = u32::decode(&mut reader)?;
+    let body = reader.take(len, "journal entry")?;
+    if crc32c::crc32c(body) != crc {
+        return Err(Corrupt::Checksum);
+    }
+    Ok(((u64::decode(&mut Reader::new(body))?, body), &bytes[HEAD + len..]))
+}
+
+/// Reads the body of a frame.
+pub(super) fn decode(body: &[u8]) -> Result<Delivery, Corrupt> {
+    let mut reader = Reader::new(body);
+    let (offset, received) = (u64::decode(&mut reader)?, Timestamp::decode(&mut reader)?);
+    let load = match u8::decode(&mut reader)? {
+        METRICS => {
+            let left = reader.left();
+            Load::Metrics(Bytes::copy_from_slice(reader.take(left, "metrics")?))
+        }
+        RECORD => Load::Record(Box::new(decode_record(&mut reader)?)),
+        NOTHING => Load::Nothing,
+        _ => return Err(Corrupt::Value("kind of a journal entry")),
+    };
+    reader.finish()?;
+    Ok(Delivery { offset: Some(offset), received, load, answer: None })
+}

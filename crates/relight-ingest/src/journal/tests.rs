@@ -1,0 +1,215 @@
+//! Journals that are killed, cut short, damaged, full, and on a disk that fails.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use relight_core::Timestamp;
+use relight_core::record::{Event, Histogram, Kind, Reason, Record};
+use relight_core::series::Labels;
+
+use super::{Journal, Keeping};
+use crate::live::{Budget, Delivery, Hub, Load, Next, Outlet, Reads, Verdict};
+
+/// Longer than anything here takes on a busy machine.
+const BOUND: Duration = Duration::from_mins(1);
+
+/// One life of a source with a journal, and the engine's end of it.
+struct Life {
+    journal: Journal,
+    outlet: Outlet,
+    damage: Vec<String>,
+    answers: (Sender<Verdict>, Receiver<Verdict>),
+}
+
+fn open(dir: &Path, max_bytes: u64, resume: u64) -> Life {
+    let (hub, opened) = Hub::new(BTreeMap::from([("s".to_owned(), resume)]));
+    let keeping = Keeping { dir: dir.to_owned(), max_bytes, max_waiting_bytes: 1 << 20 };
+    let inlet = hub.open("s", Reads::Journalled, &Budget::new(1 << 20));
+    let (journal, damage) = Journal::open(&keeping, inlet).unwrap_or_else(|e| panic!("{e}"));
+    Life { journal, outlet: opened.recv().expect("it is open"), damage, answers: unbounded() }
+}
+
+impl Life {
+    fn offer(&self, load: Load) {
+        let answers = self.answers.0.clone();
+        let answer = Box::new(move |verdict| answers.send(verdict).expect("the test listens"));
+        let delivery =
+            Delivery { offset: None, received: Timestamp::from_secs(7), load, answer: Some(answer) };
+        assert!(self.journal.offer(delivery).is_ok());
+    }
+
+    /// The next so many deliveries, answered as an engine would.
+    fn take(&self, n: usize) -> Vec<(u64, Load)> {
+        let until = Instant::now() + BOUND;
+        let mut all = Vec::new();
+        while all.len() < n {
+            assert!(Instant::now() < until, "{} of {n} came", all.len());
+            let Next::Delivery(delivery) = self.outlet.take() else {
+                std::thread::yield_now();
+                continue;
+            };
+            assert_eq!(delivery.received, Timestamp::from_secs(7));
+            all.push((delivery.offset.expect("it has one"), delivery.load));
+            if let Some(answer) = delivery.answer {
+                answer(Verdict::Taken(Vec::new()));
+            }
+        }
+        all
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.answers.1.recv_timeout(BOUND).expect("an answer")
+    }
+}
+
+fn metrics(n: u8) -> Load {
+    Load::Metrics(Bytes::from(vec![n; 100]))
+}
+
+/// A record with one of everything.
+fn record() -> Record {
+    let mut record = Record::default();
+    let (at, start) = (Timestamp::from_secs(5), Timestamp::MIN);
+    record.push_point(b"key", at, start, Kind::Cumulative, f64::INFINITY);
+    let histogram = Histogram { bounds: vec![0.5], counts: vec![1, u64::MAX] };
+    record.push_histogram(b"other", at, at, Kind::DeltaHistogram, histogram);
+    let labels = Labels::new(vec![("service".to_owned(), "cart".to_owned())]);
+    record.events.push(Event { at, kind: "deploy".to_owned(), labels, body: "v2".to_owned() });
+    record.refuse(Reason::NonFinite);
+    record
+}
+
+fn what(delivered: &[(u64, Load)]) -> Vec<(u64, String)> {
+    let of = |load: &Load| match load {
+        Load::Metrics(body) => format!("{:?}", &body[..]),
+        Load::Record(record) => format!("{:?}", Record { offset: 0, received: None, ..(**record).clone() }),
+        _ => String::new(),
+    };
+    delivered.iter().map(|(offset, load)| (*offset, of(load))).collect()
+}
+
+/// Scenario: deliveries of every kind are taken; the process is killed, and its snapshot holds the first of them.
+/// Guarantee: the others come again as they were, under the same offsets, before anything new.
+#[test]
+fn a_kill_loses_nothing_that_was_answered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let before = open(dir.path(), 1 << 20, 0);
+    for load in [metrics(1), Load::Record(Box::new(record())), metrics(3)] {
+        before.offer(load);
+    }
+    let first = what(&before.take(3));
+    assert_eq!(first.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(before.verdict(), Verdict::Taken(Vec::new()));
+
+    let after = open(dir.path(), 1 << 20, 1);
+    after.offer(metrics(4));
+    let again = what(&after.take(3));
+    assert_eq!(again[..2], first[1..]);
+    assert_eq!(again[2], (3, format!("{:?}", [4_u8; 100])));
+    assert_eq!(after.damage, [""; 0]);
+}
+
+/// Scenario: a kill while the last entry is written leaves any number of its bytes.
+/// Guarantee: all before it is there, nothing is called damaged, and the next entry has its offset.
+#[test]
+fn an_entry_cut_short_was_never_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let life = open(dir.path(), 1 << 20, 0);
+    for n in [1, 2] {
+        life.offer(metrics(n));
+        life.take(1);
+    }
+    let path = dir.path().join(format!("{:020}.journal", 0));
+    let whole = fs::read(&path).expect("it is there");
+    let frame = (whole.len() - 8) / 2;
+    for cut in [1, 7, 8, 50, frame - 1, frame] {
+        let again = tempfile::tempdir().expect("a folder");
+        let path = again.path().join(path.file_name().expect("it has one"));
+        fs::write(&path, &whole[..whole.len() - cut]).expect("written");
+        let life = open(again.path(), 1 << 20, 0);
+        assert_eq!(life.damage, [""; 0], "cut by {cut}");
+        life.offer(metrics(9));
+        let came = what(&life.take(2));
+        let expected = [(0, format!("{:?}", [1_u8; 100])), (1, format!("{:?}", [9_u8; 100]))];
+        assert_eq!(came, expected, "cut by {cut}");
+        // The cut end must not hide what was written after it.
+        assert_eq!(what(&open(again.path(), 1 << 20, 0).take(2)), expected, "cut by {cut}, next start");
+    }
+}
+
+/// Scenario: a flipped bit in a file that others follow; a file of a newer release.
+/// Guarantee: what is lost is said, what follows is read; the newer file is refused and left alone.
+#[test]
+fn damage_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for resume in [0, 1] {
+        let life = open(dir.path(), 1 << 20, resume);
+        life.offer(metrics(resume as u8));
+        life.take(1);
+    }
+    let path = dir.path().join(format!("{:020}.journal", 0));
+    let mut bytes = fs::read(&path).expect("it is there");
+    bytes[30] ^= 1;
+    fs::write(&path, &bytes).expect("written");
+    let life = open(dir.path(), 1 << 20, 0);
+    assert!(
+        life.damage[0].contains("is damaged after byte 8: what it held from offset 0 on"),
+        "{:?}",
+        life.damage
+    );
+    assert_eq!(what(&life.take(1)), [(1, format!("{:?}", [1_u8; 100]))]);
+    drop(life);
+
+    bytes[6] = 9;
+    fs::write(&path, &bytes).expect("written");
+    let keeping = Keeping { dir: dir.path().to_owned(), max_bytes: 1, max_waiting_bytes: 1 };
+    let (hub, _opened) = Hub::new(BTreeMap::new());
+    let inlet = hub.open("s", Reads::Journalled, &Budget::new(1));
+    let error = Journal::open(&keeping, inlet).err().expect("refused");
+    assert!(error.to_string().contains("newer than this release's 1"), "{error}");
+    assert_eq!(fs::read(&path).expect("it is there"), bytes);
+}
+
+/// Scenario: a journal without room; then two snapshots hold what it has.
+/// Guarantee: what does not fit is given back as busy and never folded; the room comes back.
+#[test]
+fn a_full_journal_is_busy() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let life = open(dir.path(), 300, 0);
+    for n in [0, 1] {
+        life.offer(metrics(n));
+        life.take(1);
+        assert_eq!(life.verdict(), Verdict::Taken(Vec::new()));
+    }
+    life.offer(metrics(2));
+    assert_eq!(life.verdict(), Verdict::Busy("the journal is full until the next snapshot".to_owned()));
+    let until = Instant::now() + BOUND;
+    let mut snapshots = 2..;
+    while fs::read_dir(dir.path()).expect("a folder").count() != 0 {
+        assert!(Instant::now() < until, "nothing was dropped");
+        life.outlet.cover(snapshots.next().expect("without end"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    life.offer(metrics(3));
+    assert_eq!(what(&life.take(1)), [(2, format!("{:?}", [3_u8; 100]))]);
+}
+
+/// Scenario: the folder goes away, and comes back.
+/// Guarantee: what could not be written is not folded, and its sender is told to come again.
+#[test]
+fn a_disk_that_fails_is_busy() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("j");
+    let life = open(&folder, 1 << 20, 0);
+    fs::remove_dir(&folder).expect("it is empty");
+    life.offer(metrics(1));
+    assert!(matches!(life.verdict(), Verdict::Busy(why) if why.contains("No such file")));
+    assert!(matches!(life.outlet.take(), Next::Empty));
+    fs::create_dir(&folder).expect("it was removed");
+    life.offer(metrics(2));
+    assert_eq!(what(&life.take(1)), [(0, format!("{:?}", [2_u8; 100]))]);
+}
