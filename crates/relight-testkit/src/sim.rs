@@ -9,7 +9,7 @@ use relight_core::codec::{Codec, encode_bytes};
 use relight_core::incident::{Action, Incident};
 use relight_core::rule::{Finding, Settings};
 use relight_runtime::{
-    Commit, Pipeline, Responders, RuntimeError, SimulatedOutcome, Stores, Totals, Turn, Watch,
+    Commit, Pipeline, Responders, RuntimeError, ScoredRow, SimulatedOutcome, Stores, Totals, Turn, Watch,
 };
 use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
 
@@ -38,6 +38,9 @@ pub struct Sim {
 pub struct Outcome {
     /// Findings of each turn, as bytes.
     pub findings: BTreeMap<Timestamp, Vec<u8>>,
+    /// Every value that was judged in each turn, with its verdict, to the last bit: a sum that was added up
+    /// in another order shows here long before it makes a finding, or moves a baseline.
+    pub readings: BTreeMap<Timestamp, Vec<ReadingBits>>,
     /// Incidents, by id.
     pub incidents: Vec<Incident>,
     /// Actions, by id.
@@ -48,15 +51,28 @@ pub struct Outcome {
     pub digest: u64,
 }
 
+/// Detector, then the bits of value, score, expected, lower and upper.
+pub type ReadingBits = [u64; 6];
+
 #[derive(Default)]
 struct Seen {
     findings: BTreeMap<Timestamp, Vec<u8>>,
-    /// Turns that came again, after a rewind, with other findings.
+    readings: BTreeMap<Timestamp, Vec<ReadingBits>>,
+    /// Turns that came again, after a rewind, with other findings or readings.
     changed: Vec<Timestamp>,
 }
 
 impl Watch for Seen {
+    fn wants_readings(&self) -> bool {
+        true
+    }
+
     fn turn(&mut self, turn: &Turn<'_>) {
+        let bits = bits(turn.readings);
+        let before = if bits.is_empty() { None } else { self.readings.insert(turn.end, bits.clone()) };
+        if before.is_some_and(|before| before != bits) {
+            self.changed.push(turn.end);
+        }
         if turn.findings.is_empty() {
             return;
         }
@@ -66,6 +82,20 @@ impl Watch for Seen {
             self.changed.push(turn.end);
         }
     }
+}
+
+/// In an order of their own: where a row lives is told by who came first.
+fn bits(readings: &[ScoredRow]) -> Vec<ReadingBits> {
+    let judged = readings.iter().filter(|r| !r.value.is_nan());
+    let bits = |r: &ScoredRow| {
+        let band = r.reading.band;
+        let [value, score] = [r.value, r.reading.score].map(f64::to_bits);
+        let [expected, lower, upper] = [band.expected, band.lower, band.upper].map(f64::to_bits);
+        [r.detector as u64, value, score, expected, lower, upper]
+    };
+    let mut all: Vec<ReadingBits> = judged.map(bits).collect();
+    all.sort_unstable();
+    all
 }
 
 fn encode(findings: &[Finding]) -> Vec<u8> {
@@ -165,10 +195,11 @@ impl Sim {
             fuse.douse();
             match life {
                 Ok((totals, digest)) => {
-                    assert_eq!(seen.changed, [], "seed {}: a turn came again with other findings", self.seed);
+                    assert_eq!(seen.changed, [], "seed {}: a turn came again with other verdicts", self.seed);
                     let (state, _) = disk.ledger.clone().load().expect("memory does not fail");
                     let (incidents, actions) = (state.incidents, state.actions);
-                    return Outcome { findings: seen.findings, incidents, actions, totals, digest };
+                    let Seen { findings, readings, .. } = seen;
+                    return Outcome { findings, readings, incidents, actions, totals, digest };
                 }
                 Err(RuntimeError::Store(_)) => self.after_crash(&disk, &mut rng),
                 Err(error) => panic!("seed {}: {error}", self.seed),

@@ -1,13 +1,13 @@
 //! Worlds: what a few services, their exporters and their operators might send, from a seed.
 //!
 //! Made to be awkward: series of one row lie in different partitions, series hop partitions, sums have
-//! many contributors with full mantissas, counters reset, scrapes are longer than the bin, points come
+//! many contributors with full mantissas that share key groups, counters reset, scrapes are longer than the bin, points come
 //! out of order, twice, late and wrong, partitions fall idle, stall, end early, and appear in the middle
 //! of the file that names them.
 
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Record};
 use relight_core::series::{Labels, key_of};
-use relight_core::{Span, Timestamp};
+use relight_core::{KeyGroup, Span, Timestamp};
 
 use crate::rng::Rng;
 
@@ -42,9 +42,14 @@ const FILES: usize = 2;
 /// the allowed lateness, so that where it starts decides what of it counts.
 const NEWCOMER_STEP: i64 = 300;
 const NEWCOMER_BEHIND: i64 = 4;
-/// Contributors to one sum. In the same key group they come in the order of their first sight: that 48
-/// of them share none of 128 groups has a probability below 1e-4.
-const QUEUES: u64 = 48;
+/// Contributors to one sum, and the key groups that they share. Groups are folded in the order of their
+/// numbers and the series of one group in that of their first sight, so only contributors of one group can
+/// reach a sum in the order in which partitions happen to be read.
+const QUEUES: usize = 48;
+const QUEUE_GROUPS: usize = 4;
+/// Bounds of a service's latency histograms, all in one key group: some are finer than others, and of those
+/// that are as fine some are different.
+const BOUNDS: [&[f64]; 4] = [&[0.05, 0.5], &[0.01, 0.05, 0.1, 0.5], &[0.02, 0.05, 0.2, 0.5], &[0.1]];
 
 struct Maker {
     rng: Rng,
@@ -54,6 +59,9 @@ struct Maker {
     /// Running totals: (service, node, code) and of histograms.
     totals: Vec<f64>,
     buckets: Vec<Vec<u64>>,
+    queues: Vec<Vec<u8>>,
+    /// Of each service, one for each of `BOUNDS`.
+    latencies: Vec<Vec<Vec<u8>>>,
 }
 
 impl World {
@@ -67,7 +75,9 @@ impl World {
             begun: vec![Vec::new(); partitions],
             step: 0,
             totals: vec![0.0; SERVICES.len() * NODES * 2],
-            buckets: vec![vec![0; 5]; SERVICES.len()],
+            buckets: vec![vec![0; 5]; SERVICES.len() * BOUNDS.len()],
+            queues: crowded("queue", SERVICES[0], QUEUE_GROUPS, QUEUES),
+            latencies: SERVICES.iter().map(|name| crowded("latency", name, 1, BOUNDS.len())).collect(),
         };
         for step in 0..STEPS {
             maker.step(step);
@@ -139,6 +149,12 @@ fn labels(service: &str, more: &[(&str, &str)]) -> Labels {
     Labels::new(more.iter().chain([&("service", service)]).map(pair))
 }
 
+/// Keys of a service's series that fall into so few key groups.
+fn crowded(metric: &str, service: &str, groups: usize, count: usize) -> Vec<Vec<u8>> {
+    let key = |i: usize| key_of(metric, &labels(service, &[("part", &format!("p{i}"))]));
+    (0..).map(key).filter(|key| KeyGroup::of(key).ix() < groups).take(count).collect()
+}
+
 impl Maker {
     fn step(&mut self, step: i64) {
         self.step = step;
@@ -155,7 +171,7 @@ impl Maker {
                 }
             }
             if step % 2 == 0 {
-                self.latency(now, service, name, broken);
+                self.latency(now, service, broken);
             }
             self.events(now, name, broken);
         }
@@ -193,21 +209,25 @@ impl Maker {
     /// Of very different sizes and with full mantissas, so that the order of a sum shows in it.
     fn queues(&mut self, now: Timestamp) {
         for queue in 0..QUEUES {
-            let key = key_of("queue", &labels(SERVICES[0], &[("queue", &format!("q{queue}"))]));
+            let key = self.queues[queue].clone();
             let value = 10_f64.powi(self.rng.below(7) as i32) * (1.0 + self.rng.unit());
             self.point(now, &key, Kind::Gauge, value);
         }
     }
 
-    fn latency(&mut self, now: Timestamp, service: usize, name: &str, broken: bool) {
-        for (i, weight) in [50, 30, 10, 3, u64::from(broken) * 200].into_iter().enumerate() {
-            self.buckets[service][i] += weight + self.rng.below(5);
+    fn latency(&mut self, now: Timestamp, service: usize, broken: bool) {
+        for (part, bounds) in BOUNDS.into_iter().enumerate() {
+            let buckets = &mut self.buckets[service * BOUNDS.len() + part];
+            for (i, weight) in [50, 30, 10, 3, u64::from(broken) * 200].into_iter().enumerate() {
+                buckets[i.min(bounds.len())] += weight + self.rng.below(5);
+            }
+            let counts = buckets[..=bounds.len()].to_vec();
+            let h = Histogram { bounds: bounds.to_vec(), counts };
+            let key = self.latencies[service][part].clone();
+            let partition = self.home(&key);
+            let record = self.record(partition);
+            record.push_histogram(&key, now, Timestamp::MIN, Kind::CumulativeHistogram, h);
         }
-        let h = Histogram { bounds: vec![0.01, 0.05, 0.1, 0.5], counts: self.buckets[service].clone() };
-        let key = key_of("latency", &labels(name, &[]));
-        let partition = self.home(&key);
-        let record = self.record(partition);
-        record.push_histogram(&key, now, Timestamp::MIN, Kind::CumulativeHistogram, h);
     }
 
     fn events(&mut self, now: Timestamp, name: &str, broken: bool) {

@@ -26,6 +26,10 @@ fn compare(calm: &Outcome, storm: &Outcome, what: &str) {
         assert_eq!(Some(findings), storm.findings.get(turn), "{what}: findings of the turn at {turn}");
     }
     assert_eq!(calm.findings.len(), storm.findings.len(), "{what}: turns with findings");
+    for (turn, readings) in &calm.readings {
+        assert_eq!(Some(readings), storm.readings.get(turn), "{what}: values of the turn at {turn}");
+    }
+    assert_eq!(calm.readings.len(), storm.readings.len(), "{what}: turns with values");
     first_difference(&calm.incidents, &storm.incidents, &format!("{what}: incidents"));
     first_difference(&calm.actions, &storm.actions, &format!("{what}: planned actions"));
     assert_eq!(calm.totals, storm.totals, "{what}: counts");

@@ -17,7 +17,7 @@ pub(super) struct Last {
     pub(super) kind: Kind,
     /// [`Timestamp::MIN`] before the first point.
     pub(super) at: Timestamp,
-    /// The running total; of histograms it lies elsewhere.
+    /// The running total; 0 of histograms, whose totals lie elsewhere.
     pub(super) total: f64,
 }
 
@@ -97,7 +97,9 @@ impl Tally {
             // Only where points were folded early: a total from before the last one is no reset.
             return Fate::Superseded;
         }
-        self.newest = Some((at, point.entry.value));
+        // A histogram's value is its place in the bin's log, which tells who came first: none of it is kept.
+        let value = if kind.is_histogram() { 0.0 } else { point.entry.value };
+        self.newest = Some((at, value));
         if last.kind != kind {
             // Another kind is another stream: nothing before it can be subtracted from it.
             *last = Last { kind, ..Last::NEVER };
@@ -106,16 +108,16 @@ impl Tally {
         match (kind, point.histogram) {
             (Kind::Gauge, _) => {}
             (Kind::Cumulative, _) => self.cumulative(last, point),
-            (Kind::Delta, _) => self.count(last, point, point.entry.value, interval),
+            (Kind::Delta, _) => self.count(last, point, value, interval),
             (_, Some(h)) => self.histogram(last, totals, point, h, interval),
             (_, None) => {}
         }
         if point.histogram.is_none() {
             self.n += 1;
-            self.sum += point.entry.value;
+            self.sum += value;
         }
         last.at = at;
-        last.total = point.entry.value;
+        last.total = value;
         Fate::Taken
     }
 
