@@ -1,7 +1,8 @@
 //! `timestamp,value` tables: a single series of samples, one a row.
 //!
 //! The header is optional; where it names a `timestamp` and a `value` column those are taken, else
-//! the first two. Further columns are left alone. Times are epoch seconds, milliseconds, microseconds
+//! the first two. Further columns are left alone, and rows are taken in the order of the file: people are
+//! told where there are other columns and where time runs backwards. Times are epoch seconds, milliseconds, microseconds
 //! or nanoseconds, RFC 3339, or ISO 8601 without a zone, which is UTC. The series is named after the
 //! file. A quoted field must end on its line.
 
@@ -19,6 +20,9 @@ use crate::sniff;
 use crate::source::{Decoder, Sink};
 
 const BOM: &str = "\u{FEFF}";
+/// Columns of a wide table that are named to people, and how much of each name.
+const SHOWN_COLUMNS: usize = 5;
+const SHOWN_CHARS: usize = 40;
 
 /// Where time and value stand in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +76,10 @@ impl Row {
     }
 
     fn sample(&self) -> Result<(Timestamp, f64), (Reason, &'static str)> {
+        let few = "fewer columns than needed: a row is `timestamp,value`, with a comma";
+        let value = self.value.as_deref().ok_or((Reason::Malformed, few))?.trim();
         let at = table_time(self.time.trim().as_bytes())
             .ok_or((Reason::Malformed, "the time is neither epoch time nor ISO 8601"))?;
-        let value = self.value.as_deref().ok_or((Reason::Malformed, "fewer columns than needed"))?.trim();
         if value.is_empty() {
             return Err((Reason::NoRecordedValue, "there is no value"));
         }
@@ -100,13 +105,58 @@ pub(crate) struct Csv {
     layout: Layout,
     header_due: bool,
     key: Vec<u8>,
+    /// Whether this is the first line that is read.
+    is_first: bool,
+    /// Time of the row before; and of the rows that are older than theirs, the first one's line and how many.
+    last: Timestamp,
+    backwards: Option<(u64, u64)>,
 }
 
 impl Csv {
     pub(crate) fn new(layout: Layout, series: &str) -> Self {
         let mut key = Vec::new();
         encode_key(series, std::iter::empty(), &mut key);
-        Self { layout, header_due: layout.header, key }
+        let (is_first, last, backwards) = (true, Timestamp::MIN, None);
+        Self { layout, header_due: layout.header, key, is_first, last, backwards }
+    }
+
+    /// Tells people what of a wide table is left alone.
+    fn tell_columns(&self, line: &[u8], out: &mut Sink<'_>) {
+        let text = String::from_utf8_lossy(line);
+        let names = fields(text.strip_prefix(BOM).unwrap_or(&text));
+        let Layout { time, value, .. } = self.layout;
+        if names.len() <= 2 || time.max(value) >= names.len() {
+            return;
+        }
+        let named = self.header_due;
+        let name = |ix: usize| match names[ix].trim() {
+            name if named && !name.is_empty() => {
+                format!("`{}`", name.chars().take(SHOWN_CHARS).collect::<String>())
+            }
+            _ => format!("column {}", ix + 1),
+        };
+        let others: Vec<usize> = (0..names.len()).filter(|ix| *ix != time && *ix != value).collect();
+        let mut left: Vec<String> = others.iter().take(SHOWN_COLUMNS).map(|ix| name(*ix)).collect();
+        if others.len() > SHOWN_COLUMNS {
+            left.push(format!("{} more", others.len() - SHOWN_COLUMNS));
+        }
+        out.remark(format_args!(
+            "of {} columns only {} and {} are read, as one series, and not {}; to watch another, cut it out \
+             (`cut -d, -f{},{}`), to watch them together, write newline-delimited JSON with labels",
+            names.len(),
+            name(time),
+            name(value),
+            left.join(", "),
+            time + 1,
+            others[0] + 1,
+        ));
+    }
+
+    fn note_order(&mut self, at: Timestamp, line: u64) {
+        if at < self.last {
+            self.backwards.get_or_insert((line, 0)).1 += 1;
+        }
+        self.last = at;
     }
 
     fn row(&self, line: &[u8]) -> Result<(Timestamp, f64), (Reason, &'static str)> {
@@ -117,11 +167,17 @@ impl Csv {
 
 impl Decoder for Csv {
     fn decode(&mut self, line: &[u8], out: &mut Sink<'_>) -> Option<u32> {
+        if std::mem::take(&mut self.is_first) {
+            self.tell_columns(line, out);
+        }
         if std::mem::take(&mut self.header_due) {
             return None;
         }
         match self.row(line) {
-            Ok((at, value)) => out.record.push_point(&self.key, at, Timestamp::MIN, Kind::Gauge, value),
+            Ok((at, value)) => {
+                self.note_order(at, out.line());
+                out.record.push_point(&self.key, at, Timestamp::MIN, Kind::Gauge, value);
+            }
             Err((reason @ Reason::Malformed, why)) => out.refuse(reason, why),
             Err((reason, _)) => out.record.refuse(reason),
         }
@@ -130,6 +186,21 @@ impl Decoder for Csv {
 
     fn pass(&mut self, _line: &[u8]) {
         self.header_due = false;
+        self.is_first = false;
+    }
+
+    fn end(&mut self, out: &mut Sink<'_>) {
+        if let Some((line, rows)) = self.backwards.take() {
+            out.remark_at(
+                line,
+                format_args!(
+                    "{rows} row{} older than the row before, here first: rows are judged in the order of the \
+                     file, so sort it by time (its rows without the header: `sort -t, -k{ix},{ix}`)",
+                    if rows == 1 { " is" } else { "s are" },
+                    ix = self.layout.time + 1,
+                ),
+            );
+        }
     }
 
     fn is_samples(&self) -> bool {
@@ -236,6 +307,36 @@ mod tests {
                 "6: 2017-04-30T16:05:00Z 2",
             ],
         );
+    }
+
+    /// Scenario: wide tables, tables out of order, and tables that are neither.
+    /// Guarantee: what is not read, and rows that stand in no order, are told with their line and how many.
+    #[test]
+    fn what_is_odd_about_a_table_is_told() {
+        let told = |text: &str| {
+            let lines: Vec<&str> = text.lines().collect();
+            let layout = Layout::of(lines[0], lines.get(1).copied()).expect("a table");
+            let told = decode_lines(&mut Csv::new(layout, "cpu"), &lines).1;
+            let short = |line: &String| line.split([';', '(']).next().unwrap_or_default().to_owned();
+            told.iter().map(short).collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(told("timestamp,value\n10,1\n20,2\n20,3"), none);
+        assert_eq!(
+            told("timestamp,cpu,mem,disk\n10,1,2,3"),
+            [
+                "test:1: of 4 columns only `timestamp` and `cpu` are read, as one series, and not `mem`, `disk`"
+            ]
+        );
+        assert_eq!(
+            told("10,1,2,3,4,5,6,7"),
+            ["test:1: of 8 columns only column 1 and column 2 are read, as one series, and not column 3, \
+              column 4, column 5, column 6, column 7, 1 more"]
+        );
+        let order = "rows are judged in the order of the file, so sort it by time ";
+        let older = |what: &str| format!("{what} older than the row before, here first: {order}");
+        assert_eq!(told("timestamp,value\n10,1\n30,2\n20,3\n25,3"), [older("test:4: 1 row is")]);
+        assert_eq!(told("timestamp,value\n30,1\n20,2\n10,3"), [older("test:3: 2 rows are")]);
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub trait CaptureSource: Send {
     fn skip_to(&mut self, next_offset: &dyn Fn(&str) -> u64) -> Result<(), IngestError>;
     /// Bytes of the file on disk that were consumed, and how many it has (0 = not known).
     fn progress(&self) -> (u64, u64);
-    /// The first bad lines, as `file:line: reason`, lines counted from 1.
+    /// The first bad lines, as `file:line: reason`, lines counted from 1; and, at the end of a table, what of
+    /// it was left alone or stands in no order.
     fn complaints(&self) -> &[String];
     /// Whether this is a single series of samples (a CSV), where each row is a bin of its own.
     fn is_samples(&self) -> bool;

@@ -48,6 +48,21 @@ impl Sink<'_> {
         }
     }
 
+    /// The line that is read, counted from 1.
+    pub(crate) const fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Tells people something about this line that is no refusal.
+    pub(crate) fn remark(&mut self, what: impl Display) {
+        self.remark_at(self.line, what);
+    }
+
+    /// The same about another line. There is always room for these: a decoder has one or two a file.
+    pub(crate) fn remark_at(&mut self, line: u64, what: impl Display) {
+        self.complaints.push(format!("{}:{line}: {what}", self.partitions[0]));
+    }
+
     /// The index of a partition that a record names.
     pub(crate) fn partition(&mut self, name: &str) -> Option<u32> {
         let full = partition_name(&self.partitions[0], name);
@@ -83,6 +98,8 @@ pub(crate) trait Decoder: Send {
     }
     /// Takes from a line that is passed over what later lines depend on.
     fn pass(&mut self, _line: &[u8]) {}
+    /// The file is at its end: what is to be said of it as a whole.
+    fn end(&mut self, _out: &mut Sink<'_>) {}
     /// See [`CaptureSource::is_samples`].
     fn is_samples(&self) -> bool {
         false
@@ -169,7 +186,10 @@ impl CaptureSource for FileSource {
                 line: offset + 1,
             };
             let partition = match line {
-                Line::End => return Ok(None),
+                Line::End => {
+                    self.decoder.end(&mut sink);
+                    return Ok(None);
+                }
                 Line::TooLong => {
                     let mib = MAX_LINE_BYTES >> 20;
                     sink.refuse(Reason::Malformed, format_args!("the line is longer than {mib} MiB"));
@@ -246,5 +266,8 @@ pub(crate) fn decode_lines<L: AsRef<[u8]>>(
             records.push((partition, record));
         }
     }
+    let (mut record, line) = (Record::default(), lines.len() as u64);
+    let (names, said) = (&mut partitions, &mut complaints);
+    decoder.end(&mut Sink { record: &mut record, partitions: names, complaints: said, line });
     (records, complaints)
 }
