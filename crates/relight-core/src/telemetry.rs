@@ -58,6 +58,9 @@ catalogue! {
     EVENTS = Counter "relight_events_total" [];
     /// Findings.
     FINDINGS = Counter "relight_findings_total" [];
+    /// Seconds of a listener's stream that may be missing, because the process before this one was killed: from the
+    /// newest point in the snapshot to the start.
+    GAP = Gauge "relight_gap_seconds" ["partition"];
     /// Incidents that are not resolved, by state.
     INCIDENTS = Gauge "relight_incidents" ["state"];
     /// Deliveries that wait in a partition's queue.

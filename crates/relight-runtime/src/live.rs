@@ -20,7 +20,7 @@ use relight_core::rule::Settings;
 use relight_core::telemetry::{Board, Sample};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::ControlInput;
-use relight_ingest::live::{Awaited, Delivery, Load, Next, Outlet};
+use relight_ingest::live::{Awaited, Delivery, Load, Next, Outlet, Reads};
 
 use crate::error::RuntimeError;
 use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
@@ -50,6 +50,8 @@ pub struct LiveSettings {
     pub catch_up: Span,
     /// Time between two snapshots.
     pub snapshot_every: Span,
+    /// The run before this one was killed: what listeners had taken since its last snapshot is gone.
+    pub was_killed: bool,
 }
 
 /// What comes from outside beside the streams.
@@ -201,7 +203,20 @@ impl Live {
         if self.liveness.open(ix, outlet.reads, resumed, now) {
             self.pipeline.keep_watermark(ix);
         }
+        if resumed && self.how.was_killed && outlet.reads == Reads::Push {
+            self.gap(ix, &outlet.partition, now);
+        }
         self.streams.push(Stream::new(ix, outlet));
+    }
+
+    fn gap(&mut self, ix: u32, partition: &str, now: Timestamp) {
+        let newest = self.pipeline.partition_newest(ix);
+        if newest.is_known() {
+            self.figures.gaps.insert(partition.to_owned(), now.since(newest).secs_f64());
+            self.notice(&format!(
+                "gap: {partition}: what came after {newest} is missing unless it is sent again: the process was killed after its last snapshot (`journal: fsync` keeps what was answered)"
+            ));
+        }
     }
 
     /// Takes from every partition that is not too far ahead; whether there was anything.

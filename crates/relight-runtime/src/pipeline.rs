@@ -133,6 +133,11 @@ impl Pipeline {
         self.intake.partition_watermark(partition)
     }
 
+    /// The highest event time that a partition has brought; not known before there is one.
+    pub fn partition_newest(&self, partition: u32) -> Timestamp {
+        self.intake.partition_newest(partition)
+    }
+
     /// How far a source has come: the one that is furthest behind is read next.
     pub fn source_watermark(&self, source: u32) -> Timestamp {
         self.intake.source_watermark(source)

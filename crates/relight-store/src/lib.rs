@@ -7,6 +7,7 @@
 //! ```text
 //! STATE/                     mode 0700 where relight makes it
 //!   lock                     flock: one process at a time
+//!   running                  empty: a live run has begun, and has not ended well yet
 //!   baselines.sentinel       sealed: the newest generation that was committed
 //!   manifest/                sled: `m<generation>` -> manifest, `f<key>` -> small fact, all sealed
 //!   manifest.copy/           sled's files as they were before an open that has not ended well yet

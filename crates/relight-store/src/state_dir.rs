@@ -1,6 +1,7 @@
 //! The state folder: made private, locked, and refused before anything in it is touched.
 
 use std::fs::{DirBuilder, File, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use crate::disk_baselines::DiskBaselines;
 use crate::disk_ledger::{self, DiskLedger};
 use crate::error::{StoreError, failed_to};
 use crate::sentinel::Sentinel;
-use crate::{Baselines, Ledger};
+use crate::{Baselines, Ledger, files};
 
 /// Both stores of one folder.
 pub type Stores = (Box<dyn Baselines>, Box<dyn Ledger>);
@@ -32,6 +33,29 @@ impl StateDir {
         let baselines = DiskBaselines::new(path, Arc::clone(&lock));
         let ledger = DiskLedger::new(path, lock);
         Ok((Box::new(baselines), Box::new(ledger)))
+    }
+}
+
+/// A file that is there while a process runs, and after it was killed.
+const RUNNING: &str = "running";
+
+impl StateDir {
+    /// A live run begins on an open folder. Whether the one before it was killed: it had taken what no snapshot
+    /// holds.
+    pub fn begin(path: &Path) -> Result<bool, StoreError> {
+        let running = path.join(RUNNING);
+        match File::options().write(true).create_new(true).open(&running) {
+            Ok(_) => files::sync_parent(&running).map(|()| false),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(true),
+            Err(e) => Err(failed_to("create", &running)(e)),
+        }
+    }
+
+    /// A live run has ended, with all that it took in its last snapshot.
+    pub fn end(path: &Path) -> Result<(), StoreError> {
+        let running = path.join(RUNNING);
+        std::fs::remove_file(&running).map_err(failed_to("remove", &running))?;
+        files::sync_parent(&running)
     }
 }
 

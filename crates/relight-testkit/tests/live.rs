@@ -62,6 +62,7 @@ fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
         catch_up: Span::from_secs(30),
         // The clock stands still: a snapshot is due in every round.
         snapshot_every: Span::ZERO,
+        was_killed: false,
     };
     let outbox = Box::new(Responders::default());
     let tell: relight_runtime::Tell = Box::new(|_| ());

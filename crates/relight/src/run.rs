@@ -89,17 +89,20 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let around = Around { sources, readers, bus, web, inputs, board };
     greet(config, &around)?;
     let engine = spawn(live, opened, asked)?;
-    runtime.block_on(watch_over(engine, around))
+    runtime.block_on(watch_over(engine, around))?;
+    StateDir::end(&config.daemon.state).map_err(|error| Failure::Run(error.into()))
 }
 
 fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Result<Live, Failure> {
     let (baselines, ledger) =
         StateDir::open(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
+    let was_killed = StateDir::begin(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let how = LiveSettings {
         idle_after: config.daemon.idle_after,
         catch_up: config.daemon.catch_up,
         snapshot_every: config.daemon.snapshot_every,
+        was_killed,
     };
     Live::open(
         Arc::new(config.settings.clone()),

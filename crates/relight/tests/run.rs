@@ -145,6 +145,10 @@ fn receiver(statuses: &'static [u16]) -> (SocketAddr, Receiver<(String, Value)>)
 }
 
 fn config(dir: &Path, hook: SocketAddr) -> std::path::PathBuf {
+    config_with(dir, hook, "off")
+}
+
+fn config_with(dir: &Path, hook: SocketAddr, journal: &str) -> std::path::PathBuf {
     let file = dir.join("relight.yaml");
     let text = format!(
         r#"
@@ -152,7 +156,7 @@ interval: 1s
 allowed_lateness: 0s
 state: {state}
 admin: 127.0.0.1:0
-sources: {{otlp: {{type: otlp, grpc: off, http: "127.0.0.1:0"}}}}
+sources: {{otlp: {{type: otlp, grpc: off, http: "127.0.0.1:0", journal: {journal}}}}}
 signals: {{load: {{value: load, by: [service.name]}}}}
 detectors: {{load_high: {{type: ewma, signal: load, half_life: 30s, warm_up: 30}}}}
 responders: {{chat: {{type: webhook, url: "http://{hook}/hook", reach: notify}}}}
@@ -230,4 +234,34 @@ fn what_is_taken_is_told() {
     std::fs::write(&taken, text).expect("a folder of our own");
     let (code, said) = run(&["-c", &taken.display().to_string()]);
     assert!(code == Some(1) && said.contains(&first.http.to_string()), "{code:?}: {said}");
+}
+
+/// Scenario: the daemon is killed right after it answered, again and again, and started on the same state; once with
+/// a journal, once without.
+/// Guarantee: with a journal all that was answered is there, once. Without one the gap is told and counted. A start
+/// after a clean stop tells of none.
+#[test]
+fn a_kill_loses_nothing_with_a_journal_and_tells_of_it_without() {
+    for journal in ["fsync", "off"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (hook, _told) = receiver(&[200]);
+        let file = config_with(dir.path(), hook, journal);
+        // So that there is a state to go on from.
+        let daemon = Daemon::start(&file);
+        send(&daemon, 0..10, quiet);
+        assert!(daemon.stop("-TERM").success());
+        for life in 1..5 {
+            let daemon = Daemon::start(&file);
+            daemon.wait_for("relight_series", |n| n == 1.0);
+            let gap = daemon.metric("relight_gap_seconds{partition=\"otlp\"}");
+            assert_eq!(gap.is_some(), journal == "off" && life > 1, "{journal}, life {life}: {gap:?}");
+            send(&daemon, 10 * life..10 * (life + 1), quiet);
+            let _ = daemon.stop("-KILL");
+        }
+        if journal == "fsync" {
+            let daemon = Daemon::start(&file);
+            daemon.wait_for("relight_points_total", |n| n == 50.0);
+            daemon.wait_for("relight_records_total", |n| n == 50.0);
+        }
+    }
 }

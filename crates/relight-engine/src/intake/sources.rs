@@ -77,6 +77,11 @@ impl Intake {
         self.partitions[partition as usize].watermark
     }
 
+    /// The highest event time of a partition that counted.
+    pub fn partition_newest(&self, partition: u32) -> Timestamp {
+        self.partitions[partition as usize].highest
+    }
+
     /// From now on a partition's records do not move its watermark, until it is advanced.
     pub fn keep_watermark(&mut self, partition: u32) {
         self.partitions[partition as usize].kept = true;

@@ -20,12 +20,22 @@ pub(super) struct Figures {
     newest: (Timestamp, usize),
     generation: u64,
     failures: u64,
+    /// Seconds that may be missing, by partition.
+    pub(super) gaps: BTreeMap<String, f64>,
 }
 
 impl Figures {
     pub(super) fn new(now: Timestamp, generation: u64) -> Self {
         let (cutting, newest) = ((now, 0), (now, 0));
-        Self { notices: Vec::new(), stepped: false, cutting, newest, generation, failures: 0 }
+        Self {
+            notices: Vec::new(),
+            stepped: false,
+            cutting,
+            newest,
+            generation,
+            failures: 0,
+            gaps: BTreeMap::new(),
+        }
     }
 
     pub(super) const fn cutting(&mut self, now: Timestamp, bytes: usize) {
@@ -53,6 +63,9 @@ impl Figures {
         let mut samples = self.totals(pipeline, settings, now)?;
         of_control(pipeline, &mut samples);
         let mut unready = Vec::new();
+        for (partition, secs) in &self.gaps {
+            samples.push(Sample::labelled(metrics::GAP, [&**partition], *secs));
+        }
         for stream in streams {
             let name = &*stream.outlet.partition;
             let mut of = |metric, value| samples.push(Sample::labelled(metric, [name], value));
