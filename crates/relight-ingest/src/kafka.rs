@@ -13,6 +13,7 @@ mod client;
 mod dead_letter;
 mod decode;
 mod health;
+pub mod lock;
 mod mapping;
 mod partition;
 mod reader;

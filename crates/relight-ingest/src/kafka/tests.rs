@@ -6,3 +6,4 @@ mod formats;
 mod offsets;
 mod peer;
 mod rig;
+mod standby;
