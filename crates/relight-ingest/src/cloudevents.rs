@@ -22,7 +22,7 @@ const MAX_KIND_BYTES: usize = 256;
 const MAX_TEXT_BYTES: usize = 4 << 10;
 
 /// Reads events in structured mode: one, or a list of them.
-pub fn structured(json: &[u8], received: Timestamp) -> Result<Vec<Event>, String> {
+pub(crate) fn structured(json: &[u8], received: Timestamp) -> Result<Vec<Event>, String> {
     match serde_json::from_slice(json).map_err(|error| error.to_string())? {
         Value::Array(all) => all.into_iter().map(|one| object(one, received)).collect(),
         one => object(one, received).map(|event| vec![event]),
@@ -37,7 +37,7 @@ fn object(value: Value, received: Timestamp) -> Result<Event, String> {
 }
 
 /// Reads an event in binary mode: attributes from headers (without their prefix), `data` from the body.
-pub fn binary<'a>(
+pub(crate) fn binary<'a>(
     attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
     body: &[u8],
     received: Timestamp,
@@ -50,7 +50,7 @@ pub fn binary<'a>(
 }
 
 /// Maps an event, given as its attributes with `data` among them.
-pub fn event(attributes: &Map<String, Value>, received: Timestamp) -> Result<Event, String> {
+pub(crate) fn event(attributes: &Map<String, Value>, received: Timestamp) -> Result<Event, String> {
     let text = |name: &str| attributes.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let required = |name: &str| text(name).ok_or_else(|| format!("`{name}` is missing or no text"));
     let version = required("specversion")?;

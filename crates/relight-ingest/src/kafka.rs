@@ -16,6 +16,7 @@ mod health;
 pub mod lock;
 mod mapping;
 mod partition;
+mod pool;
 mod reader;
 mod scout;
 

@@ -2,13 +2,13 @@
 //!
 //! OTLP metrics in protobuf are handed over as they are: the engine reads them without a copy of each point.
 
-use bytes::Bytes;
 use rdkafka::message::{Headers, Message};
 use relight_core::Timestamp;
 use relight_core::record::{Reason, Record};
 use relight_core::source::kafka::{Format, Topic};
 
 use super::mapping::Mapper;
+use super::pool::Pool;
 use crate::cloudevents;
 use crate::live::Load;
 use crate::otlp::Otlp;
@@ -16,7 +16,7 @@ use crate::source::{Decoder, Sink};
 
 /// Reads values of one topic.
 pub(super) enum Decode {
-    OtlpProto,
+    OtlpProto(Pool),
     OtlpJson(Box<Otlp>),
     Json(Box<Mapper>),
     CloudEvents,
@@ -25,7 +25,7 @@ pub(super) enum Decode {
 impl Decode {
     pub(super) fn new(topic: &Topic) -> Self {
         match (topic.format, &topic.mapping) {
-            (Format::OtlpProto, _) => Self::OtlpProto,
+            (Format::OtlpProto, _) => Self::OtlpProto(Pool::new()),
             (Format::OtlpJson, _) => Self::OtlpJson(Box::new(Otlp::new())),
             (Format::Json, mapping) => {
                 Self::Json(Box::new(Mapper::new(&mapping.clone().unwrap_or_default())))
@@ -43,7 +43,7 @@ impl Decode {
     ) -> Result<Load, String> {
         let mut record = Record::default();
         match self {
-            Self::OtlpProto => return Ok(Load::Metrics(Bytes::copy_from_slice(value))),
+            Self::OtlpProto(pool) => return Ok(Load::Metrics(pool.copy(value))),
             Self::OtlpJson(decoder) => {
                 let (mut partitions, mut complaints) = (vec![message.topic().to_owned()], Vec::new());
                 let line = message.offset().max(0) as u64;

@@ -74,9 +74,13 @@ impl Mapper {
         let mut root = Node::default();
         root.add(&mapping.value_field, Slot::Value);
         for (path, slot) in [(&mapping.metric_field, Slot::Metric), (&mapping.time_field, Slot::Time)] {
-            path.iter().for_each(|path| root.add(path, slot));
+            if let Some(path) = path {
+                root.add(path, slot);
+            }
         }
-        mapping.labels_field.iter().for_each(|path| root.add(path, Slot::Labels));
+        if let Some(path) = &mapping.labels_field {
+            root.add(path, Slot::Labels);
+        }
         for (ix, path) in mapping.labels.values().enumerate() {
             root.add(path, Slot::Label(ix));
         }

@@ -27,7 +27,7 @@ use super::{Counters, KafkaError, News, Notice, Surroundings, count};
 use crate::live::{Answer, Budget, Delivery, Load, Looking, Verdict};
 
 /// A notice of one kind is given at most this often.
-pub(super) const SAY_EVERY: Duration = Duration::from_secs(60);
+pub(super) const SAY_EVERY: Duration = Duration::from_mins(1);
 /// How long a poll waits where nothing else is to be done: also how fast an order is obeyed.
 const POLL: Duration = Duration::from_millis(100);
 /// How long it waits while something waits to go on.

@@ -89,7 +89,12 @@ fn partitions(
     if let Some(error) = found.error() {
         return Err(RDKafkaErrorCode::from(error).to_string());
     }
-    let new: Vec<i32> = found.partitions().iter().map(|p| p.id()).filter(|id| !read.contains(id)).collect();
+    let new: Vec<i32> = found
+        .partitions()
+        .iter()
+        .map(rdkafka::metadata::MetadataPartition::id)
+        .filter(|id| !read.contains(id))
+        .collect();
     if new.is_empty() && read.is_empty() {
         return Err("it has no partitions".to_owned());
     }

@@ -97,7 +97,7 @@ fn ends_a_line(file: &mut File) -> io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-fn line<'a>(letter: &'a Letter) -> Line<'a> {
+fn line(letter: &Letter) -> Line<'_> {
     Line {
         topic: &letter.topic,
         partition: letter.partition,

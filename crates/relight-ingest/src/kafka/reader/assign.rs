@@ -16,7 +16,7 @@ use super::Reader;
 use crate::live::Reads;
 
 /// How often a topic is looked up for new partitions.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// How soon it is looked up again after that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 

@@ -16,7 +16,7 @@ const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// had its chance to be fetched.
 const WELL_FOR: Duration = Duration::from_secs(2);
 /// How long nothing may come although there is more.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 impl Reader {
     pub(super) fn tick(&mut self, now: Duration) {

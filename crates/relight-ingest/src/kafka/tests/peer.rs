@@ -17,16 +17,19 @@ use super::rig::{BOUND, Running, clock, run};
 const PLAIN: &str = "127.0.0.1:29092";
 const SASL: &str = "127.0.0.1:29094";
 
+/// Rings when a future may go on.
+struct Bell(crossbeam_channel::Sender<()>);
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
 /// Waits for one answer of the admin client, whose futures need no runtime.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let (wake, woken) = crossbeam_channel::unbounded();
-    struct Bell(crossbeam_channel::Sender<()>);
-    impl std::task::Wake for Bell {
-        fn wake(self: Arc<Self>) {
-            let _ = self.0.send(());
-        }
-    }
     let waker = Arc::new(Bell(wake)).into();
     loop {
         if let std::task::Poll::Ready(value) =

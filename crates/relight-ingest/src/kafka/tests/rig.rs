@@ -21,7 +21,7 @@ use super::super::{Clock, KafkaSource, News, Notice, Surroundings};
 use crate::live::{Delivery, Hub, Load, Next, Outlet, Verdict};
 
 /// Nothing that is waited for takes this long on a machine that is alive.
-pub(super) const BOUND: Duration = Duration::from_secs(120);
+pub(super) const BOUND: Duration = Duration::from_mins(2);
 pub(super) const TOPIC: &str = "t";
 
 /// Real time, and what a test adds to it.
