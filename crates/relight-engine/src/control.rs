@@ -8,7 +8,7 @@
 //! Stable words of the audit: `incident_opened`, `incident_reopened`, `incident_resolved`,
 //! `incident_escalated`, `incident_acknowledged`, `action_planned`, `action_blocked`,
 //! `action_awaiting`, `action_started`, `action_attempt`, `action_retried`, `action_unknown`,
-//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`.
+//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`, `stands_by`, `leads`.
 //!
 //! An action's way out: [`Effect::Start`] offers it to its responder, who asks with
 //! [`ControlInput::Ready`]; the gates are read again, the attempt is written, and [`Effect::Send`] lets it
@@ -22,6 +22,7 @@ mod holds;
 mod incident;
 mod ladder;
 mod memory;
+mod standby;
 pub mod summary;
 mod verify;
 
@@ -45,6 +46,7 @@ pub use attempts::{HAND_ON_AFTER, LONGEST_PAUSE, MUTATE_FOR, NOTIFY_FOR, pause_a
 use changes::Changes;
 use incident::GroupTurn;
 use memory::Out;
+use standby::Turn;
 
 /// What Control needs to know of one group in a turn. The driver asks Detect for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +96,10 @@ pub enum ControlInput {
     /// The process has started, and with it whoever carries actions out: what was on its way is taken up
     /// again. Comes first, once.
     Restart,
+    /// Another relight acts, and this one stands by: see [`ControlInput::Lead`].
+    StandBy,
+    /// This relight acts from now on. What was open before only pages, and all cooldowns start anew.
+    Lead,
     /// There is a reason not to change anything, such as baselines that start cold.
     Hold {
         /// Its name: a later one of the same name takes its place.
@@ -193,6 +199,8 @@ pub struct Control {
     changes: Changes,
     breakers: BTreeMap<String, u32>,
     holds: BTreeMap<String, Hold>,
+    /// Whose turn it is to act. Not in the ledger: a process with a standby is told when it starts.
+    turn: Turn,
     counters: Counters,
 }
 
@@ -219,6 +227,7 @@ impl Control {
             changes: Changes::new(&state.changes),
             breakers: state.breakers.into_iter().collect(),
             holds: state.holds.into_iter().collect(),
+            turn: Turn::Alone,
             counters: Counters::default(),
             settings,
         };
@@ -300,6 +309,8 @@ impl Control {
                 self.outcome(&action, at, answer, detail, &mut out);
             }
             ControlInput::Restart => self.restart(&mut out),
+            ControlInput::StandBy => self.stand_by(&mut out),
+            ControlInput::Lead => self.lead(&mut out),
             ControlInput::Hold { name, until, why } => self.hold_back(&name, until, why, &mut out),
             ControlInput::Command { at, verb, target } => self.command(at, &verb, &target, &mut out),
             ControlInput::Timeout => {}

@@ -191,6 +191,11 @@ impl Control {
 
     /// The process has started: what was on its way when it ended is taken up again.
     pub(super) fn restart(&mut self, out: &mut Out<'_>) {
+        self.take_up(true, out);
+    }
+
+    /// Offers and asks again what is on its way. After a start nobody is at it any more.
+    pub(super) fn take_up(&mut self, is_start: bool, out: &mut Out<'_>) {
         let sent = self.actions.values().filter(|action| is_sent(action.state));
         let sent: Vec<String> = sent.map(|action| action.id.clone()).collect();
         for id in sent {
@@ -198,6 +203,7 @@ impl Control {
             let Some(mut incident) = self.incidents.remove(&action.incident) else { continue };
             match action.state {
                 ActionState::Unknown => observe(&incident, &action, out),
+                ActionState::Running if !is_start => {}
                 ActionState::Running => {
                     let why = "the process ended before the answer came".to_owned();
                     self.in_doubt(&mut incident, action, self.now(), why, out);

@@ -34,12 +34,13 @@ impl Control {
             let lock = lock_of(incident, step);
             let others = || self.actions.values().filter(|a| own.is_none_or(|own| own.id != a.id));
             self.kill_switch_gate()
+                .or_else(|| self.standby_gate(incident))
                 .or_else(|| self.mode_gate(step))
                 .or_else(|| self.warm_up_gate())
                 .or_else(|| freshness_gate(self, incident))
                 .or_else(|| escalation_gate(incident))
                 .or_else(|| self.breaker_gate(rule))
-                .or_else(|| self.cooldown_gate(&lock))
+                .or_else(|| self.cooldown_gate(&lock, step))
                 .or_else(|| self.budget_gate(&lock, step, others()))
                 .or_else(|| lock_gate(&lock, others()))
         } else {
@@ -65,8 +66,8 @@ impl Control {
         (count >= limit).then(|| format!("breaker: {count} actions in a row did not help, limit {limit}"))
     }
 
-    fn cooldown_gate(&self, lock: &str) -> Option<String> {
-        let until = *self.cooldowns.get(lock)?;
+    fn cooldown_gate(&self, lock: &str, step: &Step) -> Option<String> {
+        let until = self.cooldowns.get(lock).copied().max(self.new_cooldown(step))?;
         (until > self.now()).then(|| format!("cooldown: {lock} until {until}"))
     }
 

@@ -231,6 +231,9 @@ impl Control {
     /// No step is left. A human is needed if one of them was to help and did not; what the mode alone
     /// held back is as configured.
     fn exhausted(&mut self, incident: &mut Incident, rule: &RuleSpec, out: &mut Out<'_>) {
+        if self.stands_by() {
+            return;
+        }
         let let_down = |action: &Action| match action.state {
             ActionState::Ineffective | ActionState::Inconclusive | ActionState::Failed => true,
             ActionState::Blocked => {

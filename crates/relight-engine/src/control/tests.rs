@@ -5,3 +5,4 @@ mod lifecycle;
 mod properties;
 mod response;
 mod stage;
+mod standby;
