@@ -51,7 +51,14 @@ pub(crate) fn sources(
     for (name, entry) in written {
         let path = format!("sources.{name}");
         if entry.get("type").is_some_and(|kind| kind == KAFKA) {
-            found.kafka.extend(kafka(entry, &path, secrets, report).map(|kafka| (name, kafka)));
+            let Some(kafka) = kafka(entry, &path, secrets, report) else { continue };
+            if kafka.lock.is_some() && found.kafka.values().any(|other| other.lock.is_some()) {
+                report.error(
+                    &format!("{path}.lock"),
+                    "another source has one already: relight acts or does not, as a whole",
+                );
+            }
+            found.kafka.insert(name, kafka);
             continue;
         }
         let Some(kind) = kind(entry, &path, report) else {
@@ -73,10 +80,6 @@ fn kafka(entry: Value, path: &str, secrets: &Secrets, report: &mut Report) -> Op
     for (key, why) in kafka.problems() {
         let path = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
         report.error(&path, why);
-    }
-    if kafka.lock.is_some() {
-        // A setting that did nothing would make two relights act, each sure of being alone.
-        report.error(&format!("{path}.lock"), "a hot standby is not built yet: run one relight");
     }
     if let Some(sasl) = kafka.sasl.as_ref().filter(|sasl| secrets.get(&sasl.password).is_none()) {
         report.error(&format!("{path}.sasl.password"), format!("no secret named `{}`", sasl.password));

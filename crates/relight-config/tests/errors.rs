@@ -282,6 +282,22 @@ sources:
     );
 }
 
+/// Scenario: two Kafka sources that each have a lock, and one whose lock has the group of its offsets.
+/// Guarantee: relight acts or stands by as a whole, so there is one lock; each mistake is told at its key.
+#[test]
+fn there_is_one_lock() {
+    let text = "\
+sources:
+  a: {type: kafka, topics: [{topic: t, format: otlp_proto}], lock: {topic: l, group: g}}
+  b: {type: kafka, topics: [{topic: u, format: otlp_proto}], lock: {topic: l, group: g}}
+  c: {type: kafka, topics: [{topic: v, format: otlp_proto}], group: g, lock: {topic: l, group: g}}
+";
+    let report = errors(text);
+    assert!(!report.contains("sources.a"), "{report}");
+    assert!(report.contains("3:62: sources.b.lock: another source has one already"), "{report}");
+    assert!(report.contains("sources.c.lock.group: must differ from `group`"), "{report}");
+}
+
 /// Scenario: slips in a condition and in a policy.
 /// Guarantee: a misspelt detector in a condition is answered with the name that was meant, and a deviation
 /// below zero, which nothing can be smaller than, is an error.

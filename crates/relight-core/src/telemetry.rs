@@ -44,6 +44,8 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    /// 1 while this relight lets effects out: always, but for the one of a hot standby that does not hold the lock.
+    ACTS = Gauge "relight_acts" [];
     /// Actions in the ledger that are not final, by state.
     ACTIONS = Gauge "relight_actions" ["state"];
     /// Bins that have had their turn.

@@ -230,6 +230,28 @@ pub struct Counters {
     pub stuck: AtomicU64,
 }
 
+impl Counters {
+    /// All of them by name, for relight's own metrics.
+    pub fn all(&self) -> [(&'static str, u64); 13] {
+        [
+            ("records", &self.records),
+            ("bytes", &self.bytes),
+            ("tombstones", &self.tombstones),
+            ("poison", &self.poison),
+            ("dead_letters", &self.dead_letters),
+            ("repeated", &self.repeated),
+            ("missed", &self.missed),
+            ("gaps", &self.gaps),
+            ("pauses", &self.pauses),
+            ("rebuilds", &self.rebuilds),
+            ("failed_commits", &self.failed_commits),
+            ("commits", &self.commits),
+            ("stuck", &self.stuck),
+        ]
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    }
+}
+
 /// Adds to a counter.
 fn count(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
@@ -240,6 +262,23 @@ pub struct KafkaSource {
     readers: Vec<Running>,
     counters: Arc<Counters>,
     writer: Option<Writer>,
+}
+
+/// Commits what the newest snapshot holds, when asked.
+pub struct Committer(Vec<Sender<Order>>);
+
+impl Committer {
+    /// Commits, whatever [`Surroundings::may_commit`] says, and waits for that, but not for longer than `within` a
+    /// topic. Returns whether each reader has done what it could.
+    pub fn commit(&self, within: Duration) -> bool {
+        let asked = self.0.iter().map(|orders| {
+            let (done, is_done) = bounded(1);
+            // A reader that has ended has committed.
+            orders.send(Order::Commit(done)).ok().map(|()| is_done)
+        });
+        let asked: Vec<_> = asked.collect();
+        asked.into_iter().flatten().all(|is_done| is_done.recv_timeout(within).is_ok())
+    }
 }
 
 struct Running {
@@ -292,6 +331,11 @@ impl KafkaSource {
     /// What was counted.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What commits offsets before a lock is let go of.
+    pub fn committer(&self) -> Committer {
+        Committer(self.readers.iter().map(|reader| reader.orders.clone()).collect())
     }
 
     /// Stops reading. The partitions stay open, so that time does not run on without them, and what the engine

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
@@ -104,6 +104,7 @@ pub struct Hub {
     resume: Arc<BTreeMap<String, u64>>,
     opened: Sender<Outlet>,
     awaited: Awaited,
+    stands_by: Arc<AtomicBool>,
 }
 
 /// How many sources have yet to learn which partitions they read. Time must not run on without those: what
@@ -132,7 +133,8 @@ impl Hub {
     /// offset that is not in it.
     pub fn new(resume: BTreeMap<String, u64>) -> (Self, Receiver<Outlet>) {
         let (opened, outlets) = unbounded();
-        (Self { resume: Arc::new(resume), opened, awaited: Awaited::default() }, outlets)
+        let (awaited, stands_by) = (Awaited::default(), Arc::default());
+        (Self { resume: Arc::new(resume), opened, awaited, stands_by }, outlets)
     }
 
     /// The first offset of a partition that is not in the state; `None` if the state does not know it.
@@ -151,6 +153,11 @@ impl Hub {
         self.awaited.clone()
     }
 
+    /// Whether what is pushed is for another relight to take, until this is called again.
+    pub fn stand_by(&self, stands_by: bool) {
+        self.stands_by.store(stands_by, Ordering::Release);
+    }
+
     /// Opens a partition. From now on the engine waits for it: its watermark holds bins open until it
     /// has records, or is caught up, or cannot be reached.
     pub fn open(&self, partition: &str, reads: Reads, budget: &Budget) -> Inlet {
@@ -165,7 +172,8 @@ impl Hub {
             budget: budget.clone(),
             covered: Arc::clone(&covered),
         });
-        Inlet { partition, sender, budget: budget.clone(), covered }
+        let stands_by = Arc::clone(&self.stands_by);
+        Inlet { partition, sender, budget: budget.clone(), covered, stands_by }
     }
 }
 
@@ -183,12 +191,19 @@ pub struct Inlet {
     sender: Sender<(usize, Delivery)>,
     budget: Budget,
     covered: Arc<AtomicU64>,
+    stands_by: Arc<AtomicBool>,
 }
 
 impl Inlet {
     /// The partition's name.
     pub fn partition(&self) -> &str {
         &self.partition
+    }
+
+    /// Whether another relight takes what is pushed: a listener answers that it is busy. What is fetched is read by
+    /// both.
+    pub fn stands_by(&self) -> bool {
+        self.stands_by.load(Ordering::Acquire)
     }
 
     /// Offers a delivery; never waits.

@@ -25,8 +25,15 @@ use crate::pipeline::Outbox;
 /// Jobs that may wait for one responder. What finds no room stays in the ledger and is offered again.
 const QUEUE: usize = 64;
 
-/// What a worker is given.
-type Job = Box<Effect>;
+/// What a worker is given, and under which epoch of the lock it was let out.
+type Job = (u64, Box<Effect>);
+
+/// Whether effects may leave now, and the epoch of that; asked again right before each. `None`: another relight acts.
+/// What was decided on under one epoch does not leave under another.
+pub type Guard = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
+
+/// What becomes of an attempt that the lock's loss came before.
+const NOT_HELD: &str = "not sent: another relight acts";
 
 /// Tells the time, for signatures.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -41,6 +48,7 @@ pub struct Bus {
 pub struct BusOutbox {
     queues: BTreeMap<String, Queue<Job>>,
     inputs: Sender<LiveInput>,
+    guard: Guard,
 }
 
 /// What one worker works with.
@@ -48,6 +56,7 @@ struct Worker {
     responder: Arc<dyn AnyResponder>,
     inputs: Sender<LiveInput>,
     now: Now,
+    guard: Guard,
 }
 
 impl Bus {
@@ -55,19 +64,20 @@ impl Bus {
     pub fn start(
         responders: &BTreeMap<String, Arc<dyn AnyResponder>>,
         inputs: &Sender<LiveInput>,
-        now: &Now,
+        (now, guard): (&Now, &Guard),
         runtime: &Handle,
     ) -> (Self, BusOutbox) {
         let (stopping, told) = watch::channel(false);
         let (mut workers, mut queues) = (JoinSet::new(), BTreeMap::new());
         for (name, responder) in responders {
             let (queue, jobs) = channel(QUEUE);
-            let worker =
-                Worker { responder: Arc::clone(responder), inputs: inputs.clone(), now: Arc::clone(now) };
+            let (now, guard) = (Arc::clone(now), Arc::clone(guard));
+            let worker = Worker { responder: Arc::clone(responder), inputs: inputs.clone(), now, guard };
             workers.spawn_on(worker.run(jobs, told.clone()), runtime);
             queues.insert(name.clone(), queue);
         }
-        (Self { workers, stopping }, BusOutbox { queues, inputs: inputs.clone() })
+        let outbox = BusOutbox { queues, inputs: inputs.clone(), guard: Arc::clone(guard) };
+        (Self { workers, stopping }, outbox)
     }
 
     /// Takes no more jobs and lets those under way end, for at most so long. Whether all have; what has not is
@@ -90,10 +100,17 @@ impl Outbox for BusOutbox {
             return;
         };
         let (id, with) = (action.id.clone(), action.with.clone());
+        let Some(epoch) = (self.guard)() else {
+            // What is only offered, or asked, is so again when this relight takes over.
+            if matches!(effect, Effect::Send { .. }) {
+                self.answer(id, Answer::Retry(None), NOT_HELD.to_owned(), now);
+            }
+            return;
+        };
         let Some(queue) = self.queues.get(&with) else {
             return self.answer(id, Answer::Failed, format!("there is no responder `{with}` any more"), now);
         };
-        if queue.try_send(Box::new(effect)).is_err() {
+        if queue.try_send((epoch, Box::new(effect))).is_err() {
             let why = format!("{QUEUE} jobs wait for `{with}` already");
             self.answer(id, Answer::Busy, why, now);
         }
@@ -127,8 +144,13 @@ impl Worker {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 job = jobs.recv() => job,
             };
-            let Some(job) = job else { return };
+            let Some((epoch, job)) = job else { return };
+            let is_held = (self.guard)() == Some(epoch);
             let input = match &*job {
+                Effect::Send { action, .. } if !is_held => {
+                    self.outcome(action, Answer::Retry(None), NOT_HELD.to_owned())
+                }
+                _ if !is_held => continue,
                 Effect::Start { action, incident } => self.offer(action, incident),
                 Effect::Send { action, .. } => self.send(action).await,
                 Effect::Observe { action, .. } => self.observe(action).await,

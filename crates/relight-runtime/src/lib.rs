@@ -16,7 +16,7 @@ mod report;
 mod seed;
 mod shards;
 
-pub use bus::{Bus, BusOutbox, Now};
+pub use bus::{Bus, BusOutbox, Guard, Now};
 pub use error::RuntimeError;
 pub use live::{Clock, Live, LiveInput, LiveSettings, MoreSamples, SystemClock, Tell};
 pub use pipeline::{Commit, Cut, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};

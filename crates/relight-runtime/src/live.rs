@@ -7,6 +7,7 @@
 mod clock;
 mod figures;
 mod liveness;
+mod standby;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -59,6 +60,9 @@ pub struct LiveSettings {
 pub enum LiveInput {
     /// An outcome, a command: something that Control is to be told.
     Control(ControlInput),
+    /// Another relight acts from now on. With somebody who waits for it to be let go of, a snapshot is cut first: all
+    /// that was let out is in it.
+    StandBy(Option<Sender<()>>),
     /// What is queued is still taken, a snapshot is cut, and the run ends.
     Stop,
 }
@@ -183,6 +187,7 @@ impl Live {
             for input in inputs.try_iter() {
                 match input {
                     LiveInput::Control(input) => self.pipeline.control(input, now)?,
+                    LiveInput::StandBy(release) => self.stand_by(release, now)?,
                     LiveInput::Stop => return self.stop(watch),
                 }
             }
@@ -380,16 +385,7 @@ impl Live {
                 self.pipeline.run(watch)?;
             }
         }
-        if self.pipeline.is_cutting() {
-            match self.cuts.recv() {
-                Ok(written) => self.written(written, now),
-                Err(_) => return Err(RuntimeError::Worker),
-            }
-        }
-        if let Some(cut) = self.pipeline.cut()? {
-            self.written(cut.write(), now);
-        }
-        Ok(())
+        self.cut_now(now)
     }
 
     /// Waits for the first of: a delivery, a partition, an input, a written snapshot, a tick.

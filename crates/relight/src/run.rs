@@ -2,6 +2,7 @@
 
 mod notify;
 mod readers;
+mod standby;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::readers::Readers;
+use self::standby::{Fenced, Standby, until_fenced};
 use crate::check;
 use crate::cli::RunArgs;
 use crate::failure::Failure;
@@ -42,6 +44,7 @@ const ENGINE_STOP: Duration = Duration::from_secs(12);
 struct Around {
     sources: Vec<(String, Running)>,
     readers: Readers,
+    standby: Standby,
     bus: Bus,
     web: Option<Web>,
     inputs: Sender<LiveInput>,
@@ -77,19 +80,29 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let board = Board::default();
     let (inputs, asked) = bounded(INPUTS);
     let now: Now = Arc::new(|| SystemClock::default().wall());
-    let (bus, outbox) = Bus::start(&config.responders, &inputs, &now, runtime.handle());
+    let mut standby = Standby::new(config);
+    let guard = standby.guard();
+    let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
     let (hub, opened) = Hub::new(live.resume());
     live.wait_for(hub.awaited());
+    standby.prepare(&hub, &inputs);
     let sources = start_sources(config, &hub, runtime)?;
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
-    live.also_post(Box::new(move || stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect()));
-    let readers = Readers::start(config, &hub)?;
+    let readers = Readers::start(config, &hub, &guard)?;
+    let counted = readers.counted();
+    live.also_post(Box::new(move || {
+        let mut samples: Vec<_> = stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect();
+        samples.extend(counted());
+        samples.push(Sample::plain(metrics::ACTS, f64::from(u8::from(guard().is_some()))));
+        samples
+    }));
     let web = start_web(config, &board, runtime)?;
-    let around = Around { sources, readers, bus, web, inputs, board };
+    let fenced = standby.join(config, hub, inputs.clone(), readers.committers())?;
+    let around = Around { sources, readers, standby, bus, web, inputs, board };
     greet(config, &around)?;
     let engine = spawn(live, opened, asked)?;
-    runtime.block_on(watch_over(engine, around))?;
+    runtime.block_on(watch_over(engine, around, fenced))?;
     StateDir::end(&config.daemon.state).map_err(|error| Failure::Run(error.into()))
 }
 
@@ -172,23 +185,31 @@ fn spawn(mut live: Live, opened: Receiver<Outlet>, asked: Receiver<LiveInput>) -
 }
 
 /// Until a signal, or until the engine cannot go on.
-async fn watch_over(mut engine: Engine, around: Around) -> Result<(), Failure> {
+async fn watch_over(mut engine: Engine, around: Around, fenced: Fenced) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
     notify::ready();
+    let mut is_fenced = false;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = until_fenced(fenced) => is_fenced = true,
         _ = &mut engine.ended => return ended(engine),
         never = notify::watchdog(&around.board) => match never {},
     }
     notify::stopping();
     output::notice("stopping: a second signal ends it at once");
     tokio::select! {
-        stopped = stop(engine, around) => stopped,
+        stopped = stop(engine, around) => if is_fenced { stopped.and(Err(named_twice())) } else { stopped },
         _ = terminate.recv() => Err(at_once()),
         _ = interrupt.recv() => Err(at_once()),
     }
+}
+
+fn named_twice() -> Failure {
+    Failure::Run(anyhow!(
+        "another process joined the lock under this one's name: a state folder was copied, or is used twice; delete `member` in the copy"
+    ))
 }
 
 fn at_once() -> Failure {
@@ -200,7 +221,8 @@ fn at_once() -> Failure {
 /// Listeners first, so that nothing more comes; then the engine, which takes what is queued and writes its
 /// last snapshot.
 async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
-    let Around { sources, readers, bus, web, inputs, .. } = around;
+    let Around { sources, readers, standby, bus, web, inputs, .. } = around;
+    standby.stop();
     readers.halt();
     for (name, source) in sources {
         if !source.stop(LISTENERS_STOP).await {
@@ -219,6 +241,7 @@ async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
     }
     // The last snapshot is written: what it holds may be committed.
     let _ = tokio::task::spawn_blocking(move || readers.close()).await;
+    standby.leave();
     drop(web);
     ended(engine)
 }

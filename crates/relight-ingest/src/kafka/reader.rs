@@ -43,6 +43,8 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Order {
     /// Read no more.
     Halt,
+    /// Commit now, then say so.
+    Commit(Sender<()>),
     /// Commit, close, end.
     Close,
     /// What the scout found.
@@ -149,15 +151,25 @@ impl Reader {
         while self.phase == Phase::Halted {
             match self.orders.recv() {
                 Ok(Order::Close) | Err(_) => self.phase = Phase::Closing,
+                Ok(order @ Order::Commit(_)) => self.obey(order),
                 Ok(_) => {}
             }
         }
-        let last = self.to_commit();
-        if !last.is_empty()
-            && let Err(why) = scout::commit(&self.client, &self.topic, &last)
-        {
-            self.commit_failed(why);
+        if (self.shared.surroundings.may_commit)() {
+            self.commit();
         }
+    }
+
+    /// Commits, and waits for the answer.
+    fn commit(&mut self) {
+        let offsets = self.to_commit();
+        if offsets.is_empty() {
+            return;
+        }
+        let committed = scout::commit(&self.client, &self.topic, &offsets).map(|()| offsets);
+        let is_committing = self.is_committing;
+        self.committed(committed);
+        self.is_committing = is_committing;
     }
 
     fn step(&mut self) {
@@ -191,6 +203,11 @@ impl Reader {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Halt => self.phase = Phase::Halted,
+            Order::Commit(done) => {
+                self.commit();
+                // Who asked may have given up waiting.
+                let _ = done.send(());
+            }
             Order::Close => self.phase = Phase::Closing,
             Order::Found(Finding::Topic(found)) => self.found(found),
             Order::Found(Finding::Bounds(found, is_all)) => self.settle(&found, is_all),
@@ -368,11 +385,8 @@ impl Reader {
         }
     }
 
-    /// What the newest snapshot holds and may be committed.
+    /// What the newest snapshot holds and was not committed.
     fn to_commit(&self) -> Vec<(i32, u64)> {
-        if !(self.shared.surroundings.may_commit)() {
-            return Vec::new();
-        }
         self.parts.iter().filter_map(|(id, part)| Some((*id, part.to_commit()?))).collect()
     }
 

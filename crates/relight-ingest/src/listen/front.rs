@@ -141,6 +141,9 @@ impl Front {
 
     /// Hands a load to the engine and waits for what becomes of it: what was refused, by reason.
     pub(super) async fn deliver(&self, load: Load) -> Result<Vec<(Reason, u32)>, Fault> {
+        if self.inlet.stands_by() {
+            return Err(Fault::busy("this relight stands by, another one takes this"));
+        }
         let (sender, verdict) = oneshot::channel();
         let answer = Box::new(move |verdict| {
             // The sender may have gone away; then nobody wants to know.

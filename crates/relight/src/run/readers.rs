@@ -6,7 +6,7 @@ use relight_ingest::live::Hub;
 use crate::failure::Failure;
 
 #[cfg(feature = "kafka")]
-pub(super) use with_kafka::Readers;
+pub(super) use with_kafka::{Readers, clock};
 #[cfg(not(feature = "kafka"))]
 pub(super) use without_kafka::Readers;
 
@@ -25,37 +25,68 @@ mod with_kafka {
     use std::time::{Duration, Instant};
 
     use relight_core::Timestamp;
-    use relight_ingest::kafka::{Clock, KafkaSource, Surroundings};
-    use relight_runtime::{Clock as _, SystemClock};
+    use relight_core::telemetry::{self as metrics, Sample};
+    use relight_ingest::kafka::{Clock, Committer, KafkaSource, Surroundings};
+    use relight_runtime::{Clock as _, Guard, SystemClock};
 
     use super::{Config, Failure, Hub};
     use crate::output;
 
-    pub(in crate::run) struct Readers(Vec<KafkaSource>);
+    pub(in crate::run) struct Readers(Vec<(String, KafkaSource)>);
+
+    /// The time, for whoever minds a client.
+    pub(in crate::run) fn clock() -> Arc<dyn Clock> {
+        Arc::new(SystemClocks(Instant::now()))
+    }
 
     impl Readers {
-        pub(in crate::run) fn start(config: &Config, hub: &Hub) -> Result<Self, Failure> {
+        /// Starts all sources. Offsets are committed while `guard` lets effects out.
+        pub(in crate::run) fn start(config: &Config, hub: &Hub, guard: &Guard) -> Result<Self, Failure> {
+            let guard = Arc::clone(guard);
             let surroundings = Surroundings {
                 hub: hub.clone(),
-                clock: Arc::new(SystemClocks(Instant::now())),
+                clock: clock(),
                 notices: Arc::new(|notice| output::notice(&notice.to_string())),
-                may_commit: Arc::new(|| true),
+                may_commit: Arc::new(move || guard().is_some()),
                 dead_letters: config.daemon.state.join("dead-letters.ndjson"),
             };
             let start = |(name, settings): (&String, _)| {
                 KafkaSource::start(name, settings, &config.secrets, &surroundings)
+                    .map(|source| (name.clone(), source))
                     .map_err(|error| Failure::Run(error.into()))
             };
             config.kafka.iter().map(start).collect::<Result<_, _>>().map(Self)
         }
 
         pub(in crate::run) fn halt(&self) {
-            self.0.iter().for_each(KafkaSource::halt);
+            for (_, source) in &self.0 {
+                source.halt();
+            }
+        }
+
+        /// What commits the offsets of each source before a lock is let go of.
+        pub(in crate::run) fn committers(&self) -> Vec<Committer> {
+            self.0.iter().map(|(_, source)| source.committer()).collect()
+        }
+
+        /// What the sources have counted, for the board.
+        pub(in crate::run) fn counted(&self) -> impl Fn() -> Vec<Sample> + Send + use<> {
+            let counters: Vec<_> =
+                self.0.iter().map(|(name, source)| (name.clone(), Arc::clone(source.counters()))).collect();
+            let sample = |name: &str, (what, value): (&'static str, u64)| {
+                Sample::labelled(metrics::SOURCE, [name, what, ""], value as f64)
+            };
+            move || {
+                let each = counters.iter();
+                each.flat_map(|(name, c)| c.all().into_iter().map(move |one| sample(name, one))).collect()
+            }
         }
 
         pub(in crate::run) fn close(self) {
-            let clock = SystemClocks(Instant::now());
-            if !self.0.into_iter().all(|source| source.close(&clock)) {
+            let clock = clock();
+            // Each, however the one before ended.
+            let closed: Vec<bool> = self.0.into_iter().map(|(_, source)| source.close(&*clock)).collect();
+            if closed.contains(&false) {
                 output::notice("a Kafka client did not close in time: its last offsets may not be committed");
             }
         }
@@ -76,12 +107,15 @@ mod with_kafka {
 
 #[cfg(not(feature = "kafka"))]
 mod without_kafka {
+    use relight_core::telemetry::Sample;
+    use relight_runtime::Guard;
+
     use super::{Config, Failure, Hub};
 
     pub(in crate::run) struct Readers;
 
     impl Readers {
-        pub(in crate::run) fn start(config: &Config, _hub: &Hub) -> Result<Self, Failure> {
+        pub(in crate::run) fn start(config: &Config, _hub: &Hub, _guard: &Guard) -> Result<Self, Failure> {
             match config.kafka.keys().next() {
                 None => Ok(Self),
                 Some(name) => Err(Failure::usage(format_args!(
@@ -92,6 +126,16 @@ mod without_kafka {
 
         #[expect(clippy::unused_self, reason = "the same as with Kafka")]
         pub(in crate::run) const fn halt(&self) {}
+
+        #[expect(clippy::unused_self, reason = "the same as with Kafka")]
+        pub(in crate::run) const fn committers(&self) -> Vec<()> {
+            Vec::new()
+        }
+
+        #[expect(clippy::unused_self, reason = "the same as with Kafka")]
+        pub(in crate::run) fn counted(&self) -> impl Fn() -> Vec<Sample> + Send + use<> {
+            Vec::new
+        }
 
         #[expect(clippy::unused_self, reason = "the same as with Kafka")]
         pub(in crate::run) const fn close(self) {}

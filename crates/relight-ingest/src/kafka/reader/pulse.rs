@@ -22,7 +22,8 @@ impl Reader {
     pub(super) fn tick(&mut self, now: Duration) {
         if now >= self.next_commit && !self.is_committing {
             self.next_commit = now + COMMIT_EVERY;
-            let offsets = self.to_commit();
+            let may_commit = (self.shared.surroundings.may_commit)();
+            let offsets = if may_commit { self.to_commit() } else { Vec::new() };
             if !offsets.is_empty() {
                 self.is_committing = self.ask(Question::Commit(offsets));
             }

@@ -138,7 +138,7 @@ fn b20_huge_message() {
 /// Scenario: a record that is 1 MiB packed and far more than a client may receive unpacked.
 /// Guarantee: the client does not unpack it, and what comes after it is read.
 #[test]
-#[ignore = "needs 600 MiB of memory for the producer"]
+#[ignore = "needs 600 MiB of memory for the producer: `cargo test ... b05_ -- --ignored`"]
 fn b05_poison_compression_bomb() {
     let rig = Rig::without_topic("zstd");
     rig.cluster.create_topic(TOPIC, 1, 1).expect("a topic");

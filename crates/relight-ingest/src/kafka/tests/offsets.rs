@@ -110,6 +110,22 @@ fn the_last_commit_is_what_the_last_snapshot_holds() {
     assert_eq!(rig.committed(0), Some(9));
 }
 
+/// Scenario: the lock is to be let go of right after a snapshot.
+/// Guarantee: what it holds is committed when that is said to be done, and reading goes on.
+#[test]
+fn b09_committed_before_the_lock_goes() {
+    let rig = Rig::new(1);
+    rig.produce(0, numbers(10));
+    let mut running = rig.start(&rig.proto(), &[]);
+    running.expect_offsets("s/t/0", 0..10);
+    running.engine.outlets["s/t/0"].cover(7);
+    let committer = running.source.as_ref().expect("it runs").committer();
+    assert!(committer.commit(super::rig::BOUND));
+    assert_eq!(rig.committed(0), Some(7));
+    rig.produce(0, numbers(1));
+    running.expect_offsets("s/t/0", 0..11);
+}
+
 /// Scenario: a client is replaced in the middle of a partition.
 /// Guarantee: reading goes on with the next record.
 #[test]

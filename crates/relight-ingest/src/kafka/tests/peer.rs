@@ -1,6 +1,6 @@
 //! Against a real broker: what librdkafka's mock cluster cannot do.
 //!
-//! `testdata/peers/kafka/start.sh` starts one; `cargo test -p relight-ingest --lib kafka::tests::peer -- --ignored`.
+//! `testdata/peers/kafka/test.sh` starts one, and runs these tests too.
 
 use std::sync::Arc;
 
@@ -14,8 +14,16 @@ use relight_core::source::kafka::Kafka;
 use super::rig::{BOUND, Running, clock, run};
 
 /// Where `start.sh` listens: plain, and with SCRAM-SHA-512 two ports on.
-const PLAIN: &str = "127.0.0.1:29092";
-const SASL: &str = "127.0.0.1:29094";
+#[expect(clippy::disallowed_methods, reason = "a test's own switch, not an input of what it tests")]
+fn plain() -> String {
+    std::env::var("RELIGHT_KAFKA").expect("no broker: run testdata/peers/kafka/test.sh")
+}
+
+fn sasl() -> String {
+    let broker = plain();
+    let (host, port) = broker.rsplit_once(':').expect("HOST:PORT");
+    format!("{host}:{}", port.parse::<u16>().expect("a port") + 2)
+}
 
 /// Rings when a future may go on.
 struct Bell(crossbeam_channel::Sender<()>);
@@ -42,7 +50,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", PLAIN).create().expect("an admin client")
+    ClientConfig::new().set("bootstrap.servers", plain()).create().expect("an admin client")
 }
 
 fn create(topic: &str) {
@@ -59,7 +67,7 @@ fn create(topic: &str) {
 
 fn producer(transactional: bool) -> BaseProducer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", PLAIN);
+    config.set("bootstrap.servers", plain());
     if transactional {
         config.set("transactional.id", "relight-test");
     }
@@ -76,9 +84,10 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, values: &[&str]) {
 
 fn start(topic: &str, resume: &[(&str, u64)]) -> (Running, Arc<super::rig::TestClock>, tempfile::TempDir) {
     let json = format!(
-        r#"{{"brokers":["{SASL}"],"start":"earliest","topics":[{{"topic":"{topic}","format":"otlp_proto"}}],
+        r#"{{"brokers":["{}"],"start":"earliest","topics":[{{"topic":"{topic}","format":"otlp_proto"}}],
         "group":"relight-{topic}",
-        "sasl":{{"mechanism":"SCRAM-SHA-512","username":"relight","password":"kafka"}}}}"#
+        "sasl":{{"mechanism":"SCRAM-SHA-512","username":"relight","password":"kafka"}}}}"#,
+        sasl()
     );
     let settings: Kafka = serde_json::from_str(&json).expect("settings");
     let secrets = Secrets::new([("kafka".to_owned(), Secret::new("relight"))]);
@@ -91,7 +100,7 @@ fn start(topic: &str, resume: &[(&str, u64)]) -> (Running, Arc<super::rig::TestC
 /// Scenario: a login by SCRAM; records, an aborted transaction, a committed one, records.
 /// Guarantee: what was aborted is never seen, and neither it nor the markers hold anything up.
 #[test]
-#[ignore = "needs Apache Kafka: testdata/peers/kafka/start.sh"]
+#[ignore = "needs Apache Kafka: testdata/peers/kafka/test.sh"]
 fn b22_txn_aborted() {
     create("txn");
     send(&producer(false), "txn", 0, &["0"]);
@@ -114,7 +123,7 @@ fn b22_txn_aborted() {
 /// Scenario: partitions are added to a topic that is read, with records in them before anybody looks.
 /// Guarantee: they are read from their first record; the others go on.
 #[test]
-#[ignore = "needs Apache Kafka: testdata/peers/kafka/start.sh"]
+#[ignore = "needs Apache Kafka: testdata/peers/kafka/test.sh"]
 fn added_partitions_are_found() {
     create("grows");
     send(&producer(false), "grows", 0, &["a"]);
@@ -134,7 +143,7 @@ fn added_partitions_are_found() {
 /// Scenario: a topic is deleted and made anew while relight is stopped.
 /// Guarantee: read from its start, as a partition of a new generation.
 #[test]
-#[ignore = "needs Apache Kafka: testdata/peers/kafka/start.sh"]
+#[ignore = "needs Apache Kafka: testdata/peers/kafka/test.sh"]
 fn b18_topic_recreated_for_real() {
     create("again");
     send(&producer(false), "again", 0, &["a", "b"]);

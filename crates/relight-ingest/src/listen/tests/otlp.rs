@@ -218,6 +218,23 @@ fn a15_throttled_grpc() {
     assert_eq!(world.loads().len(), 2);
 }
 
+/// Scenario: this relight stands by while another acts, then takes over.
+/// Guarantee: what is pushed is sent away with the time to come again, by both protocols, and nothing of it comes
+/// through; then it is taken.
+#[test]
+fn a_standby_sends_away_what_is_pushed() {
+    let world = World::otlp(Engine::Takes);
+    world.hub.stand_by(true);
+    let answer = post(world.address("http"), "/v1/metrics", &[PROTOBUF], ENVELOPE);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
+    assert_eq!(grpc(&world, &Call::of("metrics", ENVELOPE)).grpc().0, "14");
+    assert_eq!(world.loads().len(), 0);
+    world.hub.stand_by(false);
+    assert_eq!(post(world.address("http"), "/v1/metrics", &[PROTOBUF], ENVELOPE).status, 200);
+    assert_eq!(world.loads().len(), 1);
+}
+
 /// Scenario: a request is applied, but its sender is gone before it hears of it, and sends it again.
 /// Guarantee: both go to the engine as they are, which knows the points by series and time; what it cannot
 /// know so, change events, is taken once.

@@ -36,6 +36,7 @@ pub(super) struct World {
     pub(super) runtime: Runtime,
     pub(super) running: Option<Running>,
     pub(super) stats: Arc<SourceStats>,
+    pub(super) hub: Hub,
     go: Option<Sender<()>>,
     loads: Receiver<Load>,
     engine: Option<JoinHandle<()>>,
@@ -70,7 +71,7 @@ impl World {
             drain(&outlet, &engine, &sent);
         });
         let (stats, go) = (Arc::clone(running.stats()), Some(go));
-        Self { runtime, running: Some(running), stats, go, loads, engine: Some(engine) }
+        Self { runtime, running: Some(running), stats, hub, go, loads, engine: Some(engine) }
     }
 
     pub(super) fn address(&self, key: &str) -> SocketAddr {

@@ -1,0 +1,41 @@
+//! Handing over: a snapshot between two turns, at once, for whoever waits for it.
+//!
+//! Decides nothing: who acts is known outside, and what that means is Control's.
+
+use crossbeam_channel::Sender;
+use relight_core::Timestamp;
+use relight_engine::control::ControlInput;
+
+use super::Live;
+use crate::error::RuntimeError;
+
+impl Live {
+    /// Another relight acts from now on.
+    pub(super) fn stand_by(
+        &mut self,
+        release: Option<Sender<()>>,
+        now: Timestamp,
+    ) -> Result<(), RuntimeError> {
+        self.pipeline.control(ControlInput::StandBy, now)?;
+        if release.is_some() {
+            self.cut_now(now)?;
+        }
+        // Dropped here: the snapshot is written.
+        drop(release);
+        Ok(())
+    }
+
+    /// Waits for the snapshot that is being written, and writes one more.
+    pub(super) fn cut_now(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+        if self.pipeline.is_cutting() {
+            match self.cuts.recv() {
+                Ok(written) => self.written(written, now),
+                Err(_) => return Err(RuntimeError::Worker),
+            }
+        }
+        if let Some(cut) = self.pipeline.cut()? {
+            self.written(cut.write(), now);
+        }
+        Ok(())
+    }
+}
