@@ -15,6 +15,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -70,6 +71,7 @@ pub(crate) struct Journal {
     partition: Arc<str>,
     sender: Sender<(usize, Delivery)>,
     budget: Budget,
+    stands_by: Arc<AtomicBool>,
 }
 
 impl Journal {
@@ -79,7 +81,7 @@ impl Journal {
         let (segments, damage) = Segments::open(&keeping.dir)?;
         let (sender, queue) = bounded(QUEUE);
         let budget = Budget::new(keeping.max_waiting_bytes);
-        let partition: Arc<str> = inlet.partition().into();
+        let (partition, stands_by) = (inlet.partition().into(), Arc::clone(&inlet.stands_by));
         let next = segments.end().max(inlet.covered());
         let max_bytes = keeping.max_bytes;
         let keeper =
@@ -88,12 +90,17 @@ impl Journal {
             .name("relight-journal".to_owned())
             .spawn(move || keeper.run())
             .map_err(failed_to("start a thread for", &keeping.dir))?;
-        Ok((Self { partition, sender, budget }, damage))
+        Ok((Self { partition, sender, budget, stands_by }, damage))
     }
 
     /// The partition's name.
     pub(crate) fn partition(&self) -> &str {
         &self.partition
+    }
+
+    /// See [`Inlet::stands_by`].
+    pub(crate) fn stands_by(&self) -> bool {
+        self.stands_by.load(Ordering::Acquire)
     }
 
     /// Offers a delivery; never waits.

@@ -191,7 +191,7 @@ pub struct Inlet {
     sender: Sender<(usize, Delivery)>,
     budget: Budget,
     covered: Arc<AtomicU64>,
-    stands_by: Arc<AtomicBool>,
+    pub(crate) stands_by: Arc<AtomicBool>,
 }
 
 impl Inlet {

@@ -73,6 +73,13 @@ impl Way {
         }
     }
 
+    fn stands_by(&self) -> bool {
+        match self {
+            Self::Straight(inlet) => inlet.stands_by(),
+            Self::Journal(journal) => journal.stands_by(),
+        }
+    }
+
     fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
         match self {
             Self::Straight(inlet) => inlet.offer(delivery),
@@ -141,7 +148,7 @@ impl Front {
 
     /// Hands a load to the engine and waits for what becomes of it: what was refused, by reason.
     pub(super) async fn deliver(&self, load: Load) -> Result<Vec<(Reason, u32)>, Fault> {
-        if self.inlet.stands_by() {
+        if self.way.stands_by() {
             return Err(Fault::busy("this relight stands by, another one takes this"));
         }
         let (sender, verdict) = oneshot::channel();
