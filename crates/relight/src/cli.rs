@@ -116,8 +116,8 @@ Examples:
   relight run
   relight run -c /etc/relight/relight.yaml --state /var/lib/relight
 
-Signals: TERM and INT stop it within 30 s: what is queued is taken, and a last snapshot is written. A second one
-stops it at once.";
+Signals: TERM and INT stop it within 30 s: what is queued is taken, and a last snapshot is
+written. A second one stops it at once.";
 
 const REPLAY_HELP: &str = "\
 Examples:
@@ -134,13 +134,16 @@ Examples:
   with --labels also recall, missed, false_alerts, delay_p50, delay_p90.
 A figure that there is none of, such as the recovery time of no incident, fails nothing.
 
---json prints one object a line. `record` says which; times are RFC 3339, `_s` are seconds, absent is null:
+--json prints one object a line. `record` says which; times are RFC 3339, `_s` are seconds, absent
+is null:
   totals    partitions, records, points, events, series, rows, bins, findings, first, last, refused
-  incident  id, rule, group, state, episode, stale, onset, detected, acted, mitigated, recovered, resolved,
-            resolution, time_to_detect_s, time_to_recover_s, findings, worst_score, evidence, timeline
-  action    id, incident, episode, rule, step, do, with, mutates, args, state, planned, started, ended, detail, plan
+  incident  id, rule, group, state, episode, stale, onset, detected, acted, mitigated, recovered,
+            resolved, resolution, time_to_detect_s, time_to_recover_s, findings, worst_score,
+            evidence, timeline
+  action    id, incident, episode, rule, step, do, with, mutates, args, state, planned, started,
+            ended, detail, plan
   rule      rule, resolved, by_verified_action, by_themselves, new_normal, closed, time_to_detect_s,
             time_to_act_s, time_to_recover_s, time_to_recover_by_themselves_s (each p50 and p90)
-  labels    faults, caught, recall, false_alerts, delay_s; and a `fault` for each: fault, start, end, labels,
-            incident, delay_s
+  labels    faults, caught, recall, false_alerts, delay_s; and a `fault` for each: fault, start,
+            end, labels, incident, delay_s
 With --state it tells all that the folder holds. It depends on the captures and the config alone.";
