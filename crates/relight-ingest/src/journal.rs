@@ -202,7 +202,7 @@ impl Keeper {
                 Err(Refused::Closed(_)) => return false,
                 Err(Refused::Full(back)) => delivery = back,
             }
-            std::thread::sleep(NAP);
+            std::thread::park_timeout(NAP);
         }
     }
 

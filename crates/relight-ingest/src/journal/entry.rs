@@ -41,9 +41,12 @@ pub(super) fn encode(offset: u64, delivery: &Delivery, out: &mut Vec<u8>) {
     out[start + 4..start + HEAD].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// An offset, and the body that it begins.
+pub(super) type Frame<'a> = (u64, &'a [u8]);
+
 /// The first frame of `bytes` and what follows it: its offset and its body. An error is a frame that was not
 /// written to its end, or is damaged.
-pub(super) fn split(bytes: &[u8]) -> Result<((u64, &[u8]), &[u8]), Corrupt> {
+pub(super) fn split(bytes: &[u8]) -> Result<(Frame<'_>, &[u8]), Corrupt> {
     let mut reader = Reader::new(bytes);
     let len = u32::decode(&mut reader)? as usize;
     let crc = u32::decode(&mut reader)?;

@@ -192,7 +192,7 @@ fn a_full_journal_is_busy() {
     while fs::read_dir(dir.path()).expect("a folder").count() != 0 {
         assert!(Instant::now() < until, "nothing was dropped");
         life.outlet.cover(snapshots.next().expect("without end"));
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     life.offer(metrics(3));
     assert_eq!(what(&life.take(1)), [(2, format!("{:?}", [3_u8; 100]))]);
