@@ -149,9 +149,9 @@ pub(super) struct Ledger {
     pub(super) applied: Option<Applied>,
     pub(super) incidents: BTreeMap<String, Incident>,
     pub(super) actions: BTreeMap<String, Action>,
-    cooldowns: BTreeMap<String, Timestamp>,
+    pub(super) cooldowns: BTreeMap<String, Timestamp>,
     changes: Vec<Event>,
-    breakers: BTreeMap<String, u32>,
+    pub(super) breakers: BTreeMap<String, u32>,
     holds: BTreeMap<String, Hold>,
     pub(super) audit: Vec<String>,
 }
