@@ -270,7 +270,8 @@ impl Webhook {
         let wish = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, at));
         let is_safe = self.effect == Effect::Idempotent;
         let retry = match status {
-            StatusCode::TOO_MANY_REQUESTS => Retry::After(wish),
+            // Neither was looked at: too many, or too early.
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::TOO_EARLY => Retry::After(wish),
             // With the header it is the target that asks for patience; without, it may be a proxy whose
             // connection broke after the request was through.
             StatusCode::SERVICE_UNAVAILABLE if is_safe || wish.is_some() => Retry::After(wish),

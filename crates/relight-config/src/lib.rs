@@ -2,7 +2,8 @@
 //!
 //! A file is read in three steps: a tree of what is written, held against the schema that `relight schema`
 //! publishes; the types that read it; the settings with all names resolved. Nothing is started here, no
-//! thread and no connection, and nothing is read but the text and the files that `secrets` names.
+//! thread and no connection, and nothing is read but the text and the files that
+//! hold secrets.
 //! Detectors and responders are handed in as registries: this crate knows none of them.
 #![warn(missing_docs)]
 
@@ -16,6 +17,7 @@ mod report;
 mod resolve;
 mod rules;
 mod schema;
+mod secret_files;
 mod selector;
 mod sources;
 mod tree;
@@ -74,6 +76,10 @@ pub struct Daemon {
     pub idle_after: Span,
     /// How long a listener's watermark stays where the snapshot left it after a start.
     pub catch_up: Span,
+    /// After a cold start nothing is changed for so long.
+    pub warm_up: Span,
+    /// A sign of life, by which responder and how often.
+    pub heartbeat: Option<(String, Span)>,
     /// Where it shows what it knows of itself.
     pub admin: Option<SocketAddr>,
 }

@@ -38,8 +38,13 @@ pub(crate) struct File {
     /// How long a listener's watermark stays where the snapshot left it after a start, so that batches which
     /// are sent again are not late.
     pub(crate) catch_up: Span,
+    /// After a start without learned state nothing is changed for so long; people are told all the same.
+    pub(crate) warm_up: Span,
     /// Where `relight run` shows /metrics, /healthz and /readyz: a loopback `ADDRESS:PORT`, or `off`.
     pub(crate) admin: String,
+    /// A sign of life, sent while bins close and the ledger commits: whoever gets it notices when relight is dead.
+    #[schemars(with = "Option<Heartbeat>")]
+    pub(crate) heartbeat: Option<Value>,
     /// Secrets by name. A name that ends in `_file` gives the file that holds the secret.
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) secrets: BTreeMap<String, Value>,
@@ -69,7 +74,10 @@ impl Default for File {
             snapshot_every: Span::from_secs(60),
             idle_after: Span::from_secs(60),
             catch_up: Span::from_secs(30),
+            // The slowest detectors speak after 100 values: 1,000 s in bins of 10 s.
+            warm_up: Span::from_secs(1_200),
             admin: "127.0.0.1:9777".to_owned(),
+            heartbeat: None,
             secrets: BTreeMap::new(),
             sources: None,
             signals: None,
@@ -78,6 +86,21 @@ impl Default for File {
             responders: BTreeMap::new(),
         }
     }
+}
+
+/// A sign of life.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Heartbeat {
+    /// Name of a responder that only tells somebody: `reach: notify`.
+    pub(crate) with: String,
+    /// The time between two.
+    #[serde(default = "a_minute")]
+    pub(crate) every: Span,
+}
+
+fn a_minute() -> Span {
+    Span::from_secs(60)
 }
 
 /// A signal: exactly one of `value`, `rate`, `ratio`, `quantile`, `events` and `every_series`.

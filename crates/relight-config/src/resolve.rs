@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use relight_core::Span;
@@ -16,11 +17,12 @@ use relight_core::signal::{Aggregate, Binning, By, Selector, SignalInfo, SignalK
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::errors::no_such;
+use crate::errors::{nearest, no_such};
 use crate::raw;
 use crate::report::Report;
 use crate::rules::{self, Surroundings};
 use crate::schema::policy_keys;
+use crate::secret_files::{self, Recipe, Renewed};
 use crate::selector::selector;
 use crate::sources::{Sources, sources};
 use crate::{Config, Daemon, Registry, builtin};
@@ -48,10 +50,12 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     let binning = binning(&file.interval, report);
     let signals = signals(file.signals.take(), report);
     let detectors = detectors(file.detectors.take(), &signals, binning, registry, report);
-    let secrets = secrets(&file.secrets, report);
-    let responders = responders(&file.responders, &secrets, registry, report);
+    let (secrets, shared) = secrets(&file.secrets, report);
+    let responders = responders(&file.responders, (&secrets, &shared), registry, report);
     let sources = sources(file.sources.take(), &secrets, report);
-    let daemon = daemon(&file, report);
+    let mut daemon = daemon(&file, report);
+    let beat = file.heartbeat.take().and_then(|entry| read::<raw::Heartbeat>(entry, "heartbeat", report));
+    daemon.heartbeat = beat.map(|written| heartbeat(written, &responders, binning, report));
     let written = file.rules.take();
     let around =
         Surroundings { signals: &signals, detectors: &detectors, responders: &responders, mode: file.mode };
@@ -95,8 +99,48 @@ fn daemon(file: &raw::File, report: &mut Report) -> Daemon {
         snapshot_every: file.snapshot_every,
         idle_after: file.idle_after,
         catch_up: file.catch_up,
+        warm_up: file.warm_up,
+        heartbeat: None,
         admin: admin(&file.admin, report),
     }
+}
+
+/// By a responder that tells somebody, and not more often than bins close.
+fn heartbeat(
+    written: raw::Heartbeat,
+    responders: &Named<Ready>,
+    binning: Binning,
+    report: &mut Report,
+) -> (String, Span) {
+    let raw::Heartbeat { with, every } = written;
+    match responders.get(&with) {
+        None => {
+            let have = responders.keys().map(String::as_str);
+            let message = match nearest(&with, have.clone()) {
+                Some(near) => format!("no responder named `{with}`; did you mean `{near}`?"),
+                None => no_such("responder", &with, have),
+            };
+            report.error("heartbeat.with", message);
+        }
+        Some(Some(ready)) if ready.mutates() => report.error(
+            "heartbeat.with",
+            format!(
+                "`{with}` is taken to change the world, and a heartbeat must not: give it `reach: notify`"
+            ),
+        ),
+        Some(_) => {}
+    }
+    let least = match binning {
+        Binning::Interval(interval) => interval,
+        Binning::Sample => Span::from_secs(1),
+    };
+    if every < least {
+        report.error(
+            "heartbeat.every",
+            format!("{every} is shorter than a bin ({least}), and a heartbeat says that one has closed"),
+        );
+    }
+    (with, every)
 }
 
 /// Its pages ask nobody who they are, so only this machine may read them.
@@ -280,7 +324,7 @@ fn detector(
 
 fn responders(
     written: &BTreeMap<String, Value>,
-    secrets: &Secrets,
+    secrets: (&Secrets, &[(String, PathBuf)]),
     registry: &Registry,
     report: &mut Report,
 ) -> Named<Ready> {
@@ -294,18 +338,26 @@ fn responders(
 
 fn responder(
     entry: &Value,
-    secrets: &Secrets,
+    (secrets, shared): (&Secrets, &[(String, PathBuf)]),
     registry: &Registry,
     path: &str,
     report: &mut Report,
 ) -> Option<Ready> {
-    let mut own = entry.as_object()?.clone();
-    let kind = own.remove("type")?;
+    let mut settings = entry.as_object()?.clone();
+    let kind = settings.remove("type")?;
     let spec = registry.responders.iter().find(|spec| kind == spec.name)?;
-    let head = Value::Object(own.remove_entry("mode").into_iter().collect());
+    let head = Value::Object(settings.remove_entry("mode").into_iter().collect());
     let head: raw::ResponderHead = read(head, path, report)?;
-    match (spec.build)(&Value::Object(own), secrets) {
-        Ok(responder) => Some(Ready { mode: head.mode, responder }),
+    let own = secret_files::references(&mut settings, &(spec.schema)(), path, report);
+    let (secrets, shared) = (secrets.clone(), shared.to_vec());
+    let recipe = Recipe { spec: *spec, settings, own, secrets, shared };
+    match (spec.build)(&Value::Object(recipe.fill(path, report)?), &recipe.secrets) {
+        Ok(responder) if recipe.own.is_empty() && recipe.shared.is_empty() => {
+            Some(Ready { mode: head.mode, responder })
+        }
+        Ok(responder) => {
+            Some(Ready { mode: head.mode, responder: Arc::new(Renewed::new(recipe, responder)) })
+        }
         Err(error) => {
             refuse(&error, path, report);
             None
@@ -321,22 +373,23 @@ fn refuse(error: &ConfigError, path: &str, report: &mut Report) {
     }
 }
 
-/// Secrets as they are given, or from the files that hold them.
-fn secrets(written: &BTreeMap<String, Value>, report: &mut Report) -> Secrets {
-    let each = written.iter().filter_map(|(name, value)| {
-        let value = value.as_str()?;
-        let Some(short) = name.strip_suffix("_file") else {
-            return Some((name.clone(), Secret::new(value)));
+/// Secrets as they are given, or from the files that hold them, and which do.
+fn secrets(written: &BTreeMap<String, Value>, report: &mut Report) -> (Secrets, Vec<(String, PathBuf)>) {
+    let (mut secrets, mut files) = (Vec::new(), Vec::new());
+    for (name, value) in written.iter().filter_map(|(name, value)| Some((name, value.as_str()?))) {
+        let Some(short) = name.strip_suffix(secret_files::END) else {
+            secrets.push((name.clone(), Secret::new(value)));
+            continue;
         };
-        match std::fs::read_to_string(value) {
-            Ok(text) => Some((short.to_owned(), Secret::new(text.trim_end_matches(['\r', '\n'])))),
-            Err(error) => {
-                report.error(&format!("secrets.{name}"), format!("cannot be read: {error}"));
-                None
+        match secret_files::read(Path::new(value)) {
+            Ok(secret) => {
+                secrets.push((short.to_owned(), secret));
+                files.push((short.to_owned(), PathBuf::from(value)));
             }
+            Err(why) => report.error(&format!("secrets.{name}"), why),
         }
-    });
-    Secrets::new(each.collect::<Vec<_>>())
+    }
+    (Secrets::new(secrets), files)
 }
 
 fn is_identifier(name: &str) -> bool {

@@ -7,7 +7,7 @@ use relight_core::detector::Policy;
 use serde_json::{Map, Value, json};
 
 use crate::raw::{File, ResponderHead};
-use crate::{Registry, sources};
+use crate::{Registry, secret_files, sources};
 
 /// Name of the definition that every duration refers to.
 pub(crate) const DURATION: &str = "Duration";
@@ -34,6 +34,7 @@ pub fn schema(registry: &Registry) -> Value {
     let head = schemars::schema_for!(ResponderHead).to_value();
     let responders = registry.responders.iter().map(|spec| {
         let mut own = adopt(&mut root, (spec.schema)(), spec.name);
+        secret_files::extend(&mut own);
         let shared = adopt(&mut root, head.clone(), "responder");
         extend(&mut own, &shared);
         tagged(own, spec.name, &[])

@@ -222,7 +222,7 @@ fn secrets_come_from_files_that_exist() {
     check(
         "secrets: {a_file: /no/such/file}\nresponders: {p: {type: post, to: x, secret: a}}",
         &[
-            "1:11: secrets.a_file: cannot be read: No such file or directory (os error 2)",
+            "1:11: secrets.a_file: /no/such/file cannot be read: No such file or directory (os error 2)",
             "2:37: responders.p.secret: no secret `a`",
         ],
     );
@@ -315,4 +315,30 @@ fn slips_in_rules_and_policies_are_told() {
         let report = errors(&config(&format!(", {key}: -0.5"), "err_ewma.score > 1"));
         assert!(report.contains(&format!("detectors.err_ewma.{key}: -0.5 is below 0")), "{report}");
     }
+}
+
+/// Guarantee: a heartbeat goes by a responder that is there and changes nothing, and not more often than bins close.
+#[test]
+fn a_heartbeat_tells_somebody() {
+    let head = "responders: {pager: {type: post, to: x, reach: notify}, deploy: {type: post, to: x, reach: mutate}}\nheartbeat: ";
+    let cases = [
+        ("{with: pagr}", "2:13: heartbeat.with: no responder named `pagr`; did you mean `pager`?"),
+        ("{with: nobody}", "2:13: heartbeat.with: no responder named `nobody` (have: deploy, pager)"),
+        (
+            "{with: deploy}",
+            "2:13: heartbeat.with: `deploy` is taken to change the world, and a heartbeat must not: give it `reach: notify`",
+        ),
+        (
+            "{with: pager, every: 5s}",
+            "2:26: heartbeat.every: 5s is shorter than a bin (10s), and a heartbeat says that one has closed",
+        ),
+        ("{every: 60s}", "2:1: heartbeat: `with` is missing"),
+        ("{with: pager, evry: 60s}", "2:26: heartbeat.evry: unknown key; did you mean `every`?"),
+    ];
+    for (written, expected) in cases {
+        check(&format!("{head}{written}\n"), &[expected]);
+    }
+    let config = parse("c.yaml", &format!("{head}{{with: pager}}\n"), &fake::REGISTRY, &|_| None);
+    let heartbeat = config.expect("it is valid").daemon.heartbeat;
+    assert_eq!(heartbeat, Some(("pager".to_owned(), relight_core::Span::from_secs(60))));
 }

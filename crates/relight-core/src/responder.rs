@@ -102,6 +102,14 @@ impl Secrets {
         Self(secrets.into_iter().collect())
     }
 
+    /// The same with some of them replaced.
+    #[must_use]
+    pub fn renewed(&self, newer: impl IntoIterator<Item = (String, Secret)>) -> Self {
+        let mut secrets = self.0.clone();
+        secrets.extend(newer);
+        Self(secrets)
+    }
+
     /// A secret by its name.
     pub fn get(&self, name: &str) -> Option<&Secret> {
         self.0.get(name)

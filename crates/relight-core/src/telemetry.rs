@@ -63,8 +63,16 @@ catalogue! {
     /// Seconds of a listener's stream that may be missing, because the process before this one was killed: from the
     /// newest point in the snapshot to the start.
     GAP = Gauge "relight_gap_seconds" ["partition"];
+    /// Heartbeats, by outcome: sent, failed, and skipped because the one before was still on its way.
+    HEARTBEATS = Counter "relight_heartbeats_total" ["outcome"];
+    /// 1 while something keeps relight from changing anything: `paused`, `warm_up` and the like.
+    HELD = Gauge "relight_held" ["hold"];
     /// Incidents that are not resolved, by state.
     INCIDENTS = Gauge "relight_incidents" ["state"];
+    /// Commits of the ledger.
+    LEDGER_COMMITS = Counter "relight_ledger_commits_total" [];
+    /// Commits that the ledger refused: the disk is full, read-only, or held by somebody.
+    LEDGER_REFUSALS = Counter "relight_ledger_refusals_total" [];
     /// Deliveries that wait in a partition's queue.
     QUEUE_LENGTH = Gauge "relight_partition_queue_length" ["partition"];
     /// 1 while a partition is held back because it is too far ahead of the slowest.
@@ -129,6 +137,8 @@ pub struct Posted {
     pub samples: Vec<Sample>,
     /// Why relight is not ready; nothing if it is.
     pub unready: Vec<String>,
+    /// What keeps relight from changing anything, until when and why.
+    pub held: Vec<String>,
     /// What a person should know.
     pub notices: Vec<String>,
 }

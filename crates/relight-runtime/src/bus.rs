@@ -5,6 +5,8 @@
 //! Control's, deadlines are its, and what is durable is the ledger's. A slow responder holds up its own
 //! queue and no other.
 
+mod heartbeat;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender as Queue, channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+pub use heartbeat::Heartbeat;
 
 use crate::live::LiveInput;
 use crate::pipeline::Outbox;

@@ -16,10 +16,10 @@ mod report;
 mod seed;
 mod shards;
 
-pub use bus::{Bus, BusOutbox, Guard, Now};
+pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
-pub use live::{Clock, Live, LiveInput, LiveSettings, MoreSamples, SystemClock, Tell};
-pub use pipeline::{Commit, Cut, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
+pub use live::{Clock, Live, LiveInput, LiveSettings, MoreSamples, Pulse, SystemClock, Tell};
+pub use pipeline::{Commit, Cut, Doubts, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};
 pub use report::{Report, ScoredRow, Totals};

@@ -6,6 +6,9 @@
 
 mod clock;
 mod figures;
+mod heart;
+mod holds;
+mod ledger;
 mod liveness;
 mod standby;
 mod stream;
@@ -27,9 +30,11 @@ use crate::error::RuntimeError;
 use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
 
 pub use clock::{Clock, SystemClock};
+pub use heart::Pulse;
 
 use clock::ControlClock;
 use figures::Figures;
+use heart::Heart;
 use liveness::{Liveness, Patience, Silence};
 use stream::Stream;
 
@@ -53,6 +58,8 @@ pub struct LiveSettings {
     pub snapshot_every: Span,
     /// The run before this one was killed: what listeners had taken since its last snapshot is gone.
     pub was_killed: bool,
+    /// After a cold start nothing is changed for so long.
+    pub warm_up: Span,
 }
 
 /// What comes from outside beside the streams.
@@ -63,6 +70,15 @@ pub enum LiveInput {
     /// Another relight acts from now on. With somebody who waits for it to be let go of, a snapshot is cut first: all
     /// that was let out is in it.
     StandBy(Option<Sender<()>>),
+    /// A human asks for something. Told whether it is in the ledger: what is not may be forgotten.
+    Command {
+        /// See [`ControlInput::Command`].
+        verb: String,
+        /// To what.
+        target: String,
+        /// Who is told.
+        kept: Sender<bool>,
+    },
     /// What is queued is still taken, a snapshot is cut, and the run ends.
     Stop,
 }
@@ -94,6 +110,7 @@ pub struct Live {
     settle_at: Option<Timestamp>,
     awaited: Awaited,
     more: Option<MoreSamples>,
+    heart: Option<Heart>,
 }
 
 impl Live {
@@ -144,12 +161,16 @@ impl Live {
             cuts,
             writer: None,
             more: None,
+            heart: None,
             awaited: Awaited::default(),
         };
         for notice in &notices {
             run.notice(notice);
         }
         run.pipeline.control(ControlInput::Restart, now)?;
+        for hold in holds::after_start(run.pipeline.doubts(), behind, run.how.warm_up, now) {
+            run.pipeline.control(hold, now)?;
+        }
         Ok(run)
     }
 
@@ -162,6 +183,17 @@ impl Live {
     /// waits in a log may be older than what a listener brings.
     pub fn wait_for(&mut self, sources: Awaited) {
         self.awaited = sources;
+    }
+
+    /// Obeys a human's command, at once. Whether that is in the ledger.
+    pub fn steer(&mut self, verb: String, target: String) -> Result<bool, RuntimeError> {
+        // Control time may be ahead of the clock, by data from its future; a command from before it would be taken for
+        // one that was obeyed already.
+        let control = self.pipeline.control_state().applied_through().map(|applied| applied.control);
+        let at = control.map_or_else(|| self.clock.now(), |control| control.max(self.clock.now()));
+        self.notice(&format!("command: {verb} {target}"));
+        self.pipeline.control(ControlInput::Command { at, verb, target }, at)?;
+        Ok(self.pipeline.ledger_fault().is_none())
     }
 
     /// Of each partition that the state knows, the first offset that is not in it: where sources go on.
@@ -188,14 +220,22 @@ impl Live {
                 match input {
                     LiveInput::Control(input) => self.pipeline.control(input, now)?,
                     LiveInput::StandBy(release) => self.stand_by(release, now)?,
+                    LiveInput::Command { verb, target, kept } => {
+                        let is_kept = self.steer(verb, target)?;
+                        // Whoever asked may be gone.
+                        let _ = kept.try_send(is_kept);
+                    }
                     LiveInput::Stop => return self.stop(watch),
                 }
             }
             let taken = is_complete && self.drain(now, watch)?;
             self.silence(now, watch)?;
             self.deadlines(now)?;
+            self.tend_ledger(now)?;
+            self.beat(now)?;
             self.snapshot(now)?;
             self.post(now);
+            self.watch_clock(now)?;
             if !taken {
                 self.wait(opened, inputs, is_complete);
             }
@@ -385,7 +425,8 @@ impl Live {
                 self.pipeline.run(watch)?;
             }
         }
-        self.cut_now(now)
+        self.cut_now(now)?;
+        self.kept()
     }
 
     /// Waits for the first of: a delivery, a partition, an input, a written snapshot, a tick.
@@ -413,12 +454,17 @@ impl Live {
             }
             Err(error) => self.notice(&format!("failed to read the figures: {error}")),
         }
-        if let Some(away) = self.clock.step().filter(|_| !self.figures.stepped) {
-            self.figures.stepped = true;
-            self.notice(&format!(
-                "clock_jump: the wall clock is {away} away from control time, which goes on by the monotonic clock"
-            ));
-        }
+    }
+
+    /// A wall clock that jumped: nothing is changed until a human has looked.
+    fn watch_clock(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+        let Some(away) = self.clock.step().filter(|_| !self.figures.stepped) else { return Ok(()) };
+        self.figures.stepped = true;
+        self.notice(&format!(
+            "clock_jump: the wall clock is {away} away from control time, which goes on by the monotonic clock; \
+             nothing is changed until `relight resume`"
+        ));
+        self.pipeline.control(holds::clock_jump(away), now)
     }
 
     fn notice(&mut self, notice: &str) {

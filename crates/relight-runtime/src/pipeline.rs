@@ -5,6 +5,8 @@
 //! the driver says, and without that the last bin turn's end.
 
 mod cut;
+mod doubts;
+mod ledger;
 mod open;
 mod responders;
 mod seeding;
@@ -27,6 +29,8 @@ use crate::report::{ScoredRow, Totals};
 use crate::shards::{Shard, Shards};
 
 pub use cut::{Cut, Written};
+pub use doubts::Doubts;
+use ledger::Commits;
 pub use responders::{Responders, SimulatedOutcome};
 
 /// The two stores of one engine.
@@ -109,6 +113,8 @@ pub struct Pipeline {
     silence_due: Option<Timestamp>,
     /// Some detector judges silence, so turns may be due without data.
     judges_silence: bool,
+    doubts: Doubts,
+    commits: Commits,
 }
 
 impl Pipeline {
@@ -136,6 +142,11 @@ impl Pipeline {
     /// The highest event time that a partition has brought; not known before there is one.
     pub fn partition_newest(&self, partition: u32) -> Timestamp {
         self.intake.partition_newest(partition)
+    }
+
+    /// Up to where bins have closed, or may: with or without data in them.
+    pub fn bins_closed_through(&self) -> Timestamp {
+        self.intake.watermark().bin_start(self.settings.interval())
     }
 
     /// How far a source has come: the one that is furthest behind is read next.
@@ -360,13 +371,16 @@ impl Pipeline {
 
     /// Commits the turn, lets its effects out, and takes what the responders answer at once.
     fn answer(&mut self, mut effects: Vec<Effect>, now: Timestamp) -> Result<(), RuntimeError> {
+        let mut withheld = VecDeque::new();
         loop {
-            self.commit_turn()?;
+            if !self.commit_turn()? {
+                withheld.extend(self.withhold(&mut effects, now));
+            }
             for effect in effects.drain(..) {
                 self.outbox.start(effect, now);
             }
-            let Some(outcome) = self.outbox.next(now) else { return Ok(()) };
-            self.control.control_turn(outcome, now, &mut self.writes, &mut effects);
+            let Some(input) = withheld.pop_front().or_else(|| self.outbox.next(now)) else { return Ok(()) };
+            self.control.control_turn(input, now, &mut self.writes, &mut effects);
         }
     }
 
@@ -398,13 +412,11 @@ impl Pipeline {
         }
     }
 
-    fn commit_turn(&mut self) -> Result<(), RuntimeError> {
+    /// Whether the turn is in the ledger, or may wait for the next commit.
+    fn commit_turn(&mut self) -> Result<bool, RuntimeError> {
         // `applied_through` alone may wait: a turn that changed nothing can be applied again.
         let changed = self.writes.iter().any(|write| !matches!(write, LedgerWrite::Applied(_)));
-        if self.commit == Commit::EveryTurn && changed {
-            self.commit()?;
-        }
-        Ok(())
+        if self.commit == Commit::EveryTurn && changed { self.commit_if_due() } else { Ok(true) }
     }
 
     /// What has come in and out so far. Of a state that was continued, all of it.
@@ -431,13 +443,6 @@ impl Pipeline {
     /// Points accepted so far.
     pub fn points(&self) -> u64 {
         self.intake.counters().points
-    }
-
-    /// Commits what the turns so far have written.
-    pub fn commit(&mut self) -> Result<(), RuntimeError> {
-        self.ledger.commit(&self.writes)?;
-        self.writes.clear();
-        Ok(())
     }
 }
 

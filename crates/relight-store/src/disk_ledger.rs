@@ -166,6 +166,34 @@ fn check_file(conn: &Connection, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether a commit that failed may be tried again. A write that found no room leaves the log as it was; of an fsync
+/// that failed nobody knows what it left, so that what the file holds has to be read again: at the next start.
+fn not_committed(error: rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode as Code;
+    use rusqlite::ffi;
+    const PASSING: [i32; 6] = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_LOCK,
+    ];
+    let doing = "commit to the ledger";
+    let why = error.to_string();
+    let passes = error.sqlite_error().is_some_and(|e| match e.code {
+        Code::DiskFull
+        | Code::ReadOnly
+        | Code::CannotOpen
+        | Code::PermissionDenied
+        | Code::DatabaseBusy
+        | Code::DatabaseLocked => true,
+        Code::SystemIoFailure => PASSING.contains(&e.extended_code),
+        _ => false,
+    });
+    if passes { StoreError::Unwritable { doing, why } } else { StoreError::Backend { doing, why } }
+}
+
 impl Ledger for DiskLedger {
     fn load(&mut self) -> Result<(LedgerState, LedgerHealth), StoreError> {
         self.open = None;
@@ -191,15 +219,13 @@ impl Ledger for DiskLedger {
     }
 
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError> {
-        let failed =
-            |e: rusqlite::Error| StoreError::Backend { doing: "commit to the ledger", why: e.to_string() };
         let Some(Open { conn, witness, head }) = &mut self.open else {
             return Err(StoreError::Order("the ledger was not loaded".to_owned()));
         };
         let mut next = head.clone();
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        rows::write_all(&tx, &mut next, writes).map_err(failed)?;
-        tx.commit().map_err(failed)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(not_committed)?;
+        rows::write_all(&tx, &mut next, writes).map_err(not_committed)?;
+        tx.commit().map_err(not_committed)?;
         *head = next;
         // The commit stands whatever becomes of this: an older sentinel vouches for less.
         let _ = self.sentinel.note(witness, head.commits);

@@ -33,6 +33,15 @@ pub enum StoreError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The disk is full, read-only or held by somebody: nothing is written for the time being, what was written
+    /// stands, and the same may be tried again.
+    #[error("failed to {doing}: {why}")]
+    Unwritable {
+        /// What was being done.
+        doing: &'static str,
+        /// What the library said.
+        why: String,
+    },
     /// sled or SQLite failed for a reason other than damage.
     #[error("failed to {doing}: {why}")]
     Backend {

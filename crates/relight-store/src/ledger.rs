@@ -28,8 +28,8 @@ pub trait Ledger: Send {
     /// the state is then empty.
     fn load(&mut self) -> Result<(LedgerState, LedgerHealth), StoreError>;
 
-    /// Commits one turn's writes as one transaction, durable on return. After an error none of them
-    /// is in, and the same call may be tried again.
+    /// Commits one turn's writes as one transaction, durable on return. After [`StoreError::Unwritable`] none of
+    /// them is in, and the same call may be tried again; after any other error the ledger is done with.
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError>;
 
     /// Puts the ledger aside and starts an empty one: for a ledger behind the baselines, and for

@@ -15,6 +15,7 @@
 //!   images/<generation>.tmp/ a cut that is being written
 //!   ledger.sqlite (-wal, -shm)
 //!   ledger.sentinel          sealed: how many transactions the ledger has committed
+//!   commands/                what people want of the daemon, a file each
 //!   quarantine-<n>/          what was damaged, untouched, with why.txt
 //! ```
 //!
@@ -43,6 +44,7 @@ mod manifest_db;
 mod memory;
 mod rows;
 mod sentinel;
+mod spool;
 mod state_dir;
 
 pub use baselines::{
@@ -51,6 +53,7 @@ pub use baselines::{
 pub use error::StoreError;
 pub use ledger::{Ledger, LedgerHealth};
 pub use memory::{MemoryBaselines, MemoryLedger};
+pub use spool::{LeftCommand, Spool};
 pub use state_dir::{StateDir, Stores};
 
 /// Version of every sealed file and of sled's values. Whoever raises it writes both sentinels

@@ -63,6 +63,7 @@ fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
         // The clock stands still: a snapshot is due in every round.
         snapshot_every: Span::ZERO,
         was_killed: false,
+        warm_up: Span::ZERO,
     };
     let outbox = Box::new(Responders::default());
     let tell: relight_runtime::Tell = Box::new(|_| ());

@@ -30,6 +30,20 @@ pub(crate) enum Command {
     /// Runs the whole loop on recorded streams, as fast as it goes; nothing is touched
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
+    /// The kill switch: nothing is changed any more until `relight resume`; people are still told
+    #[command(after_help = PAUSE_HELP)]
+    Pause {
+        /// Why, for the timeline of what is held back
+        reason: Vec<String>,
+        #[command(flatten)]
+        at: StateArgs,
+    },
+    /// Lifts `relight pause`, and what else waits for a human: a lost ledger, a clock that jumped
+    #[command(after_help = RESUME_HELP)]
+    Resume {
+        #[command(flatten)]
+        at: StateArgs,
+    },
     /// Prints the page of a detector or responder; without a name, what there is
     #[command(after_help = "Examples:\n  relight explain\n  relight explain ewma")]
     Explain {
@@ -60,6 +74,17 @@ pub(crate) struct RunArgs {
     /// Threads of the engine; the result does not depend on it [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
     pub(crate) threads: Option<u16>,
+}
+
+/// Which daemon: it is found by its state folder.
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// The config file of the daemon, for its `state`; without one, the default's
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The state folder itself: no config is read, so none can be wrong
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +143,22 @@ Examples:
 
 Signals: TERM and INT stop it within 30 s: what is queued is taken, and a last snapshot is
 written. A second one stops it at once.";
+
+const PAUSE_HELP: &str = "\
+Examples:
+  relight pause -c /etc/relight/relight.yaml
+  relight pause --state /var/lib/relight storm in eu-1, we are on it
+
+It holds over restarts. The command is left in the state folder, so it takes who may write there, and a daemon that does
+not run finds it at its next start, before anything else. Exits with 1 if no daemon has taken it within 5 s.";
+
+const RESUME_HELP: &str = "\
+Examples:
+  relight resume -c /etc/relight/relight.yaml
+  relight resume --state /var/lib/relight
+
+What runs out by itself, such as the warm-up after a cold start, is not lifted. `/readyz` and the metric `relight_held` say what
+is held. Exits with 1 if no daemon has taken it within 5 s.";
 
 const REPLAY_HELP: &str = "\
 Examples:

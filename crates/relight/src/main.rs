@@ -10,6 +10,7 @@ mod failure;
 mod output;
 mod replay;
 mod run;
+mod steer;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { config } => check::run(&config),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Pause { reason, at } => steer::pause(&reason.join(" "), &at),
+        Command::Resume { at } => steer::resume(&at),
         Command::Explain { name } => explain::run(name.as_deref()),
         Command::Schema => output::print(&format!("{:#}\n", relight_config::schema(&REGISTRY))),
         Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 mod notify;
 mod readers;
 mod standby;
+mod steering;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use relight_core::telemetry::{self as metrics, Board, Sample};
 use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
-    Bus, BusOutbox, Clock as _, Live, LiveInput, LiveSettings, Now, RuntimeError, Stores, SystemClock,
+    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, Now, RuntimeError, Stores,
+    SystemClock,
 };
-use relight_store::StateDir;
+use relight_store::{Spool, StateDir};
 use relight_web::Web;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,6 +86,9 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let guard = standby.guard();
     let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
+    let spool = Spool::of(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
+    steering::at_start(&spool, &mut live)?;
+    let heartbeat = heartbeat(config, &mut live, &guard, runtime);
     let (hub, opened) = Hub::new(live.resume());
     live.wait_for(hub.awaited());
     standby.prepare(&hub, &inputs);
@@ -94,14 +99,21 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     live.also_post(Box::new(move || {
         let mut samples: Vec<_> = stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect();
         samples.extend(counted());
+        samples.extend(heartbeat.iter().flat_map(Heartbeat::samples));
         samples.push(Sample::plain(metrics::ACTS, f64::from(u8::from(guard().is_some()))));
         samples
     }));
     let web = start_web(config, &board, runtime)?;
     let fenced = standby.join(config, hub, inputs.clone(), readers.committers())?;
+    let steered = inputs.clone();
     let around = Around { sources, readers, standby, bus, web, inputs, board };
     greet(config, &around)?;
     let engine = spawn(live, opened, asked)?;
+    // It ends with the process.
+    std::thread::Builder::new()
+        .name("relight-steer".to_owned())
+        .spawn(move || steering::watch(&spool, &steered))
+        .context("failed to start a thread")?;
     runtime.block_on(watch_over(engine, around, fenced))?;
     StateDir::end(&config.daemon.state).map_err(|error| Failure::Run(error.into()))
 }
@@ -116,6 +128,7 @@ fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Re
         catch_up: config.daemon.catch_up,
         snapshot_every: config.daemon.snapshot_every,
         was_killed,
+        warm_up: config.daemon.warm_up,
     };
     Live::open(
         Arc::new(config.settings.clone()),
@@ -127,6 +140,22 @@ fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Re
         (board.clone(), Box::new(output::notice)),
     )
     .map_err(|error| Failure::Run(error.into()))
+}
+
+/// Of two relights only the one that acts gives a sign of life.
+fn heartbeat(config: &Config, live: &mut Live, guard: &Guard, runtime: &Runtime) -> Option<Heartbeat> {
+    let (with, every) = config.daemon.heartbeat.as_ref()?;
+    let responder = config.responders.get(with)?;
+    let heartbeat = Heartbeat::new(with, responder, runtime.handle(), Arc::new(output::notice));
+    let sent = heartbeat.clone();
+    let guard = Arc::clone(guard);
+    let beat = move |now| {
+        if guard().is_some() {
+            sent.beat(now);
+        }
+    };
+    live.heartbeat(*every, Box::new(beat));
+    Some(heartbeat)
 }
 
 fn start_sources(config: &Config, hub: &Hub, runtime: &Runtime) -> Result<Vec<(String, Running)>, Failure> {

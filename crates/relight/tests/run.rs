@@ -52,14 +52,9 @@ impl Daemon {
 
     /// Waits until a metric of its own satisfies a condition.
     fn wait_for(&self, name: &str, holds: impl Fn(f64) -> bool) {
-        let (done, late) = channel::<()>();
-        let began = std::time::Instant::now();
-        while !self.metric(name).is_some_and(&holds) {
-            assert!(began.elapsed() < PATIENCE, "{name} is {:?}", self.metric(name));
-            // Nothing is sent: this is a pause between two looks.
-            let _ = late.recv_timeout(Duration::from_millis(50));
-        }
-        drop(done);
+        wait_until(&format!("{name}, now {:?},", self.metric(name)), || {
+            self.metric(name).is_some_and(&holds)
+        });
     }
 
     fn stop(mut self, signal: &str) -> ExitStatus {
@@ -73,6 +68,16 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let (_kept, never) = channel::<()>();
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        // Nothing is sent: this is a pause between two looks.
+        let _ = never.recv_timeout(Duration::from_millis(50));
     }
 }
 
@@ -264,4 +269,77 @@ fn a_kill_loses_nothing_with_a_journal_and_tells_of_it_without() {
             daemon.wait_for("relight_records_total", |n| n == 50.0);
         }
     }
+}
+
+/// Runs a command of people's and gives its exit code and what it printed.
+fn steer(args: &[&str], state: &Path) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_relight")).args(args).arg("--state").arg(state).output();
+    let output = output.expect("the binary is built");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Scenario: the kill switch is set on a running daemon, which is killed and started again; it is lifted; it is set while
+/// none runs.
+/// Guarantee: it holds over the restart, is shown with its reason, ends with `resume`, and what was left while nothing ran is
+/// obeyed at the next start.
+#[test]
+fn f15_kill_switch() {
+    const HELD: &str = "relight_held{hold=\"paused\"}";
+    let dir = tempfile::tempdir().expect("a folder");
+    let (hook, _told) = receiver(&[200]);
+    let file = config(dir.path(), hook);
+    let state = dir.path().join("state");
+    let daemon = Daemon::start(&file);
+    let (code, said) = steer(&["pause", "storm", "in", "eu-1"], &state);
+    assert_eq!((code, said.starts_with("paused")), (Some(0), true), "{said}");
+    daemon.wait_for(HELD, |held| held == 1.0);
+    let page = request(daemon.admin, "GET", "/readyz", "");
+    assert!(page.contains("paused, until `relight resume`: storm in eu-1"), "{page}");
+    assert!(!daemon.stop("-KILL").success());
+
+    let daemon = Daemon::start(&file);
+    daemon.wait_for(HELD, |held| held == 1.0);
+    let (code, said) = steer(&["resume"], &state);
+    assert_eq!((code, said.starts_with("resumed")), (Some(0), true), "{said}");
+    daemon.wait_for("relight_held{hold=\"warm_up\"}", |held| held == 1.0);
+    wait_until("the end of the hold", || daemon.metric(HELD).is_none());
+    assert!(daemon.stop("-TERM").success());
+
+    let (code, said) = steer(&["pause"], &state);
+    assert_eq!((code, said.contains("the next one that starts obeys it first")), (Some(1), true), "{said}");
+    let daemon = Daemon::start(&file);
+    daemon.wait_for(HELD, |held| held == 1.0);
+    assert!(daemon.stop("-TERM").success());
+    assert_eq!(std::fs::read_dir(state.join("commands")).expect("it is there").count(), 0);
+
+    let (code, said) = steer(&["pause"], &dir.path().join("nowhere"));
+    assert!(code == Some(1) && said.contains("nowhere"), "{said}");
+}
+
+/// Scenario: a heartbeat by webhook, data, and then none.
+/// Guarantee: beats come while bins close, each under a key of its own, and are counted.
+#[test]
+fn heartbeats_come_while_bins_close() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (hook, told) = receiver(&[200]);
+    let file = config(dir.path(), hook);
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    std::fs::write(&file, format!("{text}heartbeat: {{with: chat, every: 1s}}\n"))
+        .expect("a folder of our own");
+    let daemon = Daemon::start(&file);
+    let mut keys = std::collections::BTreeSet::new();
+    for second in 0.. {
+        send(&daemon, second..second + 1, quiet);
+        keys.extend(told.try_iter().map(|(head, body)| {
+            assert_eq!(body["action"]["do"], "heartbeat", "{body:#}");
+            idempotency_key(&head).to_owned()
+        }));
+        if keys.len() >= 2 {
+            break;
+        }
+        assert!(second < 100_000, "no heartbeat came");
+    }
+    daemon.wait_for("relight_heartbeats_total{outcome=\"sent\"}", |sent| sent >= 2.0);
+    assert!(daemon.stop("-TERM").success());
 }

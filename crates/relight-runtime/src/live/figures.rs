@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use relight_core::Timestamp;
-use relight_core::incident::IncidentState;
+use relight_core::incident::{Hold, IncidentState};
 use relight_core::rule::Settings;
 use relight_core::telemetry::{self as metrics, Posted, Sample};
 
@@ -15,6 +15,8 @@ pub(super) struct Figures {
     pub(super) notices: Vec<String>,
     /// A step of the wall clock was told.
     pub(super) stepped: bool,
+    /// The ledger cannot be written, and that was told.
+    pub(super) ledger_failing: bool,
     /// Control time of the cut that is being written, of the newest one, and its size.
     cutting: (Timestamp, usize),
     newest: (Timestamp, usize),
@@ -30,6 +32,7 @@ impl Figures {
         Self {
             notices: Vec::new(),
             stepped: false,
+            ledger_failing: false,
             cutting,
             newest,
             generation,
@@ -66,6 +69,7 @@ impl Figures {
         for (partition, secs) in &self.gaps {
             samples.push(Sample::labelled(metrics::GAP, [&**partition], *secs));
         }
+        unready.extend(pipeline.ledger_fault().map(|why| format!("the ledger cannot be written: {why}")));
         for stream in streams {
             let name = &*stream.outlet.partition;
             let mut of = |metric, value| samples.push(Sample::labelled(metric, [name], value));
@@ -80,7 +84,10 @@ impl Figures {
                 unready.push(format!("{name} cannot be reached"));
             }
         }
-        Ok(Posted { samples, unready, notices: self.notices.clone() })
+        let held = pipeline.control_state().holds();
+        let until = |hold: &Hold| hold.until.map_or("`relight resume`".to_owned(), |until| until.to_string());
+        let held = held.map(|(name, hold)| format!("{name}, until {}: {}", until(hold), hold.why)).collect();
+        Ok(Posted { samples, unready, held, notices: self.notices.clone() })
     }
 
     fn totals(
@@ -94,6 +101,8 @@ impl Figures {
             (metrics::BINS, totals.turns),
             (metrics::EVENTS, totals.events),
             (metrics::FINDINGS, totals.findings),
+            (metrics::LEDGER_COMMITS, pipeline.commits().0),
+            (metrics::LEDGER_REFUSALS, pipeline.commits().1),
             (metrics::POINTS, totals.points),
             (metrics::RECORDS, totals.records),
             (metrics::ROWS, totals.rows),
@@ -129,6 +138,7 @@ fn of_control(pipeline: &Pipeline, samples: &mut Vec<Sample>) {
     for action in control.actions().filter(|action| !action.state.is_final()) {
         *actions.entry(word(&action.state)).or_default() += 1;
     }
+    samples.extend(control.holds().map(|(name, _)| Sample::labelled(metrics::HELD, [name], 1.0)));
     for (metric, states) in [(metrics::INCIDENTS, incidents), (metrics::ACTIONS, actions)] {
         samples.extend(states.iter().map(|(state, n)| Sample::labelled(metric, [&**state], f64::from(*n))));
     }

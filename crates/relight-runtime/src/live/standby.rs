@@ -17,8 +17,11 @@ impl Live {
         now: Timestamp,
     ) -> Result<(), RuntimeError> {
         self.pipeline.control(ControlInput::StandBy, now)?;
-        if release.is_some() {
-            self.cut_now(now)?;
+        let Some(release) = release else { return Ok(()) };
+        self.cut_now(now)?;
+        if self.kept().is_err() {
+            // There is no snapshot while the ledger cannot be written. Whoever waits may have gone.
+            let _ = release.send(());
         }
         // Dropped here: the snapshot is written.
         drop(release);

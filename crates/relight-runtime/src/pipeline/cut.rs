@@ -67,9 +67,12 @@ impl Pipeline {
         }
     }
 
-    /// Commits the ledger and copies all that was learned; `None` while another cut is being written.
+    /// Commits the ledger and copies all that was learned; `None` while another cut is being written, and while
+    /// the ledger cannot be written: it is never behind the baselines.
     pub fn cut(&mut self) -> Result<Option<Cut>, RuntimeError> {
-        self.commit()?;
+        if !self.commit_if_due()? {
+            return Ok(None);
+        }
         let Some(baselines) = self.baselines.take() else { return Ok(None) };
         match self.images() {
             Ok(images) => {

@@ -13,7 +13,7 @@ use relight_store::{
     Baselines, Ledger, LedgerHealth, Loaded, Manifest, PartitionCut, Snapshot, ledger_behind,
 };
 
-use super::{Commit, Outbox, Pipeline, Stores};
+use super::{Commit, Commits, Doubts, Outbox, Pipeline, Stores};
 use crate::error::RuntimeError;
 use crate::image;
 use crate::report::Totals;
@@ -56,9 +56,12 @@ impl Pipeline {
             totals: Totals::default(),
             silence_due: None,
             judges_silence,
+            doubts: Doubts::default(),
+            commits: Commits::default(),
         };
         let manifest = pipeline.restore_newest(threads, notices)?;
-        let mut ledger = load_ledger(&mut *pipeline.ledger, manifest.as_ref(), notices)?;
+        let mut ledger =
+            load_ledger(&mut *pipeline.ledger, manifest.as_ref(), &mut pipeline.doubts, notices)?;
         pipeline.rewind(std::mem::take(&mut ledger.advances));
         pipeline.control = Control::new(Arc::clone(&pipeline.settings), ledger);
         pipeline.resume_outbox()?;
@@ -87,6 +90,7 @@ impl Pipeline {
         let mut loaded = baselines.load()?;
         loop {
             tell(&loaded, notices);
+            self.doubts.baselines(&loaded);
             let Some(snapshot) = loaded.into_snapshot() else { return Ok(None) };
             match self.restore(&snapshot, notices) {
                 Err(RuntimeError::State(why)) => {
@@ -178,6 +182,7 @@ fn tell(loaded: &Loaded, notices: &mut Vec<String>) {
 fn load_ledger(
     ledger: &mut dyn Ledger,
     manifest: Option<&Manifest>,
+    doubts: &mut Doubts,
     notices: &mut Vec<String>,
 ) -> Result<LedgerState, RuntimeError> {
     let (mut state, mut health) = ledger.load()?;
@@ -191,6 +196,7 @@ fn load_ledger(
             "the ledger was moved to {}; incidents start anew and pages may repeat: {why}",
             to.display()
         ));
+        doubts.ledger_lost = Some(why);
     }
     Ok(state)
 }

@@ -1,0 +1,36 @@
+//! What a live run holds back of its own accord: doubt about what was learned, what was done, and the time.
+//!
+//! Pages are never held. A hold without an end waits for `relight resume`.
+
+use relight_core::{Span, Timestamp};
+use relight_engine::control::ControlInput;
+
+use crate::pipeline::Doubts;
+
+/// Steps of the wall clock below this are what time services make in ordinary operation: chrony steps at a
+/// start, and by tenths of a second.
+const ORDINARY_STEP: Span = Span::from_secs(10);
+
+/// What is held after a start. `behind` is how far the wall clock is behind the ledger's time.
+pub(super) fn after_start(
+    doubts: &Doubts,
+    behind: Option<Span>,
+    warm_up: Span,
+    now: Timestamp,
+) -> Vec<ControlInput> {
+    let warm = doubts.cold.as_ref().filter(|_| warm_up > Span::ZERO);
+    let warm = warm.map(|why| hold("warm_up", Some(now.plus(warm_up)), why.clone()));
+    let lost = doubts.ledger_lost.as_ref();
+    let lost = lost.map(|why| hold("ledger_lost", None, format!("what was done before is not known: {why}")));
+    let back = behind.filter(|behind| *behind > ORDINARY_STEP).map(clock_jump);
+    [warm, lost, back].into_iter().flatten().collect()
+}
+
+/// The wall clock and control time are apart.
+pub(super) fn clock_jump(away: Span) -> ControlInput {
+    hold("clock_jump", None, format!("the wall clock is {away} away from what it should be"))
+}
+
+fn hold(name: &str, until: Option<Timestamp>, why: String) -> ControlInput {
+    ControlInput::Hold { name: name.to_owned(), until, why }
+}
