@@ -168,7 +168,7 @@ fn check_file(conn: &Connection, path: &Path) -> Result<(), Fault> {
 
 /// Whether a commit that failed may be tried again. A write that found no room leaves the log as it was; of an fsync
 /// that failed nobody knows what it left, so that what the file holds has to be read again: at the next start.
-fn not_committed(error: rusqlite::Error) -> StoreError {
+fn not_committed(error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode as Code;
     use rusqlite::ffi;
     const PASSING: [i32; 6] = [
@@ -223,9 +223,10 @@ impl Ledger for DiskLedger {
             return Err(StoreError::Order("the ledger was not loaded".to_owned()));
         };
         let mut next = head.clone();
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(not_committed)?;
-        rows::write_all(&tx, &mut next, writes).map_err(not_committed)?;
-        tx.commit().map_err(not_committed)?;
+        let tx =
+            conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| not_committed(&e))?;
+        rows::write_all(&tx, &mut next, writes).map_err(|e| not_committed(&e))?;
+        tx.commit().map_err(|e| not_committed(&e))?;
         *head = next;
         // The commit stands whatever becomes of this: an older sentinel vouches for less.
         let _ = self.sentinel.note(witness, head.commits);

@@ -3,15 +3,16 @@
 //! Nothing is decided here but when a commit fails or is the last of a life.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use relight_core::incident::{Action, ActionState, Incident, LedgerState, LedgerWrite};
 use relight_core::telemetry::Board;
 use relight_store::{Ledger, LedgerHealth, StoreError};
 
-/// How long anything is waited for before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A look at the journal, and how often one looks before a test gives up: a minute at the least.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKS: u32 = 30_000;
 
 /// One call of a responder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(crate) struct Journal(Arc<(Mutex<Kept>, Condvar)>);
 
 impl Journal {
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
@@ -63,23 +64,16 @@ impl Journal {
     }
 
     fn wait<T>(&self, what: &str, look: impl Fn(&Kept) -> Option<T>) -> T {
-        let began = Instant::now();
+        let mut looks = 0;
         let mut kept = self.lock();
         loop {
             if let Some(found) = look(&kept) {
                 return found;
             }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{what} did not come: {:#?}\n{:#?}",
-                kept.sent,
-                latest(&kept.writes).0
-            );
-            kept = self
-                .0
-                .1
-                .wait_timeout(kept, Duration::from_millis(50))
-                .map_or_else(|e| e.into_inner().0, |w| w.0);
+            assert!(looks < LOOKS, "{what} did not come: {:#?}\n{:#?}", kept.sent, latest(&kept.writes).0);
+            let (held, over) = self.0.1.wait_timeout(kept, LOOK).unwrap_or_else(PoisonError::into_inner);
+            looks += u32::from(over.timed_out());
+            kept = held;
         }
     }
 
@@ -149,7 +143,7 @@ pub(crate) fn latest(writes: &[LedgerWrite]) -> (BTreeMap<String, Action>, BTree
         match write {
             LedgerWrite::Action(action) => drop(actions.insert(action.id.clone(), (**action).clone())),
             LedgerWrite::Incident(incident) => {
-                drop(incidents.insert(incident.id.clone(), (**incident).clone()))
+                drop(incidents.insert(incident.id.clone(), (**incident).clone()));
             }
             _ => {}
         }

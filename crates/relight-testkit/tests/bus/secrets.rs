@@ -138,7 +138,7 @@ fn g08_secret_file_rotate() {
             Attempt { number: 1, idempotency_key: "k".to_owned(), at: relight_core::Timestamp::from_secs(1) };
         let error = runtime.block_on(hook.apply(attempt, &plan)).expect_err("it says 401");
         assert!(!error.message.contains(CANARY), "{}", error.message);
-        (told.recv_timeout(Duration::from_secs(60)).expect("a request"), error.message)
+        (told.recv_timeout(Duration::from_mins(1)).expect("a request"), error.message)
     };
     let (head, _) = send();
     for part in [

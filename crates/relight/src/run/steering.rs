@@ -32,6 +32,7 @@ pub(super) fn at_start(spool: &Spool, live: &mut Live) -> Result<(), Failure> {
 }
 
 /// Until the engine is gone.
+#[expect(clippy::disallowed_methods, reason = "a folder tells nobody that something was left in it")]
 pub(super) fn watch(spool: &Spool, inputs: &Sender<LiveInput>) {
     let mut told = None;
     loop {
