@@ -115,17 +115,24 @@ fn e02_a_crash_before_the_answer_leaves_doubt() {
     assert_eq!((again.key, again.number), (id, 2));
 }
 
-/// Scenario: a page's target says no for now, three times: without a wish, with one, and with one that is far too long.
+/// Scenario: a page's target says no for now: three times without a wish, then with one, and with one that is far too long.
 /// Guarantee: the pauses are those of the pure function, or the target's wish up to its limit; the key stays.
 #[test]
 fn f04_pauses_are_kept_in_a_live_run() {
     let mut rig = Rig::with_ladder(PAGE);
-    let replies = [Reply::Later(None), Reply::Later(Some(90)), Reply::Later(Some(86_400)), Reply::Done];
+    let replies = [
+        Reply::Later(None),
+        Reply::Later(None),
+        Reply::Later(None),
+        Reply::Later(Some(90)),
+        Reply::Later(Some(86_400)),
+        Reply::Done,
+    ];
     rig.fake("duty", EffectKind::Idempotent, &replies);
     rig.start();
     rig.seconds(3, 50.0);
     let id = rig.journal.wait_sent(1)[0].key.clone();
-    let wishes = [Span::ZERO, Span::from_secs(90), LONGEST_PAUSE];
+    let wishes = [Span::ZERO, Span::ZERO, Span::ZERO, Span::from_secs(90), LONGEST_PAUSE];
     for (attempt, wish) in (1..).zip(wishes) {
         let waits = rig.journal.wait_action("a pause", |a| a.attempts == attempt && a.retry_at.is_some());
         let told = rig.clock.wall();

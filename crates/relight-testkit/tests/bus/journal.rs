@@ -34,8 +34,8 @@ pub(crate) enum Fate {
     Full,
     /// It failed for good.
     Broken,
-    /// The disk is full once this has been written.
-    FullAfter(&'static str),
+    /// The disk is full when this is to be written.
+    FullAt(&'static str),
     /// The process dies once this has been written.
     DieAfter(&'static str),
 }
@@ -164,25 +164,28 @@ impl Ledger for Watched {
 
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError> {
         let fate = self.journal.lock().fate;
-        match fate {
+        let has = |word: &str| {
+            writes.iter().any(|write| matches!(write, LedgerWrite::Audit { what, .. } if what == word))
+        };
+        let doing = "commit to the ledger";
+        if let Fate::FullAt(word) = fate
+            && has(word)
+        {
+            self.journal.fate(Fate::Full);
+        }
+        match self.journal.lock().fate {
             Fate::Full => {
-                let why = "database or disk is full".to_owned();
-                return Err(StoreError::Unwritable { doing: "commit to the ledger", why });
+                return Err(StoreError::Unwritable { doing, why: "database or disk is full".to_owned() });
             }
             Fate::Broken => {
                 let why = "the disk answers with an error to fsync".to_owned();
-                return Err(StoreError::Backend { doing: "commit to the ledger", why });
+                return Err(StoreError::Backend { doing, why });
             }
-            Fate::Commit | Fate::FullAfter(_) | Fate::DieAfter(_) => self.inner.commit(writes)?,
+            Fate::Commit | Fate::FullAt(_) | Fate::DieAfter(_) => {}
         }
-        let is_last = |write: &LedgerWrite| matches!((write, fate), (LedgerWrite::Audit { what, .. }, Fate::DieAfter(last) | Fate::FullAfter(last)) if what == last);
-        self.journal.change(|kept| {
-            kept.writes.extend(writes.iter().cloned());
-        });
-        let is_last = writes.iter().any(is_last);
-        if is_last && matches!(fate, Fate::FullAfter(_)) {
-            self.journal.fate(Fate::Full);
-        } else if is_last {
+        self.inner.commit(writes)?;
+        self.journal.change(|kept| kept.writes.extend(writes.iter().cloned()));
+        if matches!(fate, Fate::DieAfter(word) if has(word)) {
             // Not `panic!`: nothing is wrong.
             std::panic::resume_unwind(Box::new("the process dies here"));
         }
