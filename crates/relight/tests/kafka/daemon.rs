@@ -73,6 +73,7 @@ interval: 1s
 allowed_lateness: 1s
 snapshot_every: 1s
 idle_after: 10m
+warm_up: 0s
 mode: auto
 state: {state}
 admin: 127.0.0.1:0
