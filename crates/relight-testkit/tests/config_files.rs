@@ -1,5 +1,8 @@
 //! Every file in `config/` is read as a user's file is, with the plug-ins that ship.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use relight_config::{Config, parse};
 use relight_testkit::golden::REGISTRY;
 use relight_testkit::repository;
@@ -44,12 +47,22 @@ fn every_file_is_valid() {
     }
 }
 
-/// Guarantee: the config that the README shows is one that can be pasted.
+/// Guarantee: each whole config that the README shows is one that can be pasted, once its secret is in its file.
 #[test]
-fn the_readme_shows_a_valid_config() {
+fn the_readme_shows_valid_configs() {
     let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is a README");
-    let shown = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
-    config("README.md", shown.expect("the README shows a config"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let secret = dir.path().join("kafka");
+    std::fs::write(&secret, "password").expect("a folder of our own");
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("a file of our own");
+    let readme = readme.replace("/run/secrets/kafka", &secret.display().to_string());
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    // One that is indented shows a part of another.
+    let whole: Vec<&str> = blocks.filter(|text| !text.starts_with(' ')).collect();
+    assert!(whole.len() >= 2, "{whole:?}");
+    for text in whole {
+        config("README.md", text);
+    }
 }
 
 /// Guarantee: what the documented config says is the default is the default.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use relight_core::Timestamp;
 use relight_core::record::{Event, Histogram, Kind, Reason, Record};
 use relight_core::series::Labels;
+use tokio::time::Instant;
 
 use super::{Journal, Keeping};
 use crate::live::{Budget, Delivery, Hub, Load, Next, Outlet, Reads, Verdict};
