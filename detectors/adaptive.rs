@@ -93,7 +93,8 @@ impl AdaptiveBank {
         let was_held = guard.is_held();
         let mut reading = if was_held { row.judge_held(value) } else { row.judge(&view) };
         reading = self.policy.mask(value, reading);
-        if row.seen < self.policy.warm_up.max(WARM) {
+        let is_warm = row.seen >= self.policy.warm_up.max(WARM);
+        if !is_warm {
             reading.score = reading.score.min(1.0);
         }
         let decision = guard.decide(&self.policy, at, reading.is_anomalous());
@@ -107,9 +108,9 @@ impl AdaptiveBank {
             week_distance: view.week_distance,
             cadence_secs: row.cadence_secs,
         };
-        let context = row.context.observe(sample);
+        let (context, slow) = row.context.observe(sample);
         // An outlier shakes level and spread as well; it has been told already.
-        if !guard.is_held() {
+        if context > 1.0 && is_warm && !guard.is_held() && self.policy.admits(value, slow) {
             reading.score = reading.score.max(context);
         }
         row.learn(value, &view, decision.learn);

@@ -104,15 +104,17 @@ impl Context {
         }
     }
 
-    /// Judges, then learns: 0, or between 1 and [`CONTEXT_CAP`].
-    pub(crate) fn observe(&mut self, sample: Sample) -> f64 {
+    /// Judges, then learns: the score is 0, or between 1 and [`CONTEXT_CAP`]. Beside it the slow level that the value
+    /// is held against, as it was before.
+    pub(crate) fn observe(&mut self, sample: Sample) -> (f64, f64) {
         let how =
             Excursions { rate: BUDGET * budget_share(sample.cadence_secs), quiet: QUIET, warm: LONG_WARM };
+        let expected = self.week_level;
         let record = if self.is_record(sample) { f32::INFINITY } else { 0.0 };
         let level = self.level(sample, how) / LEVEL_UNIT;
         let spread = self.spread(sample, how) / SPREAD_UNIT;
         let score = f64::from(record.max(level).max(spread));
-        if score >= 1.0 { score.min(CONTEXT_CAP) } else { 0.0 }
+        (if score >= 1.0 { score.min(CONTEXT_CAP) } else { 0.0 }, expected)
     }
 
     fn is_record(&mut self, sample: Sample) -> bool {
@@ -202,7 +204,7 @@ mod tests {
                 context = Context::at(value);
             }
             let sample = Sample { n, value, clipped: value, week_distance: 0.0, cadence_secs: 300.0 };
-            if context.observe(sample) > 1.0 {
+            if context.observe(sample).0 > 1.0 {
                 rows.push(n);
             }
         }

@@ -254,5 +254,7 @@ fn expected(schema: &Value) -> String {
         _ => "a map",
     };
     let names: Vec<&str> = types(schema).into_iter().filter(|name| *name != "null").map(name).collect();
-    if names.is_empty() { "a map".to_owned() } else { names.join(" or ") }
+    let example = schema["examples"].get(0).and_then(Value::as_str);
+    let example = example.map(|example| format!(" such as `{example}`")).unwrap_or_default();
+    if names.is_empty() { "a map".to_owned() } else { names.join(" or ") + &example }
 }

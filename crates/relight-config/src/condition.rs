@@ -77,6 +77,15 @@ impl Cel {
         named.collect()
     }
 
+    /// The labels of the group that are named.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let named = self.names.iter().filter_map(|(_, slot)| match slot {
+            Slot::Label(label) => Some(label.clone()),
+            _ => None,
+        });
+        named.collect()
+    }
+
     /// Makes it look its detectors up in a rule's own list.
     pub(crate) fn bind(mut self, rule: &[usize]) -> Self {
         for (_, slot) in &mut self.names {

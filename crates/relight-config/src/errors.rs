@@ -57,11 +57,14 @@ pub(crate) fn unknown<'a>(what: &str, name: &str, have: impl IntoIterator<Item =
     }
 }
 
-/// The nearest of some names, if it is near enough to be a slip of the keyboard.
+/// The nearest of some names, if it is near enough to be a slip of the keyboard, or begins the name: `auto` of
+/// `automatic`.
 pub(crate) fn nearest<'a>(name: &str, have: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = name.chars().count().div_ceil(3);
-    let near = have.into_iter().map(|other| (distance(name, other), other)).min()?;
-    (near.0 <= allowed).then_some(near.1)
+    let have: Vec<&str> = have.into_iter().collect();
+    let near = have.iter().map(|other| (distance(name, other), *other)).min()?;
+    let begins = |other: &&&str| other.len() > 2 && name.starts_with(**other);
+    if near.0 <= allowed { Some(near.1) } else { have.iter().find(begins).copied() }
 }
 
 /// Levenshtein distance in characters.
@@ -87,9 +90,13 @@ mod tests {
     #[test]
     fn the_nearest_name_is_offered_only_if_it_is_near() {
         let have = ["half_life", "threshold", "type"];
-        for (name, near) in
-            [("half_lfe", Some("half_life")), ("treshold", Some("threshold")), ("colour", None), ("", None)]
-        {
+        for (name, near) in [
+            ("half_lfe", Some("half_life")),
+            ("treshold", Some("threshold")),
+            ("typed_twice", Some("type")),
+            ("colour", None),
+            ("", None),
+        ] {
             assert_eq!(nearest(name, have), near, "{name}");
         }
     }

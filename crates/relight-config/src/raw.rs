@@ -19,6 +19,7 @@ use serde_json::Value;
 pub(crate) struct File {
     /// Length of a bin of event time, such as `10s`; or `sample`, where each sample is a bin of its own:
     /// for a single series.
+    #[schemars(example = "10s")]
     pub(crate) interval: String,
     /// How far behind the newest of its partition a point may be and still count.
     pub(crate) allowed_lateness: Span,
@@ -124,6 +125,19 @@ pub(crate) struct Signal {
     /// Of a `ratio`: below this increase of `to` in a bin there is no data.
     #[schemars(range(min = 0.0))]
     pub(crate) min_denominator: Option<f64>,
+    /// Of a `ratio`: what a bin means in which `to` has data and `of` has none.
+    pub(crate) missing_of: Option<MissingOf>,
+}
+
+/// What a ratio is where its part has no data and its whole has.
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Default)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MissingOf {
+    /// 0: a counter of errors that comes into being with the first error.
+    #[default]
+    Zero,
+    /// No data: a part that is always reported, so that its silence says nothing.
+    NoData,
 }
 
 /// A map with `of`, or the selector alone.
@@ -225,14 +239,18 @@ pub(crate) struct ResponderHead {
 }
 
 /// A rule: when an incident begins, how long it lasts, and what is done about it.
+///
+/// What is required and missing, or faulty, is `None` here: the schema has said so, and the rest is checked all the same.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     /// Its name: the `rule` of its incidents.
-    pub(crate) name: String,
+    #[schemars(required)]
+    pub(crate) name: Option<String>,
     /// A CEL expression over `DETECTOR.score`, `.rows`, `.anomalous`, `.in_band` and `.stale`, `group.LABEL` and
     /// `changed("KIND", "WINDOW")`.
-    pub(crate) when: String,
+    #[schemars(required)]
+    pub(crate) when: Option<String>,
     /// How long `when` must hold before the incident opens.
     #[serde(default)]
     pub(crate) r#for: Span,
@@ -252,7 +270,8 @@ pub(crate) struct Rule {
     pub(crate) mode: Mode,
     /// A ladder: the next step starts when the one before is not verified.
     #[serde(default)]
-    pub(crate) respond: Vec<Step>,
+    #[schemars(with = "Vec<Step>")]
+    pub(crate) respond: Vec<Option<Step>>,
     /// Stops what keeps failing.
     #[serde(default)]
     pub(crate) circuit_breaker: CircuitBreaker,
@@ -263,9 +282,11 @@ pub(crate) struct Rule {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     /// The verb: `notify`, `rollback`, `page`.
-    pub(crate) r#do: String,
+    #[schemars(required)]
+    pub(crate) r#do: Option<String>,
     /// Name of a responder.
-    pub(crate) with: String,
+    #[schemars(required)]
+    pub(crate) with: Option<String>,
     /// What the responder is told.
     #[serde(default = "nothing")]
     #[schemars(with = "BTreeMap<String, Value>")]
@@ -299,9 +320,11 @@ pub(crate) struct Verify {
     #[serde(default)]
     pub(crate) settle: Span,
     /// The time it has to help.
-    pub(crate) within: Span,
+    #[schemars(required)]
+    pub(crate) within: Option<Span>,
     /// A CEL expression, as in `when`.
-    pub(crate) require: String,
+    #[schemars(required)]
+    pub(crate) require: Option<String>,
     /// For how long that must hold.
     #[serde(default)]
     pub(crate) r#for: Span,

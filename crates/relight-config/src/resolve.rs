@@ -64,7 +64,10 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     let signals: Vec<SignalSpec> = signals.into_values().collect::<Option<_>>()?;
     let detectors: Vec<DetectorUse> = detectors.into_values().collect::<Option<_>>()?;
     let names: Vec<&str> = detectors.iter().map(|detector| detector.name.as_str()).collect();
-    let rules = rules.unwrap_or_else(|| vec![builtin::rule(&names)]);
+    let mut rules = rules.unwrap_or_else(|| vec![builtin::rule(&names)]);
+    if file.mode == Mode::Off {
+        rules.clear();
+    }
     let settings = Settings {
         binning,
         allowed_lateness: file.allowed_lateness,
@@ -211,6 +214,9 @@ fn signal(name: &str, raw: raw::Signal, path: &str, report: &mut Report) -> Opti
     if every && raw.by.is_some() {
         report.error(&format!("{path}.by"), "`every_series` has every label of its series");
     }
+    if raw.missing_of.is_some() && raw.ratio.is_none() {
+        report.error(&format!("{path}.missing_of"), "only a `ratio` has an `of` and a `to`");
+    }
     let mut select = |key: &str, text: &str| -> Option<Selector> {
         selector(text).map_err(|message| report.error(&format!("{path}.{key}"), message)).ok()
     };
@@ -222,7 +228,8 @@ fn signal(name: &str, raw: raw::Signal, path: &str, report: &mut Report) -> Opti
         raw.rate.map(|raw::OrText(s)| select("rate", &s.of).map(|of| SignalKind::Rate { of })),
         raw.ratio.map(|ratio| {
             let (of, to) = (select("ratio.of", &ratio.of), select("ratio.to", &ratio.to));
-            Some(SignalKind::Ratio { of: of?, to: to?, min_denominator: least })
+            let missing_is_zero = raw.missing_of.unwrap_or_default() == raw::MissingOf::Zero;
+            Some(SignalKind::Ratio { of: of?, to: to?, min_denominator: least, missing_is_zero })
         }),
         raw.quantile
             .map(|part| select("quantile.of", &part.of).map(|of| SignalKind::Quantile { of, q: part.q })),
@@ -299,7 +306,9 @@ fn detector(
     let kind = own.remove("type")?;
     let spec = registry.detectors.iter().find(|spec| kind == spec.name)?;
     let signal_name = own.remove("signal")?.as_str()?.to_owned();
-    let Some(signal) = signals.keys().position(|known| *known == signal_name) else {
+    let Some((signal, (_, watched))) =
+        signals.iter().enumerate().find(|(_, (known, _))| **known == signal_name)
+    else {
         let have = signals.keys().map(String::as_str);
         report.error(&format!("{path}.signal"), no_such("signal", &signal_name, have));
         return None;
@@ -311,14 +320,21 @@ fn detector(
         parameters[key] = value;
     }
     let info = SignalInfo { name: signal_name, interval };
-    let source = (spec.build)(&parameters, &policy, &info);
+    let source =
+        (spec.build)(&parameters, &policy, &info).map_err(|error| refuse(&error, path, report)).ok()?;
     Some(DetectorUse {
         name: name.to_owned(),
         kind: spec.name,
         state_version: spec.state_version,
-        state_shape: (spec.state_shape)(&parameters),
+        // What it learned is worth nothing to another type, nor of another signal by the same name.
+        state_shape: format!(
+            "{} {} of {}",
+            spec.name,
+            (spec.state_shape)(&parameters),
+            watched.as_ref().map(what)?
+        ),
         signal,
-        source: source.map_err(|error| refuse(&error, path, report)).ok()?,
+        source,
     })
 }
 
@@ -407,17 +423,7 @@ fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUs
         Binning::Sample => "interval sample\n".to_owned(),
     };
     for signal in signals {
-        let kind = match &signal.kind {
-            SignalKind::EverySeries => "every_series".to_owned(),
-            SignalKind::Value { of, aggregate } => format!("value {aggregate:?} {:?}", of.text()),
-            SignalKind::Rate { of } => format!("rate {:?}", of.text()),
-            SignalKind::Ratio { of, to, min_denominator } => {
-                format!("ratio {:?} {:?} {min_denominator:?}", of.text(), to.text())
-            }
-            SignalKind::Quantile { of, q } => format!("quantile {q:?} {:?}", of.text()),
-            SignalKind::EventCount { of } => format!("events {:?}", of.text()),
-        };
-        writeln!(text, "signal {:?} {kind} {:?}", signal.name, signal.by).expect("a String takes any text");
+        writeln!(text, "signal {:?} {}", signal.name, what(signal)).expect("a String takes any text");
     }
     for detector in detectors {
         let DetectorUse { name, kind, state_version, state_shape, signal, .. } = detector;
@@ -425,4 +431,19 @@ fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUs
             .expect("a String takes any text");
     }
     text.into_bytes()
+}
+
+/// What a signal's values are, as text.
+fn what(signal: &SignalSpec) -> String {
+    let kind = match &signal.kind {
+        SignalKind::EverySeries => "every_series".to_owned(),
+        SignalKind::Value { of, aggregate } => format!("value {aggregate:?} {:?}", of.text()),
+        SignalKind::Rate { of } => format!("rate {:?}", of.text()),
+        SignalKind::Ratio { of, to, min_denominator, missing_is_zero } => {
+            format!("ratio {:?} {:?} {min_denominator:?} {missing_is_zero}", of.text(), to.text())
+        }
+        SignalKind::Quantile { of, q } => format!("quantile {q:?} {:?}", of.text()),
+        SignalKind::EventCount { of } => format!("events {:?}", of.text()),
+    };
+    format!("{kind} {:?}", signal.by)
 }

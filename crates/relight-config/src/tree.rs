@@ -55,7 +55,13 @@ impl Node {
             serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
                 let error = error.without_snippet();
                 let at = error.location().map_or((1, 1), |at| (at.line().max(1), at.column().max(1)));
-                problem(at, format!("not valid YAML: {}", one_line(&error.to_string())))
+                let message = one_line(&error.to_string());
+                let hint = if message.contains("mapping values are not allowed") {
+                    ": put a text that has `: ` in it, such as a condition with `? :`, in quotes"
+                } else {
+                    ""
+                };
+                problem(at, format!("not valid YAML: {message}{hint}"))
             })?;
         Ok(root.map_or(Self { at: (1, 1), kind: Kind::Null }, Self::of))
     }

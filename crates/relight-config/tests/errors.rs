@@ -71,7 +71,7 @@ rules:
         text,
         &[
             "1:1: intervall: unknown key; did you mean `interval`?",
-            "2:1: mode: `automatic`: unknown word (have: off, observe, suggest, approve, auto)",
+            "2:1: mode: `automatic`: unknown word; did you mean `auto`?",
             "3:1: max_series: 0 is below 1",
             "4:1: allowed_lateness: expected a duration such as `10s`, `1m30s` or `250ms`, found the number 10",
             "5:1: allowed_lateness: duplicate key; its first value stands above",
@@ -91,6 +91,40 @@ rules:
             "19:3: responders.chat: `to` is missing",
             "25:9: rules[0].respond[0].with: no responder named `pagr` (have: chat, pager)",
             "26:5: rules[1]: `name` is missing",
+        ],
+    );
+}
+
+/// Scenario: rules with something missing or of the wrong kind, and other faults beside that.
+/// Guarantee: a faulty part of a rule hides no other fault of it.
+#[test]
+fn a_faulty_part_hides_no_other() {
+    let text = format!(
+        "{HEAD}  - name: r
+    when: d.scor > 1
+    group_by: [service, zone]
+    respond:
+      - {{do: page, with: pagr, verify: {{settle: soon, require: d.in_bnd}}}}
+      - page
+      - {{with: pagerr}}
+  - {{name: r}}
+  - {{name: s, when: 'd.score > 1 && group.zone == \"a\"'}}
+"
+    );
+    check(
+        &text,
+        &[
+            "9:5: rules[0].when: d.scor: unknown field; did you mean `score`?",
+            "12:20: rules[0].respond[0].with: no responder named `pagr` (have: pager)",
+            "12:32: rules[0].respond[0].verify: `within` is missing",
+            "12:41: rules[0].respond[0].verify.settle: `soon` is no duration (write it as `10s`, `1m30s`, `250ms`, `7d`)",
+            "12:55: rules[0].respond[0].verify.require: d.in_bnd: unknown field; did you mean `in_band`?",
+            "13:9: rules[0].respond[1]: expected a map, found the text `page`",
+            "14:9: rules[0].respond[2]: `do` is missing",
+            "14:10: rules[0].respond[2].with: no responder named `pagerr` (have: pager)",
+            "15:5: rules[1]: `when` is missing",
+            "15:6: rules[1].name: each rule needs a name of its own",
+            "16:15: rules[2].when: group.zone: no label of its groups named `zone` (have: service); `group_by` would add it",
         ],
     );
 }

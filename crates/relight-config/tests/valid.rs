@@ -58,7 +58,8 @@ fn the_example_of_the_design_means_what_it_says() {
     assert!(matches!(settings.signals[0].kind, SignalKind::Ratio { min_denominator: 50.0, .. }));
     assert_eq!(settings.signals[1].by, By::All);
     assert_eq!((settings.detectors[0].name.as_str(), settings.detectors[0].signal), ("err_ewma", 0));
-    assert_eq!(settings.detectors[0].state_shape, r#"half_life="10m""#);
+    let shape = &settings.detectors[0].state_shape;
+    assert!(shape.starts_with(r#"ewma half_life="10m" of ratio "http_requests_total{"#), "{shape}");
     assert_eq!(responders.keys().collect::<Vec<_>>(), ["chat", "k8s"]);
     assert_eq!(responders["k8s"].capabilities().reach, Reach::Mutate);
 }
@@ -249,4 +250,31 @@ fn every_file_in_config_is_valid() {
     for name in &names {
         example(name);
     }
+}
+
+/// Guarantee: state is kept while type, parameters that shape it and signal are the same, and no longer.
+#[test]
+fn state_has_a_shape() {
+    let shape = |signal: &str, detector: &str| {
+        let text = format!("signals: {{s: {signal}}}\ndetectors: {{d: {detector}}}\n");
+        config(&text).settings.detectors[0].state_shape.clone()
+    };
+    let usual = shape("{rate: a, by: [x]}", "{type: ewma, signal: s}");
+    assert_eq!(shape("{rate: a, by: [x]}", "{type: ewma, signal: s, threshold: 9}"), usual);
+    for (signal, detector) in [
+        ("{rate: a, by: [x]}", "{type: threshold, signal: s, half_life: 10m}"),
+        ("{rate: a, by: [x]}", "{type: ewma, signal: s, half_life: 20m}"),
+        ("{rate: b, by: [x]}", "{type: ewma, signal: s}"),
+        ("{rate: a, by: [y]}", "{type: ewma, signal: s}"),
+        ("{value: a, by: [x]}", "{type: ewma, signal: s}"),
+    ] {
+        assert_ne!(shape(signal, detector), usual, "{signal} {detector}");
+    }
+}
+
+/// Guarantee: `mode: off` evaluates no rule, and so opens no incident.
+#[test]
+fn off_is_off() {
+    assert!(config("mode: off").settings.rules.is_empty());
+    assert!(!config("mode: observe").settings.rules.is_empty());
 }

@@ -105,8 +105,10 @@ pub struct Policy {
     #[schemars(range(min = 0.0))]
     pub min_relative_deviation: f64,
     /// Values that a row must have seen before it may score above 1. 0 takes the detector's own figure.
+    #[schemars(range(max = 65_535))]
     pub warm_up: u32,
     /// Consecutive values in band before a row that was anomalous learns again.
+    #[schemars(range(max = 65_535))]
     pub calm_bins: u32,
     /// After this long outside the band the row starts anew: what it sees is the new normal.
     pub relearn_after: Span,
@@ -133,19 +135,29 @@ impl Policy {
     pub fn mask(&self, value: f64, reading: Reading) -> Reading {
         let Band { expected, mut lower, mut upper } = reading.band;
         if expected.is_finite() {
-            let least = self.min_deviation.max(self.min_relative_deviation * expected.abs());
+            let least = self.least(expected);
             lower = lower.min(expected - least);
             upper = upper.max(expected + least);
-            let side = match self.direction {
-                Direction::Above => value > expected,
-                Direction::Below => value < expected,
-                Direction::Both => true,
-            };
-            if !side || (value - expected).abs() < least {
+            if !self.admits(value, expected) {
                 return self.one_sided(reading.score.min(1.0), expected, lower, upper);
             }
         }
         self.one_sided(reading.score, expected, lower, upper)
+    }
+
+    /// Whether a value is far enough from what was expected, on a side that matters, to be anomalous at all.
+    #[inline]
+    pub fn admits(&self, value: f64, expected: f64) -> bool {
+        let side = match self.direction {
+            Direction::Above => value > expected,
+            Direction::Below => value < expected,
+            Direction::Both => true,
+        };
+        side && (value - expected).abs() >= self.least(expected)
+    }
+
+    fn least(&self, expected: f64) -> f64 {
+        self.min_deviation.max(self.min_relative_deviation * expected.abs())
     }
 
     /// Whether [`Policy::mask`] leaves every score as it is.

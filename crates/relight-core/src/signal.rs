@@ -56,6 +56,9 @@ pub enum SignalKind {
         to: Selector,
         /// Below this increase in a bin the ratio is no data.
         min_denominator: f64,
+        /// Where `to` has data and `of` has none the ratio is 0, as of errors that have no counter before the first
+        /// one; else no data.
+        missing_is_zero: bool,
     },
     /// A quantile of histograms, merged over the series of the row.
     Quantile {

@@ -202,6 +202,8 @@ pub struct Control {
     /// Whose turn it is to act. Not in the ledger: a process with a standby is told when it starts.
     turn: Turn,
     counters: Counters,
+    /// The first condition that could not be evaluated, for people.
+    condition_error: Option<String>,
 }
 
 /// The budget's window.
@@ -229,6 +231,7 @@ impl Control {
             holds: state.holds.into_iter().collect(),
             turn: Turn::Alone,
             counters: Counters::default(),
+            condition_error: None,
             settings,
         };
         control.index_groups();
@@ -260,12 +263,6 @@ impl Control {
         let watched = self.groups.iter().filter(|(_, id)| self.incidents.get(*id).is_some_and(is_watched));
         queries.extend(watched.map(|(query, _)| query.clone()));
         queries.into_iter().collect()
-    }
-
-    /// Whether an incident is live. While one is, every bin should make a turn, empty ones too, so that
-    /// its staleness is seen when it begins.
-    pub fn has_live(&self) -> bool {
-        self.incidents.values().any(is_watched)
     }
 
     /// Applies the end of a bin. A turn at or before [`Control::applied_through`] is ignored.
@@ -342,6 +339,11 @@ impl Control {
     /// What went wrong so far.
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Of the conditions that could not be evaluated since the start the first one: its rule, and why.
+    pub fn condition_error_text(&self) -> Option<&str> {
+        self.condition_error.as_deref()
     }
 
     const fn now(&self) -> Timestamp {

@@ -297,7 +297,8 @@ impl Intake {
             return Some(point.at);
         };
         let bin = self.open_bin(point.at, record.offset);
-        let mut value = point.value;
+        // Whether a sum of negative zeros keeps its sign depends on how it is added up: here there is one zero.
+        let mut value = point.value + 0.0;
         if point.kind.is_histogram() {
             value = out.histograms.len() as f64;
             out.histograms.push(record.histograms[point.value as usize].clone());

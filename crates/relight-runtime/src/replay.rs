@@ -113,6 +113,7 @@ pub fn replay_seeded(
         pipeline.commit()?;
     }
     notices.extend(inputs.complaints());
+    notices.extend(doubts(&pipeline));
     report(&mut pipeline, notices)
 }
 
@@ -124,6 +125,26 @@ fn check_earlier(history: Option<&History>, pipeline: &Pipeline) -> Result<(), R
         }
         _ => Ok(()),
     }
+}
+
+/// What the engine counted and would otherwise say to nobody.
+fn doubts(pipeline: &Pipeline) -> Vec<String> {
+    let control = pipeline.control_state();
+    let counters = control.counters();
+    let mut notices = Vec::new();
+    if let Some(first) = control.condition_error_text() {
+        notices.push(format!(
+            "{} evaluations of conditions failed, and counted as false; the first: {first}",
+            counters.condition_errors
+        ));
+    }
+    if counters.digest_mismatches > 0 {
+        notices.push(
+            "the last turn of the run before came again with other findings: the capture or the config is not what it was"
+                .to_owned(),
+        );
+    }
+    notices
 }
 
 fn report(pipeline: &mut Pipeline, notices: Vec<String>) -> Result<Report, RuntimeError> {

@@ -89,6 +89,7 @@ pub fn simulated() -> Settings {
                 of: labelled("requests", "code", "5xx"),
                 to: named("requests"),
                 min_denominator: 1.0,
+                missing_is_zero: true,
             },
         ),
         signal("load", &["service"], SignalKind::Value { of: named("load"), aggregate: Aggregate::Mean }),

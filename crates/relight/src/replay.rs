@@ -192,7 +192,9 @@ fn request(
         }
         None => None,
     };
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    // A single row has nothing to share out: workers would only wait for each other.
+    let lone = is_lone_table(&sources);
+    let cores = || if lone { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     Ok(ReplayRequest {
         settings: Arc::new(config.settings.clone()),
         sources,

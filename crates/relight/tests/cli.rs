@@ -123,3 +123,25 @@ fn json_depends_on_the_capture_alone() {
     assert_eq!(json(&["--state", "whole"]), expected, "with a state folder");
     assert_eq!(json(&["--state", "whole"]), expected, "with nothing new to read");
 }
+
+/// Scenario: the ledger of a state folder is lost, and the folder is used again, twice.
+/// Guarantee: that is told once; the ledger that took its place stays.
+#[test]
+fn a_lost_ledger_is_told_once() {
+    let folder = folder(&[("a.ndjson", &shop(60)), ("b.ndjson", &shop(120)), ("c.ndjson", &shop(180))]);
+    let replay = |capture: &str| {
+        let output = relight(folder.path(), &["replay", capture, "--state", "state"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    replay("a.ndjson");
+    for entry in std::fs::read_dir(folder.path().join("state")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ledger.sqlite")) {
+            std::fs::remove_file(path).expect("it can be removed");
+        }
+    }
+    assert!(replay("b.ndjson").contains("the ledger was moved"));
+    let after = replay("c.ndjson");
+    assert!(!after.contains("the ledger was moved"), "{after}");
+}

@@ -51,6 +51,11 @@ impl Guard {
         self.seen = self.seen.saturating_add(1);
     }
 
+    /// The excursion, if there is one, is over.
+    fn release(&mut self) {
+        (self.calm, self.held_since) = (0, 0);
+    }
+
     /// Judges whether a value with this score may be learned. Event time only.
     #[inline]
     pub fn decide(&mut self, policy: &Policy, at: Timestamp, anomalous: bool) -> Decision {
@@ -73,8 +78,7 @@ impl Guard {
             if u32::from(self.calm) < policy.calm_bins {
                 return Decision { learn: Learn::Hold, relearn: false };
             }
-            self.held_since = 0;
-            self.calm = 0;
+            self.release();
         }
         Decision { learn: Learn::Value, relearn: false }
     }
@@ -205,6 +209,8 @@ impl<D: Detector> Bank for Column<D> {
         for (at, value) in history {
             self.judge_row(row as usize, *at, *value);
         }
+        // What it learned holds; that it ended in an excursion is no news of the stream to come.
+        self.guards[row as usize].release();
     }
 
     fn state_bytes(&self) -> usize {

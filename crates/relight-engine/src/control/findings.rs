@@ -108,6 +108,7 @@ pub(super) fn describe(evidence: &Evidence) -> String {
 
 /// Four significant digits: enough for a person.
 fn short(value: f64) -> String {
-    let decimals = (3.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    let magnitude = if value == 0.0 { 3.0 } else { value.abs().log10().floor() };
+    let decimals = (3.0 - magnitude).clamp(0.0, 9.0) as usize;
     format!("{value:.decimals$}")
 }

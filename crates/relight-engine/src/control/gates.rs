@@ -99,7 +99,7 @@ fn freshness_gate(control: &Control, incident: &Incident) -> Option<String> {
     let settings = &control.settings;
     // What a stream in good health may be behind: the open bin, lateness, and the wait for a stalled partition.
     let healthy = [settings.interval().times(2), settings.allowed_lateness, settings.max_skew];
-    let limit = Span::from_ns(healthy.iter().map(|span| span.ns()).sum());
+    let limit = Span::from_ns(healthy.iter().fold(0, |sum, span| sum.saturating_add(span.ns())));
     let lag = control.now().since(control.applied.turn);
     if lag > limit {
         return Some(format!("freshness: the stream is {lag} behind, limit {limit}"));

@@ -102,13 +102,15 @@ impl Control {
     }
 
     /// Counts a condition's error, and tells it once an incident.
-    pub(super) fn condition_error(
+    pub(super) fn condition_failed(
         &mut self,
+        rule: &RuleSpec,
         incident: Option<&mut Incident>,
         error: &ConditionError,
         out: &mut Out<'_>,
     ) {
         self.counters.condition_errors += 1;
+        self.condition_error.get_or_insert_with(|| format!("rule {}: {error}", rule.name));
         let Some(incident) = incident else { return };
         if !incident.timeline.iter().any(|moment| moment.what == "condition_error") {
             incident.note(self.now(), "condition_error", error.to_string());
@@ -133,7 +135,7 @@ impl Control {
         match self.ask(turn.rule.when.as_ref(), turn, since) {
             Ok(true) => return Verdict::Holds,
             Ok(false) => {}
-            Err(error) => self.condition_error(incident, &error, out),
+            Err(error) => self.condition_failed(turn.rule, incident, &error, out),
         }
         match known {
             false => Verdict::Unknown,
@@ -239,6 +241,10 @@ impl Control {
             let what = incident.evidence.first().map(describe).unwrap_or_default();
             incident.note(turn.end, "opened", what.clone());
             out.audit(self.now(), "incident_opened", &incident.id, what);
+        }
+        if incident.state == IncidentState::Mitigated {
+            // What the step was to bring about has come, and the trouble is still there: the next step's turn.
+            relapse(incident, turn.end);
         }
         self.advance(incident, out);
     }

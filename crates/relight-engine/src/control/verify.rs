@@ -42,6 +42,8 @@ impl Control {
             return self.put_action(action, out);
         }
         incident.mitigated = Some(turn.end);
+        // What the condition has held until now was before the proof: for the ladder to go on it must hold anew.
+        (incident.held_for, incident.held_turns) = (Span::ZERO, 0);
         if incident.state != IncidentState::Escalated {
             incident.state = IncidentState::Mitigated;
         }
@@ -58,7 +60,7 @@ impl Control {
     ) -> bool {
         let verdict = self.ask(verify.require.as_ref(), turn, turn.end);
         if let Err(error) = &verdict {
-            self.condition_error(Some(incident), error, out);
+            self.condition_failed(turn.rule, Some(incident), error, out);
         }
         verdict.unwrap_or(false) && incident.relearned == 0
     }

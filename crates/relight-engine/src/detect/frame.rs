@@ -105,10 +105,11 @@ fn combine(kind: &SignalKind, parts: &[Part]) -> f64 {
     let sum = |channel| parts.iter().filter(|p| p.channel == channel).fold(0.0, |sum, p| sum + p.value);
     match kind {
         SignalKind::Value { aggregate, .. } => aggregated(*aggregate, parts),
-        SignalKind::Ratio { min_denominator, .. } => {
+        SignalKind::Ratio { min_denominator, missing_is_zero, .. } => {
             let to = sum(Channel::To);
+            let is_silent = !missing_is_zero && parts.iter().all(|part| part.channel != Channel::Of);
             // Too few to tell: no data, which is neither healthy nor broken.
-            if to < *min_denominator || to <= 0.0 { f64::NAN } else { sum(Channel::Of) / to }
+            if to < *min_denominator || to <= 0.0 || is_silent { f64::NAN } else { sum(Channel::Of) / to }
         }
         _ => sum(parts[0].channel),
     }
@@ -172,6 +173,38 @@ mod tests {
         assert_eq!(quantile(&histogram(&[1.0, 2.0], &[0, 0, 5]), 0.99), 2.0);
         assert!(quantile(&histogram(&[1.0], &[0, 0]), 0.5).is_nan());
         assert!(quantile(&histogram(&[], &[3]), 0.5).is_nan());
+    }
+
+    #[derive(Debug)]
+    struct All;
+    impl relight_core::signal::Select for All {
+        fn selects(&self, _: relight_core::series::KeyView<'_>) -> bool {
+            true
+        }
+        fn text(&self) -> &'static str {
+            "all"
+        }
+    }
+
+    /// Scenario: errors stop being counted while requests go on.
+    /// Guarantee: the ratio is 0 or no data, as its policy says; without requests it is no data in any case.
+    #[test]
+    fn a_ratio_without_its_part_is_what_the_policy_says() {
+        let of_to = |channel, value| Part { row: 0, channel, value };
+        for (missing_is_zero, silent) in [(true, 0.0), (false, f64::NAN)] {
+            let all = || -> relight_core::signal::Selector { std::sync::Arc::new(All) };
+            let ratio = SignalKind::Ratio { of: all(), to: all(), min_denominator: 5.0, missing_is_zero };
+            let whole = of_to(Channel::To, 10.0);
+            for (parts, value) in [
+                (vec![of_to(Channel::Of, 1.0), whole], 0.1),
+                (vec![of_to(Channel::Of, 0.0), whole], 0.0),
+                (vec![whole], silent),
+                (vec![of_to(Channel::Of, 1.0), of_to(Channel::To, 4.0)], f64::NAN),
+                (vec![of_to(Channel::Of, 1.0)], f64::NAN),
+            ] {
+                assert_eq!(combine(&ratio, &parts).to_bits(), value.to_bits(), "{missing_is_zero} {parts:?}");
+            }
+        }
     }
 
     /// Guarantee: a row's sum is the same whatever order its contributions come in, to the last bit.

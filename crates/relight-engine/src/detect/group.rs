@@ -180,7 +180,8 @@ impl RowGroup {
         }
         let score = if self.stepped == Some(at) { self.banks[bank].last_score(row) } else { f32::NAN };
         let cadence = f64::from(self.cadence[row as usize]).max(signal.interval.secs_f64());
-        let has_data = !score.is_nan();
+        // A score of silence is a verdict, and no data.
+        let has_data = last == at && !score.is_nan();
         let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);
         Some(DetectorView {
             score: reading.score,

@@ -88,3 +88,15 @@ fn a_held_record_carries_its_keys() {
     intake.handle(partition, &record(2, ahead, &[2], &aliases), &mut aliases, &mut routed);
     assert_eq!(taken(&intake, &mut routed), named(&[1, 3, 0, 2]));
 }
+
+/// Scenario: a gauge reports a negative zero.
+/// Guarantee: there is one zero from here on: what a sum makes of the sign would depend on the order of adding.
+#[test]
+fn there_is_one_zero() {
+    let (mut intake, partition) = intake(3);
+    let (mut aliases, mut routed) = (Aliases::default(), Routed::default());
+    let mut record = record(0, START, &[0], &aliases);
+    record.points[0].value = -0.0;
+    intake.handle(partition, &record, &mut aliases, &mut routed);
+    assert_eq!(routed.points[0].value.to_bits(), 0.0_f64.to_bits());
+}

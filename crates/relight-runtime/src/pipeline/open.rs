@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relight_core::Span;
 use relight_core::codec::{Codec, Reader};
-use relight_core::incident::{LedgerState, RecordedAdvance};
+use relight_core::incident::{Applied, LedgerState, RecordedAdvance};
 use relight_core::rule::Settings;
 use relight_engine::control::Control;
 use relight_engine::intake::{Intake, PartitionState, Routed};
@@ -197,6 +197,9 @@ fn load_ledger(
             to.display()
         ));
         doubts.ledger_lost = Some(why);
+        // A new ledger counts on from the baselines: one that began at 0 would be behind them at each start to come.
+        state.applied_through = manifest
+            .and_then(|m| m.turn.map(|turn| Applied { turn, count: m.turns, digest: 0, control: turn }));
     }
     Ok(state)
 }

@@ -34,6 +34,20 @@ fn a_verified_step_ends_the_ladder() {
     );
 }
 
+/// Scenario: a rollback brings about what its proof asks for, and the rule's condition holds all the same.
+/// Guarantee: the ladder goes on, once the condition has held anew.
+#[test]
+fn a_proof_narrower_than_the_condition_does_not_end_the_ladder() {
+    let narrow = condition("true", |_| Ok(true));
+    let verify = rollback().verify.map(|verify| Verify { require: narrow, ..verify });
+    check(
+        ladder(vec![Step { verify, ..rollback() }, page()]),
+        "!!+ ! ! ! ! !",
+        "20 opened, 20 started rollback, 20 verifying rollback, 50 verified rollback, 60 relapsed, 60 started page, \
+         Responding",
+    );
+}
+
 /// Scenario: it is calm before the action even starts to work.
 /// Guarantee: relight does not take credit for it.
 #[test]
