@@ -75,6 +75,9 @@ catalogue! {
     LEDGER_REFUSALS = Counter "relight_ledger_refusals_total" [];
     /// Deliveries that wait in a partition's queue.
     QUEUE_LENGTH = Gauge "relight_partition_queue_length" ["partition"];
+    /// The p99 of how far a partition's points come behind its newest, rounded up to a power of two; only while it exceeds
+    /// `allowed_lateness`, so that more than 1 % of them do not count.
+    PARTITION_DELAY = Gauge "relight_partition_delay_seconds" ["partition"];
     /// 1 while a partition is held back because it is too far ahead of the slowest.
     PARTITION_HELD = Gauge "relight_partition_held" ["partition"];
     /// 1 while a partition cannot be reached.
@@ -139,6 +142,8 @@ pub struct Posted {
     pub unready: Vec<String>,
     /// What keeps relight from changing anything, until when and why.
     pub held: Vec<String>,
+    /// Which partitions bring points too late to count.
+    pub late: Vec<String>,
     /// What a person should know.
     pub notices: Vec<String>,
 }

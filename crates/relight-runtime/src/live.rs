@@ -8,6 +8,7 @@ mod clock;
 mod figures;
 mod heart;
 mod holds;
+mod lateness;
 mod ledger;
 mod liveness;
 mod standby;
@@ -251,7 +252,7 @@ impl Live {
         if resumed && self.how.was_killed && outlet.reads == Reads::Push {
             self.gap(ix, &outlet.partition, now);
         }
-        self.streams.push(Stream::new(ix, outlet));
+        self.streams.push(Stream::new(ix, outlet, self.settings.allowed_lateness));
     }
 
     fn gap(&mut self, ix: u32, partition: &str, now: Timestamp) {
@@ -446,6 +447,12 @@ impl Live {
             return;
         }
         self.next_post = now.plus(POST_EVERY);
+        for i in 0..self.streams.len() {
+            if self.streams[i].lateness.look(now) {
+                let late = self.streams[i].late().unwrap_or_default();
+                self.notice(&format!("late: {late}"));
+            }
+        }
         let stalled = &|ix| self.liveness.is_stalled(ix);
         match self.figures.posted(&mut self.pipeline, &self.streams, stalled, &self.settings, now) {
             Ok(mut posted) => {

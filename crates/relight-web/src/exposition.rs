@@ -47,11 +47,46 @@ mod tests {
 
     use super::*;
 
-    /// Guarantee: a hostile label value stays within its quotes.
+    /// A line as a reader of the format takes it: name, labels, value.
+    fn read(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
+        let (name, mut rest) = line.split_once('{')?;
+        let mut labels = Vec::new();
+        loop {
+            let (label, quoted) = rest.split_once("=\"")?;
+            let (mut value, mut chars) = (String::new(), quoted.char_indices());
+            let end = loop {
+                match chars.next()? {
+                    (at, '"') => break at + 1,
+                    (_, '\\') => value.push(match chars.next()?.1 {
+                        'n' => '\n',
+                        known @ ('\\' | '"') => known,
+                        _ => return None,
+                    }),
+                    (_, plain) => value.push(plain),
+                }
+            };
+            labels.push((label.to_owned(), value));
+            match quoted[end..].strip_prefix(',') {
+                Some(more) => rest = more,
+                None => return Some((name, labels, quoted[end..].strip_prefix("} ")?.parse().ok()?)),
+            }
+        }
+    }
+
+    /// Scenario: label values that try to end their quotes, their line or the page.
+    /// Guarantee: each is one line from which a reader gets the value back, to the last character.
     #[test]
-    fn label_values_are_escaped() {
-        let page = render(&[Sample::labelled(SOURCE, ["a\"} 1\nb\\", "requests", "ok"], 2.0)]);
-        let last = page.lines().last();
-        assert_eq!(last, Some(r#"relight_source_total{source="a\"} 1\nb\\",what="requests",kind="ok"} 2"#));
+    fn h15_metrics_hostile_label() {
+        for hostile in
+            ["a\"} 1\nb\\", "\\n", "\\\"", "", "\r\n# TYPE x y", "\u{0}\u{1B}[2J\u{202E}", "a=\"b\",c{}"]
+        {
+            let page = render(&[Sample::labelled(SOURCE, [hostile, "requests", "ok"], 2.0)]);
+            let samples: Vec<&str> = page.split('\n').filter(|line| !line.starts_with("# ")).collect();
+            let [line, ""] = samples[..] else { panic!("{hostile:?}: {page}") };
+            let (name, labels, value) = read(line).unwrap_or_else(|| panic!("{hostile:?}: {line}"));
+            let expected = [("source", hostile), ("what", "requests"), ("kind", "ok")];
+            assert_eq!((name, value), ("relight_source_total", 2.0));
+            assert_eq!(labels, expected.map(|(label, value)| (label.to_owned(), value.to_owned())));
+        }
     }
 }

@@ -113,7 +113,8 @@ fn readiness(board: &Board) -> Response<Full<Bytes>> {
     let posted = board.read();
     let ready = posted.unready.is_empty();
     let body = serde_json::json!({
-        "ready": ready, "because": posted.unready, "held": posted.held, "notices": posted.notices,
+        "ready": ready, "because": posted.unready, "held": posted.held, "late": posted.late,
+        "notices": posted.notices,
     });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut page = text(status, format!("{body:#}\n"));

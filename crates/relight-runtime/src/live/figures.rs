@@ -80,6 +80,9 @@ impl Figures {
             if watermark.is_known() && watermark != Timestamp::MAX {
                 of(metrics::PARTITION_WATERMARK, watermark.secs_f64());
             }
+            if let Some(p99) = stream.lateness.p99() {
+                of(metrics::PARTITION_DELAY, p99.secs_f64());
+            }
             if stalled(stream.ix) {
                 unready.push(format!("{name} cannot be reached"));
             }
@@ -87,7 +90,8 @@ impl Figures {
         let held = pipeline.control_state().holds();
         let until = |hold: &Hold| hold.until.map_or("`relight resume`".to_owned(), |until| until.to_string());
         let held = held.map(|(name, hold)| format!("{name}, until {}: {}", until(hold), hold.why)).collect();
-        Ok(Posted { samples, unready, held, notices: self.notices.clone() })
+        let late = streams.iter().filter_map(Stream::late).collect();
+        Ok(Posted { samples, unready, held, late, notices: self.notices.clone() })
     }
 
     fn totals(

@@ -1,10 +1,11 @@
 //! One partition that is read live: its queue, and what its decoder remembers.
 
-use relight_core::Timestamp;
 use relight_core::record::{Reason, Record};
+use relight_core::{Span, Timestamp};
 use relight_ingest::live::{Load, Outlet, Verdict};
 use relight_ingest::otlp::wire::OtlpMetrics;
 
+use super::lateness::Lateness;
 use crate::error::RuntimeError;
 use crate::pipeline::Pipeline;
 
@@ -16,13 +17,24 @@ pub(super) struct Stream {
     pub(super) held: bool,
     /// The source has let go of it.
     pub(super) closed: bool,
+    pub(super) lateness: Lateness,
     /// Made at the first request that needs it.
     decoder: Option<Box<OtlpMetrics>>,
 }
 
 impl Stream {
-    pub(super) fn new(ix: u32, outlet: Outlet) -> Self {
-        Self { ix, outlet, held: false, closed: false, decoder: None }
+    pub(super) fn new(ix: u32, outlet: Outlet, allowed: Span) -> Self {
+        let lateness = Lateness::new(allowed);
+        Self { ix, outlet, held: false, closed: false, lateness, decoder: None }
+    }
+
+    /// That its points come too late to count, in words, while they do.
+    pub(super) fn late(&self) -> Option<String> {
+        let p99 = self.lateness.p99()?;
+        let partition = &self.outlet.partition;
+        Some(format!(
+            "{partition}: more than 1 % of its points are older than `allowed_lateness` lets them be, and do not count; 99 % come within {p99}"
+        ))
     }
 
     /// Decodes a delivery into `record` and takes it in.
@@ -34,7 +46,7 @@ impl Stream {
         received: Timestamp,
         load: Load,
     ) -> Result<Verdict, RuntimeError> {
-        let before = pipeline.refused();
+        let (before, watermark) = (pipeline.refused(), pipeline.partition_watermark(self.ix));
         match load {
             Load::Metrics(body) => {
                 let decoder = self.decoder.get_or_insert_default();
@@ -62,6 +74,9 @@ impl Stream {
         let after = pipeline.refused();
         let refused = Reason::ALL.iter().zip(before.iter().zip(after));
         let refused = refused.map(|(reason, (before, after))| (*reason, (after - before) as u32));
-        Ok(Verdict::Taken(refused.filter(|(_, n)| *n > 0).collect()))
+        let refused: Vec<_> = refused.filter(|(_, n)| *n > 0).collect();
+        let late = refused.iter().find(|(reason, _)| *reason == Reason::Late);
+        self.lateness.count(record, late.map_or(0, |(_, n)| *n), watermark);
+        Ok(Verdict::Taken(refused))
     }
 }
