@@ -1,5 +1,6 @@
 //! The table of commands and flags: help and completions come from it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -44,10 +45,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         at: StateArgs,
     },
-    /// Prints the page of a detector or responder; without a name, what there is
-    #[command(after_help = "Examples:\n  relight explain\n  relight explain ewma")]
+    /// Asks a daemon whether its engine moves
+    #[command(
+        after_help = "Examples:\n  relight health\n\nExits with 1 if nothing answers, or if the engine stands still."
+    )]
+    Health {
+        /// Where the daemon shows `/healthz`: the `admin` of its config
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9777")]
+        admin: SocketAddr,
+    },
+    /// Prints the page of a detector or responder, or relight's own metrics; without a name, what there is
+    #[command(after_help = "Examples:\n  relight explain\n  relight explain ewma\n  relight explain metrics")]
     Explain {
-        /// A detector or a responder
+        /// A detector, a responder, or `metrics`
         name: Option<String>,
     },
     /// Prints the JSON Schema of the config, for editors

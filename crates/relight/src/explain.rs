@@ -1,23 +1,57 @@
-//! `relight explain`: the page that lies beside each plug-in's source.
+//! `relight explain`: the page that lies beside each plug-in's source, and relight's own metrics.
+
+use relight_core::telemetry::{CATALOGUE, Metric, MetricKind};
 
 use crate::REGISTRY;
 use crate::failure::Failure;
 use crate::output::{self, BOLD};
 
+/// The name under which relight's own metrics are explained.
+const METRICS: &str = "metrics";
+
 pub(crate) fn run(name: Option<&str>) -> Result<(), Failure> {
     let detectors = || REGISTRY.detectors.iter().map(|spec| (spec.name, spec.doc));
     let responders = || REGISTRY.responders.iter().map(|spec| (spec.name, spec.doc));
     let Some(name) = name else {
-        return output::print(&(list("Detectors", detectors()) + "\n" + &list("Responders", responders())));
+        let more = [(METRICS, "What relight shows of itself.")];
+        let lists = [
+            list("Detectors", detectors()),
+            list("Responders", responders()),
+            list("More", more.into_iter()),
+        ];
+        return output::print(&lists.join("\n"));
     };
+    if name == METRICS {
+        return output::print(&metrics());
+    }
     if let Some((_, doc)) = detectors().chain(responders()).find(|(known, _)| *known == name) {
         return output::print(doc);
     }
     let have: Vec<&str> = detectors().chain(responders()).map(|(name, _)| name).collect();
     Err(Failure::usage(format_args!(
-        "no detector or responder is named `{name}` (have: {})",
+        "no detector or responder is named `{name}` (have: {}, {METRICS})",
         have.join(", ")
     )))
+}
+
+fn metrics() -> String {
+    let page = |metric: &Metric| {
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+        };
+        let labels = if metric.labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", metric.labels.join(", "))
+        };
+        format!("{BOLD}{}{labels}{BOLD:#}  {kind}\n    {}\n", metric.name, metric.help.trim())
+    };
+    let pages = CATALOGUE.iter().map(page);
+    format!(
+        "relight's own metrics, at `/metrics` of its `admin`. Those without a value are left out.\n\n{}",
+        pages.collect::<String>()
+    )
 }
 
 fn list<'a>(title: &str, pages: impl Iterator<Item = (&'a str, &'a str)>) -> String {

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod explain;
 mod failure;
+mod health;
 mod output;
 mod replay;
 mod run;
@@ -41,6 +42,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replay(args) => replay::run(&args),
         Command::Pause { reason, at } => steer::pause(&reason.join(" "), &at),
         Command::Resume { at } => steer::resume(&at),
+        Command::Health { admin } => health::run(admin),
         Command::Explain { name } => explain::run(name.as_deref()),
         Command::Schema => output::print(&format!("{:#}\n", relight_config::schema(&REGISTRY))),
         Command::Completions { shell } => {
