@@ -15,6 +15,7 @@
 //!   images/<generation>.tmp/ a cut that is being written
 //!   ledger.sqlite (-wal, -shm)
 //!   ledger.sentinel          sealed: how many transactions the ledger has committed
+//!   ballast                  room for a full disk, let go of at each start
 //!   commands/                what people want of the daemon, a file each
 //!   quarantine-<n>/          what was damaged, untouched, with why.txt
 //! ```
@@ -34,6 +35,7 @@
 //! Nothing here knows what an image holds, decides when to snapshot, or reads a clock.
 #![warn(missing_docs)]
 
+mod ballast;
 mod baselines;
 mod disk_baselines;
 mod disk_ledger;

@@ -10,7 +10,7 @@ use crate::disk_baselines::DiskBaselines;
 use crate::disk_ledger::{self, DiskLedger};
 use crate::error::{StoreError, failed_to};
 use crate::sentinel::Sentinel;
-use crate::{Baselines, Ledger, files};
+use crate::{Baselines, Ledger, ballast, files};
 
 /// Both stores of one folder.
 pub type Stores = (Box<dyn Baselines>, Box<dyn Ledger>);
@@ -27,6 +27,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Stores, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed_to("create", path))?;
         let lock = Arc::new(lock(path)?);
+        ballast::let_go(path);
         Sentinel::of_baselines(path).read()?;
         Sentinel::of_ledger(path).read()?;
         disk_ledger::refuse_future(path)?;
@@ -49,6 +50,11 @@ impl StateDir {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(true),
             Err(e) => Err(failed_to("create", &running)(e)),
         }
+    }
+
+    /// Once all is open: keeps room for the next start, which may find the disk full. Whether the disk has any to spare.
+    pub fn keep_room(path: &Path) -> bool {
+        ballast::keep(path)
     }
 
     /// A live run has ended, with all that it took in its last snapshot.

@@ -86,6 +86,11 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let guard = standby.guard();
     let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
+    if !StateDir::keep_room(&config.daemon.state) {
+        output::notice(
+            "the disk of the state folder is nearly full: without room nothing is changed, and pages alone go out",
+        );
+    }
     let spool = Spool::of(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
     steering::at_start(&spool, &mut live)?;
     let heartbeat = heartbeat(config, &mut live, &guard, runtime);
