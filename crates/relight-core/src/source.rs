@@ -81,6 +81,15 @@ impl SourceKind {
             Self::Alertmanager(alerts) => &alerts.limits,
         }
     }
+
+    /// The same, for whoever has less to give than it asks for.
+    pub const fn limits_mut(&mut self) -> &mut Limits {
+        match self {
+            Self::Otlp(otlp) => &mut otlp.limits,
+            Self::PrometheusRemoteWrite(write) => &mut write.limits,
+            Self::Alertmanager(alerts) => &mut alerts.limits,
+        }
+    }
 }
 
 /// OpenTelemetry: metrics become points, log records become events, spans are counted.

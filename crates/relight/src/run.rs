@@ -1,5 +1,6 @@
 //! `relight run`: the daemon. Puts sources, engine and responders together, and takes them apart in order.
 
+mod files;
 mod notify;
 mod readers;
 mod standby;
@@ -67,6 +68,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(state) = &args.state {
         config.daemon.state.clone_from(state);
     }
+    files::bound(&mut config).iter().for_each(|less| output::notice(less));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("relight-io")

@@ -10,12 +10,15 @@ use sd_notify::NotifyState;
 
 /// State is loaded and listeners are bound.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    tell(&[NotifyState::Ready, NotifyState::Status("watching")]);
 }
 
 /// It was told to stop.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::Status("stopping: takes what is queued, and writes a last snapshot"),
+    ]);
 }
 
 /// Feeds the watchdog for as long as the engine goes round: one that hangs is killed and started anew.

@@ -1,0 +1,11 @@
+//! The process at its edges: what it says to its supervisor, how it ends, and what the network and the system do to it.
+//!
+//! What a source answers to one request is tested beside it; here is what only a whole process shows.
+
+mod daemon;
+mod flood;
+mod h2;
+mod lifecycle;
+mod start;
+mod stop;
+mod system;
