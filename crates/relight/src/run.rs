@@ -68,7 +68,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(state) = &args.state {
         config.daemon.state.clone_from(state);
     }
-    files::bound(&mut config).iter().for_each(|less| output::notice(less));
+    if let Some(less) = files::bound(&mut config) {
+        output::notice(&less);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("relight-io")

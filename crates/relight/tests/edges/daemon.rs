@@ -102,8 +102,8 @@ impl Drop for Daemon {
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let words = line.split(' ').map(|word| word.trim_start_matches("http://"));
-    words.filter_map(|word| word.split('/').next()?.parse().ok()).next()
+    let mut words = line.split(' ').map(|word| word.trim_start_matches("http://"));
+    words.find_map(|word| word.split('/').next()?.parse().ok())
 }
 
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {

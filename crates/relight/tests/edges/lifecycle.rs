@@ -74,7 +74,9 @@ fn g12_watchdog_hang() {
     assert!(page.starts_with("HTTP/1.1 200"), "half a minute has not passed: {page}");
     daemon.signal("-ABRT");
     assert_eq!(daemon.wait().signal(), Some(6));
-    pauses.into_iter().for_each(|mut pause| drop(pause.wait()));
+    for mut pause in pauses {
+        let _ = pause.wait();
+    }
 
     let daemon = Daemon::of(command.stderr(Stdio::null())).expect("it starts");
     supervisor.wait_for("READY=1");

@@ -6,6 +6,13 @@ use std::time::Instant;
 
 use crate::daemon::*;
 
+/// relight, for a run that should end at once: one that does not is killed.
+fn brief() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--signal=KILL", "30", env!("CARGO_BIN_EXE_relight")]);
+    command
+}
+
 /// What a command says on its way to its end, and with which code it ends.
 fn ends(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().expect("it runs");
@@ -54,7 +61,7 @@ fn h01_bind_default() {
     ] {
         std::fs::write(&file, format!("{text}\n")).expect("a folder of our own");
         let (code, said) =
-            ends(relight().args(["run", "-c"]).arg(&file).arg("--state").arg(dir.path().join("open")));
+            ends(brief().args(["run", "-c"]).arg(&file).arg("--state").arg(dir.path().join("open")));
         assert!(code == Some(2) && said.contains(key), "{key}: {code:?}: {said}");
     }
     assert!(!dir.path().join("open").exists(), "nothing was begun");
@@ -69,7 +76,7 @@ fn e16_two_processes_one_dir() {
     let first = Daemon::start(&file);
     send(&first, 0..5, quiet);
     let began = Instant::now();
-    let (code, said) = ends(relight().args(["run", "-c"]).arg(&file));
+    let (code, said) = ends(brief().args(["run", "-c"]).arg(&file));
     let state = dir.path().join("state").display().to_string();
     assert!(code == Some(1) && said.contains(&state), "{code:?}: {said}");
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
@@ -110,7 +117,7 @@ fn what_is_shown_is_explained() {
 fn health_is_asked_by_the_binary_itself() {
     let dir = tempfile::tempdir().expect("a folder");
     let daemon = Daemon::start(&config(dir.path(), NOBODY, ""));
-    let ask = |admin: String| ends(relight().args(["health", "--admin", &admin]));
+    let ask = |admin: String| ends(brief().args(["health", "--admin", &admin]));
     let admin = daemon.admin.to_string();
     assert_eq!(ask(admin.clone()), (Some(0), String::new()));
     // No page of the daemon's at all, and one that says no.

@@ -66,7 +66,7 @@ fn e18_fd_exhaustion() {
 /// The lowest number that no open file of the process has: where it would be told that there are too many.
 fn next_file(pid: u32) -> u64 {
     let is_free = |file: &u64| !std::fs::exists(format!("/proc/{pid}/fd/{file}")).unwrap_or(true);
-    (0..).find(is_free).expect("numbers do not end")
+    (0..u64::from(u32::MAX)).find(is_free).expect("not all are taken")
 }
 
 /// Changes how many files a process may have open; the bound from before. Its hard bound stays, so that this can be undone.
