@@ -97,13 +97,10 @@ pub(super) fn onset(incident: &Incident, turn: &GroupTurn<'_>, not_before: Times
 
 /// The row that spoke first, for people.
 pub(super) fn describe(evidence: &Evidence) -> String {
-    let Evidence { detector, signal, labels, value, score, lower, upper, .. } = evidence;
-    let (value, score) = (short(*value), short(*score));
-    format!(
-        "{signal}{labels} = {value}, outside {}..{} ({detector}, score {score})",
-        short(*lower),
-        short(*upper)
-    )
+    let Evidence { detector, signal, labels, value, score, .. } = evidence;
+    let value = if value.is_nan() { String::new() } else { format!(" = {},", short(*value)) };
+    let (how, score) = (evidence.in_words(short), short(*score));
+    format!("{signal}{labels}{value} {how} ({detector}, score {score})")
 }
 
 /// Four significant digits: enough for a person.
