@@ -2,14 +2,17 @@
 //!
 //! Plain data. What moves them from state to state is Control, in the engine.
 
+mod evidence;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::detector::Band;
 use crate::record::Event;
 use crate::responder::{EffectKind, Plan};
 use crate::series::{Labels, key_of};
 use crate::time::{Span, Timestamp};
+
+pub use evidence::Evidence;
 
 /// Where an incident stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,65 +48,6 @@ pub enum Resolution {
     Human,
     /// Its rule is gone.
     RuleRemoved,
-}
-
-/// The row that speaks for an incident, with the band that was left. Copied at the onset, so that
-/// verification compares with what was normal before it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// Detector's name.
-    pub detector: String,
-    /// Signal's name.
-    pub signal: String,
-    /// Row's labels.
-    pub labels: Labels,
-    /// Bin of the finding.
-    pub at: Timestamp,
-    /// Value that was seen.
-    #[serde(with = "bits")]
-    pub value: f64,
-    /// Its score.
-    #[serde(with = "bits")]
-    pub score: f64,
-    /// What was expected; NaN for nothing in particular.
-    #[serde(with = "bits")]
-    pub expected: f64,
-    /// Lower edge of the band.
-    #[serde(with = "bits")]
-    pub lower: f64,
-    /// Upper edge of the band.
-    #[serde(with = "bits")]
-    pub upper: f64,
-}
-
-impl Evidence {
-    /// How the value stands to the band, in words: `above 30`, `outside 10 .. 30`. `number` writes a finite number.
-    pub fn in_words(&self, number: impl Fn(f64) -> String) -> String {
-        let Self { value, lower, upper, .. } = self;
-        if value.is_nan() {
-            return "missing".to_owned();
-        }
-        let band = match (lower.is_finite(), upper.is_finite()) {
-            (true, true) => format!("{} .. {}", number(*lower), number(*upper)),
-            (true, false) => format!("{} ..", number(*lower)),
-            (false, true) => format!(".. {}", number(*upper)),
-            (false, false) => return "anomalous".to_owned(),
-        };
-        // A change of context: no single value is to blame, but where and how widely they lie.
-        if self.band().holds(*value) {
-            return format!("in its band {band}, but level or spread has moved");
-        }
-        match (lower.is_finite(), upper.is_finite()) {
-            (true, true) => format!("outside {band}"),
-            (true, false) => format!("below {}", number(*lower)),
-            _ => format!("above {}", number(*upper)),
-        }
-    }
-
-    /// The band that was left.
-    pub const fn band(&self) -> Band {
-        Band { expected: self.expected, lower: self.lower, upper: self.upper }
-    }
 }
 
 /// One line of an incident's story.
@@ -460,34 +404,6 @@ mod bits {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Guarantee: what a page says of a value is true of it and its band, whichever bounds there are.
-    #[test]
-    fn evidence_in_words() {
-        const NONE: f64 = f64::INFINITY;
-        for (value, lower, upper, words) in [
-            (9.0, 1.0, 5.0, "outside 1 .. 5"),
-            (9.0, -NONE, 5.0, "above 5"),
-            (0.0, 1.0, NONE, "below 1"),
-            (3.0, 1.0, 5.0, "in its band 1 .. 5, but level or spread has moved"),
-            (3.0, -NONE, 5.0, "in its band .. 5, but level or spread has moved"),
-            (3.0, -NONE, NONE, "anomalous"),
-            (f64::NAN, 1.0, 5.0, "missing"),
-        ] {
-            let evidence = Evidence {
-                detector: "d".to_owned(),
-                signal: "s".to_owned(),
-                labels: Labels::default(),
-                at: Timestamp::from_secs(0),
-                value,
-                score: 2.0,
-                expected: 3.0,
-                lower,
-                upper,
-            };
-            assert_eq!(evidence.in_words(|bound| bound.to_string()), words);
-        }
-    }
 
     #[test]
     fn ids_are_derived_and_sort_by_time() {
