@@ -107,9 +107,9 @@ fn missing_values_are_skipped() {
     check("adaptive", &json!({}), "10 11 10.4 x120 _ _ 10 60 _ 60", "__-!_!");
 }
 
-/// Guarantee: wild first values are never anomalous (C24).
+/// Guarantee: wild first values are never anomalous.
 #[test]
-fn a_cold_start_is_silent() {
+fn c24_cold_start_extreme() {
     for name in ["ewma", "adaptive", "changepoint", "seasonal"] {
         check(name, &json!({}), "1e9 -5 3e7 0 1 1e-9 12 99999 -1e12 4", "----------");
     }
@@ -126,7 +126,7 @@ fn limits() {
 
 /// Guarantee: silence scores once patience is over, from the last value on, and never before the first.
 #[test]
-fn silence_is_told() {
+fn c17_silence() {
     let mut row = Row::new("absence", &json!({"patience": 3}), 10);
     assert_eq!(row.bank.patience(), Some(4));
     assert!(row.silence(9).is_none_or(|v| !v.reading.is_anomalous()), "never spoke");
@@ -140,10 +140,10 @@ fn silence_is_told() {
     assert!(!row.feed(1e9).reading.is_anomalous());
 }
 
-/// Scenario: a level with noise that rises tenfold for three hours (C21).
+/// Scenario: a level with noise that rises tenfold for three hours.
 /// Guarantee: it stays anomalous throughout, in the band of its onset, and is the new normal after six.
 #[test]
-fn a_sustained_shift_stays_anomalous_until_it_is_the_new_normal() {
+fn c21_sustained_anomaly() {
     for (name, before) in [("ewma", 500), ("adaptive", 3000), ("seasonal", 17_280)] {
         let mut row = Row::new(name, &json!({}), 10);
         for i in 0..before {
@@ -180,10 +180,10 @@ fn coming_back_is_no_anomaly() {
     }
 }
 
-/// Scenario: a constant row that moves in its ninth digit (C20), and one that makes a real step.
+/// Scenario: a constant row that moves in its ninth digit, and one that makes a real step.
 /// Guarantee: no score of a billion sigmas; the first is none at all.
 #[test]
-fn constants_have_a_scale() {
+fn c20_constant_then_step() {
     for name in ["ewma", "adaptive"] {
         for level in [5.0, -3e9, 1e-3] {
             let mut row = Row::new(name, &json!({}), 10);
@@ -198,10 +198,10 @@ fn constants_have_a_scale() {
     }
 }
 
-/// Scenario: one value in a hundred is 1e12 (C23), the first of them before or after the warm-up.
+/// Scenario: one value in a hundred is 1e12, the first of them before or after the warm-up.
 /// Guarantee: after 10,000 values what is expected is within 5 % of the clean stream's.
 #[test]
-fn a_train_of_spikes_does_not_poison() {
+fn c23_spike_train_poison() {
     for name in ["ewma", "changepoint", "adaptive", "seasonal"] {
         for phase in [17, 37] {
             let mut row = Row::new(name, &json!({}), 10);
@@ -228,10 +228,10 @@ fn one_value_has_bounded_influence() {
     }
 }
 
-/// Scenario: half a per cent an hour for a week (C22).
+/// Scenario: half a per cent an hour for a week.
 /// Guarantee: the slow drift is told.
 #[test]
-fn a_slow_ramp_is_told() {
+fn c22_slow_ramp_poison() {
     let mut row = Row::new("changepoint", &json!({}), 60);
     let mut first = None;
     for i in 0..7 * 1440 {
@@ -317,10 +317,10 @@ fn daily(start: &str, days: i64) -> Row {
     row
 }
 
-/// Scenario: a service used by people, across both changes of the clocks (C10).
+/// Scenario: a service used by people, across both changes of the clocks.
 /// Guarantee: the 23-hour and the 25-hour day are as quiet as all others.
 #[test]
-fn daylight_saving_pages_nobody() {
+fn c10_dst() {
     daily("2026-03-08T23:00:00Z", 28);
     daily("2026-10-04T22:00:00Z", 28);
 }

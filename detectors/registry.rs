@@ -203,7 +203,7 @@ proptest! {
     /// Guarantee: no sequence of floats makes a detector panic or give a score that is no number,
     /// and afterwards it still finds its way back: two calm weeks end calm.
     #[test]
-    fn hostile_values_do_not_poison(
+    fn c01_nan_inf(
         runs in prop::collection::vec((hostile(), 1_usize..40), 1..25),
         unordered in any::<bool>(),
     ) {

@@ -110,7 +110,7 @@ fn turns(
 /// Scenario: all that there is falls silent, and the process starts anew before the silence is told.
 /// Guarantee: it is told at the same time: when it is due survives, though no data makes a turn.
 #[test]
-fn silence_is_told_over_a_restart() {
+fn c18_series_silent_across_restart() {
     let times: Vec<_> = (0..60).map(|bin| vec![secs(10 * bin)]).collect();
     // Every bin with data is closed at the pause, and none has been missed yet.
     let silence = (secs(610), secs(1_200));

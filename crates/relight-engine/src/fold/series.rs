@@ -124,7 +124,9 @@ impl Tally {
     fn cumulative(&mut self, last: &Last, point: Waiting<'_>) {
         if last.at.is_known() {
             let value = point.entry.value;
-            let increase = if is_reset(last, point, value < last.total) { value } else { value - last.total };
+            // What counts has no value below zero: one that is sent is no decrease either.
+            let increase =
+                if is_reset(last, point, value < last.total) { value.max(0.0) } else { value - last.total };
             self.add(last.at, point.entry.at, increase);
         }
     }

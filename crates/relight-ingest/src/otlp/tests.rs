@@ -122,7 +122,7 @@ fn logs_are_events() {
 /// Scenario: points and lines that cannot be taken, each for its own reason.
 /// Guarantee: each is counted under that reason, and the good point beside it stays.
 #[test]
-fn bad_points_say_why() {
+fn c02_c16_bad_points_say_why() {
     use Reason::{BadHistogram, Future, LabelLimit, Malformed, NoRecordedValue, NonFinite};
     let long = format!(
         r#"{{"timeUnixNano":"5","asInt":1,"attributes":[{{"key":"k","value":{{"stringValue":"{}"}}}}]}}"#,

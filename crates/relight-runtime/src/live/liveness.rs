@@ -213,7 +213,7 @@ mod tests {
     /// had points, the other not.
     /// Guarantee: a listener is idle for want of a request; a log only if a fetch found nothing more.
     #[test]
-    fn idle_is_what_is_caught_up() {
+    fn c19_idle_partition() {
         let mut liveness = Liveness::new(PATIENCE);
         for (ix, reads) in (0..).zip([Reads::Push, Reads::Pull, Reads::Pull]) {
             assert!(!liveness.open(ix, reads, false, at(0)));
