@@ -32,6 +32,20 @@ pub enum IngestError {
         /// What the system or the decompressor said.
         source: io::Error,
     },
+    /// A capture is there already.
+    #[error("`{}` is there already: give another name, or pass --force to replace it", path.display())]
+    Exists {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// Writing broke off: the disk is full, or failed.
+    #[error("cannot write `{}` any further; what it holds can be replayed", path.display())]
+    Write {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is no record in it.
     #[error("`{}` is empty: a capture needs at least one record", path.display())]
     Empty {

@@ -1,4 +1,4 @@
-//! Sources: captures (recorded streams, read a record at a time) and [`listen`]ers, with [`live`] the way
+//! Sources: captures (recorded streams, read a record at a time, and written) and [`listen`]ers, with [`live`] the way
 //! from these to the engine; OTLP's protobuf is read as it lies in a request ([`otlp::wire`]).
 //!
 //! A capture is a file (or standard input) of newline-delimited JSON, OTLP JSON lines, Prometheus
@@ -8,6 +8,7 @@
 //! No bin, no watermark and no clock in here. A line that cannot be read is never an error: it is
 //! counted in its record, the first few are kept as messages, and the rest of the file goes on.
 
+mod capture;
 #[cfg(feature = "kafka")]
 mod cloudevents;
 mod csv;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 
 use relight_core::record::{ControlRecord, Record};
 
+pub use crate::capture::{CaptureFile, Captured};
 pub use crate::csv::{SampleRow, SampleRows, sample_rows};
 pub use crate::error::IngestError;
 pub use crate::journal::JournalError;

@@ -17,6 +17,7 @@
 
 mod form;
 mod labels;
+pub(crate) mod write;
 
 use std::borrow::Cow;
 

@@ -11,6 +11,7 @@ mod holds;
 mod lateness;
 mod ledger;
 mod liveness;
+mod recording;
 mod standby;
 mod stream;
 
@@ -37,6 +38,7 @@ use clock::ControlClock;
 use figures::Figures;
 use heart::Heart;
 use liveness::{Liveness, Patience, Silence};
+use recording::Recording;
 use stream::Stream;
 
 /// Deliveries taken from one partition before the others have their turn.
@@ -111,6 +113,7 @@ pub struct Live {
     settle_at: Option<Timestamp>,
     awaited: Awaited,
     more: Option<MoreSamples>,
+    recording: Recording,
     heart: Option<Heart>,
 }
 
@@ -162,6 +165,7 @@ impl Live {
             cuts,
             writer: None,
             more: None,
+            recording: Recording::default(),
             heart: None,
             awaited: Awaited::default(),
         };
@@ -215,7 +219,7 @@ impl Live {
             self.pipeline.set_now(now);
             let is_complete = self.awaited.are_here() || self.settle_at.is_none();
             for outlet in opened.try_iter() {
-                self.open_stream(outlet, now);
+                self.open_stream(outlet, now)?;
             }
             for input in inputs.try_iter() {
                 match input {
@@ -235,6 +239,7 @@ impl Live {
             self.tend_ledger(now)?;
             self.beat(now)?;
             self.snapshot(now)?;
+            self.recording.tick(now)?;
             self.post(now);
             self.watch_clock(now)?;
             if !taken {
@@ -243,7 +248,7 @@ impl Live {
         }
     }
 
-    fn open_stream(&mut self, outlet: Outlet, now: Timestamp) {
+    fn open_stream(&mut self, outlet: Outlet, now: Timestamp) -> Result<(), RuntimeError> {
         let resumed = self.pipeline.covered().contains_key(&*outlet.partition);
         let ix = self.pipeline.partition(&outlet.partition);
         if self.liveness.open(ix, outlet.reads, resumed, now) {
@@ -252,17 +257,9 @@ impl Live {
         if resumed && self.how.was_killed && outlet.reads == Reads::Push {
             self.gap(ix, &outlet.partition, now);
         }
+        self.recording.opened(&outlet.partition, now)?;
         self.streams.push(Stream::new(ix, outlet, self.settings.allowed_lateness));
-    }
-
-    fn gap(&mut self, ix: u32, partition: &str, now: Timestamp) {
-        let newest = self.pipeline.partition_newest(ix);
-        if newest.is_known() {
-            self.figures.gaps.insert(partition.to_owned(), now.since(newest).secs_f64());
-            self.notice(&format!(
-                "gap: {partition}: what came after {newest} is missing unless it is sent again: the process was killed after its last snapshot (`journal: fsync` keeps what was answered)"
-            ));
-        }
+        Ok(())
     }
 
     /// Takes from every partition that is not too far ahead; whether there was anything.
@@ -327,7 +324,8 @@ impl Live {
             Load::Metrics(_) | Load::Record(_) | Load::Nothing => {}
         }
         let offset = offset.unwrap_or_else(|| self.pipeline.next_offset(&stream.outlet.partition));
-        let verdict = stream.take(&mut self.pipeline, &mut self.record, offset, received, load)?;
+        let into = (&mut self.pipeline, &mut self.recording);
+        let verdict = stream.take(into, &mut self.record, offset, received, load)?;
         let has_points = !self.record.points.is_empty();
         self.liveness.record(ix, has_points, self.pipeline.partition_watermark(ix), now);
         if let Some(answer) = answer {
@@ -356,7 +354,7 @@ impl Live {
             match silence {
                 // A watermark that stays within its bin closes nothing: it would be journalled in vain.
                 Silence::Advance(to) if !self.closes_a_bin(ix, to) => {}
-                Silence::Advance(to) => self.pipeline.record_advance(ix, &name, to)?,
+                Silence::Advance(to) => self.advance(ix, &name, to, now)?,
                 Silence::Release => self.pipeline.release_watermark(ix, &name)?,
             }
         }
@@ -426,6 +424,7 @@ impl Live {
                 self.pipeline.run(watch)?;
             }
         }
+        self.recording.finish()?;
         self.cut_now(now)?;
         self.kept()
     }

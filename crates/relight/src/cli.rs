@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use relight_core::Span;
 
 use crate::replay::expectation::Expectation;
 
@@ -28,6 +29,9 @@ pub(crate) enum Command {
     /// Watches live streams, until it is told to stop
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+    /// Records what the sources of a config bring, for `relight replay`; acts on nothing
+    #[command(after_help = CAPTURE_HELP)]
+    Capture(CaptureArgs),
     /// Runs the whole loop on recorded streams, as fast as it goes; nothing is touched
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
@@ -84,6 +88,25 @@ pub(crate) struct RunArgs {
     /// Threads of the engine; the result does not depend on it [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
     pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// The config file, for its sources; without one, OTLP is listened for on this machine
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The capture; compressed if its name ends in .gz or .zst
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Ends after so long, such as 10m; without it, when it is told to stop
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) duration: Option<Span>,
+    /// Ends once the file is as large as that: at most some megabytes larger
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_bytes: Option<u64>,
+    /// Replaces the file if it is there
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Which daemon: it is found by its state folder.
@@ -153,6 +176,17 @@ Examples:
 
 Signals: TERM and INT stop it within 30 s: what is queued is taken, and a last snapshot is
 written. A second one stops it at once.";
+
+const CAPTURE_HELP: &str = "\
+Examples:
+  relight capture -o morning.ndjson.zst
+  relight capture -c relight.yaml -o incident.ndjson.gz --for 10m
+  relight replay -c relight.yaml incident.ndjson.gz
+
+It listens where the daemon does, so stop that one, or give another config. From Kafka it reads on from the group's offsets, or
+`start`, and commits none. No responder, rule or state folder is used. TERM and INT end it with a whole file; a kill costs at
+most the last second. Recorded are points, events and how silence moved time; not what was refused as unreadable, nor what
+people said and responders answered, which the ledger of a daemon holds.";
 
 const PAUSE_HELP: &str = "\
 Examples:

@@ -40,9 +40,10 @@ impl From<IngestError> for Failure {
     /// What was named wrongly is bad usage; what the disk does not give is a failed run.
     fn from(error: IngestError) -> Self {
         match error {
-            IngestError::Open { .. } | IngestError::Read { .. } | IngestError::Listen { .. } => {
-                Self::Run(error.into())
-            }
+            IngestError::Open { .. }
+            | IngestError::Read { .. }
+            | IngestError::Write { .. }
+            | IngestError::Listen { .. } => Self::Run(error.into()),
             _ => Self::Usage(error.into()),
         }
     }

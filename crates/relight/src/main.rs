@@ -39,6 +39,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Check { config } => check::run(&config),
         Command::Run(args) => run::run(&args),
+        Command::Capture(args) => run::capture::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Pause { reason, at } => steer::pause(&reason.join(" "), &at),
         Command::Resume { at } => steer::resume(&at),

@@ -1,7 +1,7 @@
 //! `relight replay`: captures through the whole loop, and what came of them.
 
 pub(crate) mod expectation;
-mod figures;
+pub(crate) mod figures;
 mod human;
 mod json;
 mod labels;

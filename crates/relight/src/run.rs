@@ -1,5 +1,6 @@
 //! `relight run`: the daemon. Puts sources, engine and responders together, and takes them apart in order.
 
+pub(crate) mod capture;
 mod files;
 mod notify;
 mod readers;
@@ -71,15 +72,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(less) = files::bound(&mut config) {
         output::notice(&less);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("relight-io")
-        .build()
-        .context("failed to start the I/O threads")?;
+    let runtime = io_threads()?;
     let ended = serve(args, &config, &runtime);
     // What is still at it has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+fn io_threads() -> Result<Runtime, Failure> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let threads = threads.enable_all().thread_name("relight-io").build();
+    Ok(threads.context("failed to start the I/O threads")?)
 }
 
 fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failure> {
@@ -191,7 +194,19 @@ fn start_web(config: &Config, board: &Board, runtime: &Runtime) -> Result<Option
 /// Tells a newcomer where to send data, and where to look.
 fn greet(config: &Config, around: &Around) -> Result<(), Failure> {
     let mut text = format!("{BOLD}relight{BOLD:#} is watching; state in {}\n", config.daemon.state.display());
-    for (name, running) in &around.sources {
+    text.push_str(&addresses(&around.sources));
+    text.push_str(&readers::greeting(config));
+    if let Some(web) = &around.web {
+        writeln!(text, "  itself             http://{}/metrics /healthz /readyz", web.address())
+            .expect("a String takes any text");
+    }
+    output::print(&text)
+}
+
+/// Where to send data.
+fn addresses(sources: &[(String, Running)]) -> String {
+    let mut text = String::new();
+    for (name, running) in sources {
         for (key, address) in running.addresses() {
             let what = match *key {
                 "grpc" => format!("OTLP/gRPC          {address}"),
@@ -201,12 +216,7 @@ fn greet(config: &Config, around: &Around) -> Result<(), Failure> {
             writeln!(text, "  {what}   ({name})").expect("a String takes any text");
         }
     }
-    text.push_str(&readers::greeting(config));
-    if let Some(web) = &around.web {
-        writeln!(text, "  itself             http://{}/metrics /healthz /readyz", web.address())
-            .expect("a String takes any text");
-    }
-    output::print(&text)
+    text
 }
 
 fn spawn(mut live: Live, opened: Receiver<Outlet>, asked: Receiver<LiveInput>) -> Result<Engine, Failure> {
@@ -262,26 +272,36 @@ async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
     let Around { sources, readers, standby, bus, web, inputs, .. } = around;
     standby.stop();
     readers.halt();
-    for (name, source) in sources {
-        if !source.stop(LISTENERS_STOP).await {
-            output::notice(&format!("{name}: some requests were not answered"));
-        }
-    }
+    stop_sources(sources).await;
     // While the engine still takes their answers.
     if !bus.stop(RESPONDERS_STOP).await {
         output::notice(
             "some responders did not end in time: what they were at is taken up at the next start",
         );
     }
-    let stop = tokio::task::spawn_blocking(move || inputs.send_timeout(LiveInput::Stop, ENGINE_STOP).is_ok());
-    if !stop.await.unwrap_or(false) || tokio::time::timeout(ENGINE_STOP, &mut engine.ended).await.is_err() {
-        return Err(Failure::Run(anyhow!("the engine did not end within {} s", ENGINE_STOP.as_secs())));
-    }
+    stop_engine(inputs, &mut engine).await?;
     // The last snapshot is written: what it holds may be committed.
     let _ = tokio::task::spawn_blocking(move || readers.close()).await;
     standby.leave();
     drop(web);
     ended(engine)
+}
+
+async fn stop_sources(sources: Vec<(String, Running)>) {
+    for (name, source) in sources {
+        if !source.stop(LISTENERS_STOP).await {
+            output::notice(&format!("{name}: some requests were not answered"));
+        }
+    }
+}
+
+/// The engine takes what is queued, writes what it has to write, and ends.
+async fn stop_engine(inputs: Sender<LiveInput>, engine: &mut Engine) -> Result<(), Failure> {
+    let stop = tokio::task::spawn_blocking(move || inputs.send_timeout(LiveInput::Stop, ENGINE_STOP).is_ok());
+    if !stop.await.unwrap_or(false) || tokio::time::timeout(ENGINE_STOP, &mut engine.ended).await.is_err() {
+        return Err(Failure::Run(anyhow!("the engine did not end within {} s", ENGINE_STOP.as_secs())));
+    }
+    Ok(())
 }
 
 fn ended(engine: Engine) -> Result<(), Failure> {

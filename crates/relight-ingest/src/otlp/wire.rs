@@ -145,4 +145,4 @@ fn pairs<'a>(parts: &[Reader<'a>], number: u32) -> Result<Vec<Pair<'a>>, WireErr
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,11 +1,13 @@
 //! One partition that is read live: its queue, and what its decoder remembers.
 
+use relight_core::aliases::Aliases;
 use relight_core::record::{Reason, Record};
 use relight_core::{Span, Timestamp};
 use relight_ingest::live::{Load, Outlet, Verdict};
 use relight_ingest::otlp::wire::OtlpMetrics;
 
 use super::lateness::Lateness;
+use super::recording::Recording;
 use crate::error::RuntimeError;
 use crate::pipeline::Pipeline;
 
@@ -37,10 +39,10 @@ impl Stream {
         ))
     }
 
-    /// Decodes a delivery into `record` and takes it in.
+    /// Decodes a delivery into `record` and takes it in, once it is written down.
     pub(super) fn take(
         &mut self,
-        pipeline: &mut Pipeline,
+        (pipeline, recording): (&mut Pipeline, &mut Recording),
         record: &mut Record,
         offset: u64,
         received: Timestamp,
@@ -58,12 +60,18 @@ impl Stream {
                     pipeline.handle(self.ix, record)?;
                     return Ok(Verdict::Malformed(error.to_string()));
                 }
+                if recording.is_on() {
+                    // What a number stands for is not learned, so that every series of every request is named.
+                    record.points.iter_mut().for_each(|point| point.alias = Aliases::NONE);
+                    recording.record(&self.outlet.partition, record)?;
+                }
                 pipeline.handle_aliased(self.ix, record, decoder.aliases())?;
             }
             Load::Record(mut decoded) => {
                 decoded.offset = offset;
                 decoded.received = Some(received);
                 std::mem::swap(record, &mut *decoded);
+                recording.record(&self.outlet.partition, record)?;
                 pipeline.handle(self.ix, record)?;
             }
             Load::Nothing | Load::CaughtUp | Load::Unreachable(_) => {

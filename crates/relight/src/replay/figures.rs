@@ -77,7 +77,7 @@ pub(super) fn percentiles(mut spans: Vec<Span>) -> Option<(Span, Span)> {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(n: u64) -> String {
+pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -1,7 +1,7 @@
 //! The reader against prost: the same points, keys, refusals and errors, cold and warm.
 
 mod reference;
-mod requests;
+pub(crate) mod requests;
 mod writings;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;

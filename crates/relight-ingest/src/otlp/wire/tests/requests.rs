@@ -225,7 +225,7 @@ fn scope() -> impl Strategy<Value = Option<InstrumentationScope>> {
     option::weighted(0.5, scope)
 }
 
-pub(super) fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
+pub(crate) fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
     let metric = (text(), attributes(), option::weighted(0.95, data())).prop_map(|(name, metadata, data)| {
         Metric { name, description: "d".to_owned(), unit: "1".to_owned(), metadata, data }
     });
@@ -240,7 +240,7 @@ pub(super) fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
     vec(of_resource, 0..3).prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics })
 }
 
-pub(super) fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
+pub(crate) fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
     let log = (time(), time(), text(), text(), option::of(value()), attributes()).prop_map(
         |(time_unix_nano, observed_time_unix_nano, severity_text, event_name, body, attributes)| LogRecord {
             time_unix_nano,
