@@ -39,6 +39,8 @@ pub fn settings(detectors: &[&str]) -> Settings {
         allowed_lateness: Span::ZERO,
         max_skew: Span::from_secs(120),
         max_series: 4_000_000,
+        series_ttl: Span::ZERO,
+        sources: Vec::new(),
         detectors: detectors.iter().map(detector).collect(),
         signals,
         rules: Vec::new(),

@@ -188,6 +188,16 @@ impl Bank for AdaptiveBank {
         self.guards[ix] = Guard::default();
     }
 
+    fn forget(&mut self, row: u32) {
+        let ix = row as usize;
+        if ix < self.rows.len() {
+            self.rows[ix] = Row::new();
+            self.guards[ix] = Guard::default();
+            self.last[ix] = f32::NAN;
+            self.slots.clear(ix);
+        }
+    }
+
     fn state_bytes(&self) -> usize {
         self.rows.capacity() * size_of::<Row>()
             + self.guards.capacity() * size_of::<Guard>()

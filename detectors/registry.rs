@@ -164,6 +164,32 @@ fn state_survives_bit_for_bit() {
     }
 }
 
+/// Scenario: a row with a history is evicted beside one that is not; a new one takes its place.
+/// Guarantee: the new one is judged as the first row of a new bank, bit for bit, and the other as if nothing had
+/// happened.
+#[test]
+fn a_forgotten_row_is_a_new_one() {
+    let values: Vec<f64> =
+        (0..300).map(|i| (f64::from(i) * 0.618_034).fract() + f64::from(i / 150)).collect();
+    for spec in ALL {
+        let (mut used, mut new) = (bank(spec), bank(spec));
+        used.forget(0);
+        feed(used.as_mut(), 0, &values);
+        let saved = |bank: &dyn Bank, row: u32| {
+            let mut bytes = Vec::new();
+            bank.save(&[row], &mut bytes);
+            bytes
+        };
+        let other = saved(used.as_ref(), 1);
+        used.forget(0);
+        new.grow(2);
+        assert_eq!(saved(used.as_ref(), 0), saved(new.as_ref(), 0), "{}", spec.name);
+        assert_eq!(saved(used.as_ref(), 1), other, "{}", spec.name);
+        let ours = format!("{:?}", feed(used.as_mut(), 300, &values));
+        assert_eq!(ours, format!("{:?}", feed(new.as_mut(), 300, &values)), "{}", spec.name);
+    }
+}
+
 #[test]
 fn damaged_and_foreign_state_is_an_error() {
     for spec in ALL {

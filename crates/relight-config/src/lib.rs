@@ -80,6 +80,9 @@ pub struct Daemon {
     pub warm_up: Span,
     /// A sign of life, by which responder and how often.
     pub heartbeat: Option<(String, Span)>,
+    /// Resident bytes at which sources are held back, and at which new series are refused as well. `None`: as the
+    /// cgroup has it.
+    pub memory: Option<(u64, u64)>,
     /// Where it shows what it knows of itself.
     pub admin: Option<SocketAddr>,
 }

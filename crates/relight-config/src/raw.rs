@@ -28,6 +28,9 @@ pub(crate) struct File {
     /// Series beyond this number are refused and counted.
     #[schemars(range(min = 1))]
     pub(crate) max_series: usize,
+    /// A series without a point for so long is forgotten, with what was learned of it, and leaves its place to another.
+    /// `0s` keeps all.
+    pub(crate) series_ttl: Span,
     /// How far relight may go; the lowest of this, the rule's and the responder's wins.
     pub(crate) mode: Mode,
     /// The folder that `relight run` keeps its state in.
@@ -41,6 +44,9 @@ pub(crate) struct File {
     pub(crate) catch_up: Span,
     /// After a start without learned state nothing is changed for so long; people are told all the same.
     pub(crate) warm_up: Span,
+    /// How much memory may be resident. Left out: four fifths and nine tenths of what the cgroup may use, if it has a
+    /// limit.
+    pub(crate) memory: Option<Memory>,
     /// Where `relight run` shows /metrics, /healthz and /readyz: a loopback `ADDRESS:PORT`, or `off`.
     pub(crate) admin: String,
     /// A sign of life, sent while bins close and the ledger commits: whoever gets it notices when relight is dead.
@@ -70,6 +76,7 @@ impl Default for File {
             allowed_lateness: Span::from_secs(10),
             max_skew: Span::from_secs(120),
             max_series: 1_000_000,
+            series_ttl: Span::from_secs(24 * 3600),
             mode: Mode::Suggest,
             state: "relight-state".to_owned(),
             snapshot_every: Span::from_secs(60),
@@ -77,6 +84,7 @@ impl Default for File {
             catch_up: Span::from_secs(30),
             // The slowest detectors speak after 100 values: 1,000 s in bins of 10 s.
             warm_up: Span::from_secs(1_200),
+            memory: None,
             admin: "127.0.0.1:9777".to_owned(),
             heartbeat: None,
             secrets: BTreeMap::new(),
@@ -87,6 +95,19 @@ impl Default for File {
             responders: BTreeMap::new(),
         }
     }
+}
+
+/// The edges of resident memory.
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Memory {
+    /// At this sources are held back: listeners answer that they are busy, topics are paused. Where that does not help
+    /// within 10 s they go on, and new series are refused.
+    #[schemars(range(min = 1))]
+    pub(crate) soft_bytes: u64,
+    /// At this sources are held back and new series are refused, for as long as it lasts.
+    #[schemars(range(min = 1))]
+    pub(crate) hard_bytes: u64,
 }
 
 /// A sign of life.

@@ -73,6 +73,8 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         allowed_lateness: file.allowed_lateness,
         max_skew: file.max_skew,
         max_series: file.max_series,
+        series_ttl: file.series_ttl,
+        sources: sources.bounds(),
         fingerprint: fingerprint(binning, &signals, &detectors),
         signals,
         detectors,
@@ -104,8 +106,20 @@ fn daemon(file: &raw::File, report: &mut Report) -> Daemon {
         catch_up: file.catch_up,
         warm_up: file.warm_up,
         heartbeat: None,
+        memory: memory(file.memory, report),
         admin: admin(&file.admin, report),
     }
+}
+
+fn memory(written: Option<raw::Memory>, report: &mut Report) -> Option<(u64, u64)> {
+    let raw::Memory { soft_bytes, hard_bytes } = written?;
+    if soft_bytes > hard_bytes {
+        report.error(
+            "memory.soft_bytes",
+            format!("{soft_bytes} is above `hard_bytes`: {hard_bytes}; sources are held back first"),
+        );
+    }
+    Some((soft_bytes, hard_bytes))
 }
 
 /// By a responder that tells somebody, and not more often than bins close.

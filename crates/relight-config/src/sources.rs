@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use relight_core::responder::Secrets;
+use relight_core::rule::SourceBound;
 use relight_core::source::kafka::Kafka;
 use relight_core::source::{Address, Alertmanager, Listen, Otlp, RemoteWrite, SourceKind, SourceSpec};
 use schemars::schema_for;
@@ -32,6 +33,16 @@ pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
 pub(crate) struct Sources {
     pub(crate) listeners: Vec<SourceSpec>,
     pub(crate) kafka: BTreeMap<String, Kafka>,
+}
+
+impl Sources {
+    /// By name, how many series each may bring.
+    pub(crate) fn bounds(&self) -> Vec<SourceBound> {
+        let listeners = self.listeners.iter().map(|spec| (&spec.name, spec.kind.limits().max_series));
+        let kafka = self.kafka.iter().map(|(name, kafka)| (name, kafka.max_series));
+        let all = listeners.chain(kafka);
+        all.map(|(name, max_series)| SourceBound { name: name.clone(), max_series }).collect()
+    }
 }
 
 /// Resolves the section; left out, OTLP is listened for on this machine.

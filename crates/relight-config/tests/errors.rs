@@ -351,6 +351,16 @@ fn slips_in_rules_and_policies_are_told() {
     }
 }
 
+/// Guarantee: memory's edges are in order, and there are two.
+#[test]
+fn memory_has_two_edges() {
+    check(
+        "memory: {soft_bytes: 9, hard_bytes: 8}",
+        &["1:10: memory.soft_bytes: 9 is above `hard_bytes`: 8; sources are held back first"],
+    );
+    check("memory: {soft_bytes: 9}", &["1:1: memory: `hard_bytes` is missing"]);
+}
+
 /// Guarantee: a heartbeat goes by a responder that is there and changes nothing, and not more often than bins close.
 #[test]
 fn a_heartbeat_tells_somebody() {

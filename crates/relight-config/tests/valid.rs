@@ -208,7 +208,9 @@ fn the_default_config_is_the_default() {
     assert_eq!(format!("{:?}", written.settings.rules), format!("{:?}", silent.settings.rules));
     let numbers = |config: &Config| {
         let Config { settings, mode, responders, .. } = config;
-        (settings.allowed_lateness, settings.max_skew, settings.max_series, *mode, responders.len())
+        let bounds =
+            (settings.max_series, settings.series_ttl, settings.sources.clone(), config.daemon.memory);
+        (settings.allowed_lateness, settings.max_skew, bounds, *mode, responders.len())
     };
     assert_eq!(numbers(&written), numbers(&silent));
     assert_eq!(written.sources, silent.sources);
@@ -227,6 +229,27 @@ fn the_default_config_is_the_default() {
     let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let missing: Vec<String> = all.filter(|key| !words.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "config/default.yaml says nothing of {missing:?}");
+}
+
+/// Guarantee: bounds are what is written, of each source its own; without any it is the table's.
+#[test]
+fn bounds_are_as_written() {
+    let text = "\
+max_series: 9
+series_ttl: 1h
+memory: {soft_bytes: 5, hard_bytes: 7}
+sources:
+  a: {type: otlp, limits: {max_series: 3}}
+  b: {type: kafka, topics: [{topic: t, format: otlp_proto}], max_series: 4}
+  c: {type: alertmanager}
+";
+    let config = config(text);
+    assert_eq!((config.settings.max_series, config.settings.series_ttl), (9, Span::from_secs(3_600)));
+    assert_eq!(config.daemon.memory, Some((5, 7)));
+    let mut bounds: Vec<_> =
+        config.settings.sources.iter().map(|s| (s.name.as_str(), s.max_series)).collect();
+    bounds.sort_unstable();
+    assert_eq!(bounds, [("a", Some(3)), ("b", Some(4)), ("c", None)]);
 }
 
 /// Guarantee: the shop's ladder for a bad deploy is notify, rollback with its proof, page.

@@ -320,6 +320,8 @@ pub trait Bank: Send {
     /// Seeds one row with history that was recorded before, oldest first, from an earlier capture.
     /// `at` is the bin from which it holds.
     fn seed(&mut self, _row: u32, _at: Timestamp, _history: &[(Timestamp, f64)]) {}
+    /// Makes a row one without history again, as [`Bank::grow`] makes them: it was evicted.
+    fn forget(&mut self, row: u32);
     /// Bytes of memory held, labels excluded.
     fn state_bytes(&self) -> usize;
 }

@@ -150,11 +150,15 @@ pub enum Reason {
     FoldedEarly,
     /// A marker that a series ended (staleness), not a value.
     NoRecordedValue,
+    /// The source has as many series as it may bring.
+    SourceSeriesLimit,
+    /// A new series, while there is no memory for it.
+    MemoryLimit,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::NonFinite,
         Self::Future,
@@ -166,6 +170,8 @@ impl Reason {
         Self::SeriesLimit,
         Self::FoldedEarly,
         Self::NoRecordedValue,
+        Self::SourceSeriesLimit,
+        Self::MemoryLimit,
     ];
 
     /// The name in counters and reports.
@@ -182,6 +188,8 @@ impl Reason {
             Self::SeriesLimit => "series_limit",
             Self::FoldedEarly => "folded_early",
             Self::NoRecordedValue => "no_recorded_value",
+            Self::SourceSeriesLimit => "source_series_limit",
+            Self::MemoryLimit => "memory_limit",
         }
     }
 }

@@ -229,6 +229,22 @@ impl fmt::Debug for RuleSpec {
     }
 }
 
+/// A source, as far as the engine has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceBound {
+    /// Its name: that of its partition, or what stands before the `/` in the names of its partitions.
+    pub name: String,
+    /// Series beyond this number are refused, so that the others find room. `None` is without a bound of its own.
+    pub max_series: Option<usize>,
+}
+
+impl SourceBound {
+    /// Whether a partition is one of this source.
+    pub fn has(&self, partition: &str) -> bool {
+        partition.strip_prefix(&*self.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 /// Everything the engine has to know, resolved from the config.
 #[derive(Clone)]
 pub struct Settings {
@@ -240,6 +256,11 @@ pub struct Settings {
     pub max_skew: Span,
     /// At most this many series.
     pub max_series: usize,
+    /// A series without a point for so long is forgotten, with the rows that nothing else feeds. Event time;
+    /// [`Span::ZERO`] keeps all.
+    pub series_ttl: Span,
+    /// The sources by name, and how many series each may bring.
+    pub sources: Vec<SourceBound>,
     /// Signals.
     pub signals: Vec<SignalSpec>,
     /// Detectors.

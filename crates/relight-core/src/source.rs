@@ -238,6 +238,10 @@ pub struct Limits {
     /// come again while it is full.
     #[schemars(range(min = 1_048_576))]
     pub max_journal_bytes: u64,
+    /// Series that this source may bring, so that the others find room in the table when it floods; left out, it may
+    /// fill all of `max_series`.
+    #[schemars(range(min = 1))]
+    pub max_series: Option<usize>,
 }
 
 impl Default for Limits {
@@ -252,6 +256,7 @@ impl Default for Limits {
             max_connections: 1_024,
             max_connections_per_ip: 64,
             max_journal_bytes: 1 << 30,
+            max_series: None,
         }
     }
 }

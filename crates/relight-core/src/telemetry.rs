@@ -73,6 +73,14 @@ catalogue! {
     LEDGER_COMMITS = Counter "relight_ledger_commits_total" [];
     /// Commits that the ledger refused: the disk is full, read-only, or held by somebody.
     LEDGER_REFUSALS = Counter "relight_ledger_refusals_total" [];
+    /// 1 while sources are held back because memory is short.
+    MEMORY_HOLDS = Gauge "relight_memory_holds_sources" [];
+    /// The edges of resident memory.
+    MEMORY_LIMIT = Gauge "relight_memory_limit_bytes" ["edge"];
+    /// Memory of this process that is resident.
+    MEMORY_RESIDENT = Gauge "relight_memory_resident_bytes" [];
+    /// 1 while new series are refused because memory is short.
+    MEMORY_SHUTS = Gauge "relight_memory_refuses_series" [];
     /// Deliveries that wait in a partition's queue.
     QUEUE_LENGTH = Gauge "relight_partition_queue_length" ["partition"];
     /// The p99 of how far a partition's points come behind its newest, rounded up to a power of two; only while it exceeds
@@ -94,6 +102,13 @@ catalogue! {
     ROWS = Gauge "relight_rows" [];
     /// Series known.
     SERIES = Gauge "relight_series" [];
+    /// Series that were evicted: silent for `series_ttl`, silent for long in a table that was nearly full, or over the
+    /// limit when a state was loaded.
+    SERIES_EVICTED = Counter "relight_series_evicted_total" ["why"];
+    /// Series that would have been evicted for their silence, but for an incident or a detector that waits for them.
+    SERIES_KEPT = Gauge "relight_series_kept" [];
+    /// Points of series that were refused, by source and metric; of each source's 51st metric on under `other`.
+    SERIES_REFUSED = Counter "relight_series_refused_total" ["source", "metric"];
     /// The bound on series.
     SERIES_LIMIT = Gauge "relight_series_limit" [];
     /// Bytes of the newest snapshot.
@@ -108,6 +123,8 @@ catalogue! {
     SOURCE_NOW = Gauge "relight_source" ["source", "what", "kind"];
     /// What a source has counted: requests by outcome, what it refused by reason, bytes, connections.
     SOURCE = Counter "relight_source_total" ["source", "what", "kind"];
+    /// Bytes that series and rows hold, by their own count.
+    STATE_BYTES = Gauge "relight_state_bytes" [];
 }
 
 /// One value of a metric.

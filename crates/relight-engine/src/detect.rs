@@ -6,7 +6,7 @@
 mod frame;
 mod group;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use relight_core::codec::{Corrupt, Reader};
@@ -17,7 +17,7 @@ use relight_core::series::KEY_GROUPS;
 use relight_core::signal::{Binning, SignalKind};
 use relight_core::{KeyGroup, Span, Timestamp};
 
-use crate::directory::{Channel, NewRow, RowAddr};
+use crate::directory::{Channel, GoneRow, NewRow, RowAddr};
 use crate::fold::{Buckets, Partial};
 
 use group::RowGroup;
@@ -57,6 +57,9 @@ struct Signal {
     uses: Vec<Use>,
     interval: Span,
     samples: bool,
+    /// After so long without a finding no incident of a rule that looks at it is open any more; `None` where nothing
+    /// is ever evicted, so that nobody asks.
+    calm: Option<Span>,
 }
 
 /// The third of the four parts, for some of the row key groups.
@@ -93,9 +96,46 @@ impl Detect {
     /// A row that intake met for the first time.
     pub fn add_row(&mut self, row: &NewRow) {
         let signal = &self.signals[row.at.signal as usize];
-        self.groups[row.at.signal as usize][row.at.group.ix()].add(signal);
+        self.groups[row.at.signal as usize][row.at.group.ix()].add(signal, row.at.row);
         for group in &row.groups {
             self.members.entry(*group).or_default().push(row.at);
+        }
+    }
+
+    /// Of these rows those that must not be evicted.
+    pub fn needed(&self, rows: &[RowAddr]) -> Vec<RowAddr> {
+        let is_needed = |row: &&RowAddr| {
+            let signal = row.signal as usize;
+            self.groups[signal][row.group.ix()].is_needed(&self.signals[signal], row.row)
+        };
+        rows.iter().filter(is_needed).copied().collect()
+    }
+
+    /// Lets go of findings that no incident can be open for any more. At turns that depend on data alone, since it is
+    /// seen in snapshots.
+    pub fn calm_down(&mut self) {
+        for (signal, groups) in self.signals.iter().zip(&mut self.groups) {
+            for group in groups {
+                group.calm_down(signal);
+            }
+        }
+    }
+
+    /// Rows whose history is gone, and some of which are gone themselves.
+    pub fn forget(&mut self, rows: &[GoneRow]) {
+        let mut left: BTreeMap<u32, BTreeSet<RowAddr>> = BTreeMap::new();
+        for gone in rows {
+            self.groups[gone.at.signal as usize][gone.at.group.ix()].forget(gone.at.row);
+            for group in gone.groups.iter().flatten() {
+                left.entry(*group).or_default().insert(gone.at);
+            }
+        }
+        for (group, rows) in left {
+            let Some(members) = self.members.get_mut(&group) else { continue };
+            members.retain(|row| !rows.contains(row));
+            if members.is_empty() {
+                self.members.remove(&group);
+            }
         }
     }
 
@@ -198,5 +238,15 @@ fn signal(settings: &Settings, ix: usize) -> Signal {
             .collect(),
         interval: settings.interval(),
         samples: settings.binning == Binning::Sample,
+        calm: calm(settings, ix),
     }
+}
+
+/// The longest that a rule waits for a signal to be calm, and as many bins more as samples of one row may be apart.
+fn calm(settings: &Settings, signal: usize) -> Option<Span> {
+    let looks = |detector: &usize| settings.detectors.get(*detector).is_some_and(|d| d.signal == signal);
+    let rules = settings.rules.iter().filter(|rule| rule.detectors.iter().any(looks));
+    let longest = rules.map(|rule| rule.keep_firing).max().unwrap_or(Span::ZERO);
+    let calm = Span::from_ns(longest.ns().saturating_add(settings.interval().times(3).ns()));
+    (settings.series_ttl > Span::ZERO).then_some(calm)
 }

@@ -4,17 +4,22 @@
 //! one place that knows what they stand for. Holds no values and no state of detectors.
 
 mod arena;
+mod caps;
+mod evict;
 mod rows;
 
-use relight_core::record::Kind;
+use relight_core::record::{Kind, Reason};
 use relight_core::rule::Settings;
 use relight_core::series::{KEY_GROUPS, KeyGroup, KeyView, encode_key};
 use relight_core::signal::{By, SignalKind};
 
 pub use arena::SeriesAddr;
-pub use rows::{NewRow, RowAddr, Stat};
+pub use evict::IdleSeries;
+pub use rows::{GoneRow, NewRow, RowAddr, Stat};
 
 use arena::Arena;
+use caps::Caps;
+pub use caps::SourceIx;
 use rows::Rows;
 
 /// What a series contributes to a row.
@@ -60,7 +65,10 @@ pub struct Directory {
     signals: Vec<(SignalKind, By, String)>,
     arena: Arena,
     rows: Rows,
+    caps: Caps,
     max_series: usize,
+    /// No series is let in for now: there is no memory for it.
+    is_shut: bool,
     generation: u64,
 }
 
@@ -72,6 +80,8 @@ impl Directory {
             signals: signals.collect(),
             arena: Arena::new(),
             rows: Rows::new(settings),
+            caps: Caps::new(&settings.sources),
+            is_shut: false,
             max_series: settings.max_series,
             generation: 0,
         }
@@ -109,25 +119,47 @@ impl Directory {
         self.arena.key(ix)
     }
 
-    /// Adds a series, with the rows it feeds, or `None` if the table is full. What is new is appended
-    /// to `series` and `rows`.
+    /// The source that a partition belongs to, if it has a bound of its own.
+    pub fn capped_source(&self, partition: &str) -> Option<SourceIx> {
+        self.caps.of(partition)
+    }
+
+    /// Whether no series is let in: there is no memory for it.
+    pub const fn shut(&mut self, is_shut: bool) {
+        self.is_shut = is_shut;
+    }
+
+    /// Adds a series of a source, with the rows it feeds, and gives its dense index; or the reason why it may not
+    /// come in. What is new is appended to `series` and `rows`.
     pub fn add(
         &mut self,
         key: &[u8],
         kind: Kind,
-        series: &mut Vec<NewSeries>,
-        rows: &mut Vec<NewRow>,
-    ) -> Option<SeriesAddr> {
+        source: Option<SourceIx>,
+        (series, rows): (&mut Vec<NewSeries>, &mut Vec<NewRow>),
+    ) -> Result<u32, Reason> {
+        if self.is_shut {
+            return Err(Reason::MemoryLimit);
+        }
         if self.arena.len() >= self.max_series || !self.arena.has_room(key) {
-            return None;
+            return Err(Reason::SeriesLimit);
+        }
+        if !self.caps.has_room(source) {
+            return Err(Reason::SourceSeriesLimit);
         }
         let (ix, at) = self.arena.add(key, kind);
+        self.caps.own(ix, source);
+        let feeds = self.feeds(ix, key, kind, rows);
+        series.push(NewSeries { at, feeds });
+        Ok(ix)
+    }
+
+    fn feeds(&mut self, ix: u32, key: &[u8], kind: Kind, rows: &mut Vec<NewRow>) -> Vec<Feed> {
         let mut feeds = Vec::new();
         for signal in 0..self.signals.len() {
             self.feed(signal, key, ix, kind, &mut feeds, rows);
         }
-        series.push(NewSeries { at, feeds });
-        Some(at)
+        feeds
     }
 
     fn feed(
@@ -155,11 +187,12 @@ impl Directory {
             return;
         }
         let channels = channels(spec, view);
-        if channels.iter().all(Option::is_none) {
+        let count = channels.iter().flatten().count() as u32;
+        if count == 0 {
             return;
         }
         let key = row_key(name, by, view);
-        let row = self.rows.intern(signal, &key, rows);
+        let row = self.rows.intern_fed(signal, &key, count, rows);
         feeds.extend(channels.into_iter().flatten().map(|channel| Feed { row, channel }));
     }
 
@@ -220,8 +253,14 @@ impl Directory {
 
     /// Makes the series of an image known, without rows: those are restored next, so that they keep
     /// the numbers they have in their own images. Then comes [`Directory::link`].
-    pub fn restore_series(&mut self, key: &[u8], kind: Kind) {
-        self.arena.add(key, kind);
+    pub fn restore_series(&mut self, key: &[u8], kind: Kind, source: Option<SourceIx>) {
+        let (ix, _) = self.arena.add(key, kind);
+        self.caps.own(ix, source);
+    }
+
+    /// The source with a bound of its own that brought a series.
+    pub fn series_source(&self, at: SeriesAddr) -> Option<SourceIx> {
+        self.caps.owner(self.arena.number(at))
     }
 
     /// Makes the row of an image known; `None` if its series or signal is gone.
@@ -242,12 +281,9 @@ impl Directory {
 
     /// Links every restored series to its rows. Rows that the images did not hold are appended to `rows`.
     pub fn link(&mut self, series: &mut Vec<NewSeries>, rows: &mut Vec<NewRow>) {
-        for ix in 0..self.arena.len() as u32 {
+        for ix in self.arena.numbers().collect::<Vec<_>>() {
             let (key, kind) = (self.arena.key(ix).to_vec(), self.arena.kind(ix));
-            let mut feeds = Vec::new();
-            for signal in 0..self.signals.len() {
-                self.feed(signal, &key, ix, kind, &mut feeds, rows);
-            }
+            let feeds = self.feeds(ix, &key, kind, rows);
             series.push(NewSeries { at: self.arena.addr(ix), feeds });
         }
         self.rows.finish_restore();
@@ -256,7 +292,7 @@ impl Directory {
 
     /// Bytes of memory held by names and look-up tables.
     pub fn state_bytes(&self) -> usize {
-        self.arena.state_bytes() + self.rows.state_bytes()
+        self.arena.state_bytes() + self.rows.state_bytes() + self.caps.state_bytes()
     }
 }
 

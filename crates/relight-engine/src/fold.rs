@@ -4,6 +4,7 @@
 //! from running totals into increases. Nothing that arrives later can change what a closed bin said,
 //! and nothing here depends on the order of arrival.
 
+mod feeds;
 mod group;
 mod log;
 mod series;
@@ -14,7 +15,7 @@ use relight_core::series::KEY_GROUPS;
 use relight_core::{KeyGroup, Span, Timestamp};
 
 use crate::counters::Counters;
-use crate::directory::{Channel, NewSeries, RowAddr};
+use crate::directory::{Channel, IdleSeries, NewSeries, RowAddr, SeriesAddr};
 use crate::intake::RoutedPoint;
 
 pub use log::MAX_POINTS_PER_BIN;
@@ -59,6 +60,15 @@ pub struct Closing<'a> {
     pub interval: Span,
     /// Place of each partition in the order of names.
     pub ranks: &'a [u16],
+}
+
+/// What a look at all series gives.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Those that have been silent.
+    pub idle: Vec<IdleSeries>,
+    /// The rows of those that no bin has seen, one entry a feed.
+    pub unseen: Vec<RowAddr>,
 }
 
 /// The second of the four parts, for some of the series key groups.
@@ -112,6 +122,28 @@ impl Fold {
         self.groups[group.ix()].close(closing, out);
     }
 
+    /// How many series here a bin has seen: not a matter of what has arrived since.
+    pub fn seen(&self) -> usize {
+        self.groups.iter().map(SeriesGroup::seen).sum()
+    }
+
+    /// The series here whose last point that a bin has seen is not younger than `until`.
+    pub fn survey(&self, until: Timestamp) -> Survey {
+        let mut survey = Survey::default();
+        for (ix, group) in self.groups.iter().enumerate() {
+            group.survey(KeyGroup::nth(ix), until, &mut survey);
+        }
+        survey
+    }
+
+    /// Forgets series.
+    pub fn forget(&mut self, series: &[SeriesAddr]) {
+        for at in series {
+            self.groups[at.group.ix()].forget(at.slot);
+        }
+        self.groups.iter_mut().for_each(SeriesGroup::tidy);
+    }
+
     /// What was refused here.
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
@@ -119,6 +151,11 @@ impl Fold {
             sum.add(&group.counters);
         }
         sum
+    }
+
+    /// Whether a key group has counted nothing so far.
+    pub fn is_untouched(&self, group: KeyGroup) -> bool {
+        self.groups[group.ix()].counters == Counters::default()
     }
 
     /// Appends the image of a key group: its series in `order`, whose keys the caller has written.

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod aliased;
 mod commands;
+mod overflow;
 mod partition;
 mod sources;
 mod state;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 
 use relight_core::aliases::Aliases;
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Point, Reason, Record};
-use relight_core::rule::Settings;
+use relight_core::rule::{Settings, SourceBound};
 use relight_core::series::encode_key;
 use relight_core::signal::Binning;
 use relight_core::{KeyView, Span, Timestamp};
@@ -26,6 +27,7 @@ use crate::counters::Counters;
 use crate::directory::{Directory, NewRow, NewSeries, RowAddr, SeriesAddr};
 
 pub use commands::Command;
+pub use overflow::Overflow;
 pub use partition::PartitionState;
 
 use commands::{OpenCommand, OpenCommands};
@@ -134,8 +136,10 @@ pub struct Intake {
     lateness: Span,
     partitions: Vec<Partition>,
     by_name: BTreeMap<String, u32>,
+    sources: Vec<SourceBound>,
     directory: Directory,
     counters: Counters,
+    overflow: Overflow,
     open: BTreeMap<Timestamp, OpenBin>,
     commands: OpenCommands,
     /// The bin that the last point fell into, while it is open: nearly always also the next one's.
@@ -152,8 +156,10 @@ impl Intake {
             lateness: settings.allowed_lateness,
             partitions: Vec::new(),
             by_name: BTreeMap::new(),
+            sources: settings.sources.clone(),
             directory: Directory::new(settings),
             counters: Counters::default(),
+            overflow: Overflow::default(),
             open: BTreeMap::new(),
             commands: BTreeMap::new(),
             newest: None,
@@ -292,9 +298,12 @@ impl Intake {
             // A refused point says nothing about time, and its name is not kept: names are memory.
             return None;
         }
-        let Some(series) = self.series(partition, point, record.key(point), aliases, out) else {
-            self.counters.refuse(Reason::SeriesLimit, 1);
-            return Some(point.at);
+        let series = match self.series(partition, point, record.key(point), aliases, out) {
+            Ok(series) => series,
+            Err(reason) => {
+                self.refuse_series(partition, record.key(point), reason, 1);
+                return Some(point.at);
+            }
         };
         let bin = self.open_bin(point.at, record.offset);
         // Whether a sum of negative zeros keeps its sign depends on how it is added up: here there is one zero.
@@ -327,21 +336,21 @@ impl Intake {
         key: &[u8],
         aliases: &mut Aliases,
         out: &mut Routed,
-    ) -> Option<SeriesAddr> {
+    ) -> Result<SeriesAddr, Reason> {
         if let Some(ix) = aliases.get(point.alias) {
-            return Some(self.directory.series_at(ix));
+            return Ok(self.directory.series_at(ix));
         }
         if key.is_empty() && point.alias != Aliases::NONE {
-            return None;
+            return Err(Reason::SeriesLimit);
         }
-        let hint = &mut self.partitions[partition as usize].hint;
-        if let Some(known) = self.directory.find(key, hint) {
-            aliases.set(point.alias, *hint);
-            return Some(known);
+        let from = &mut self.partitions[partition as usize];
+        if let Some(known) = self.directory.find(key, &mut from.hint) {
+            aliases.set(point.alias, from.hint);
+            return Ok(known);
         }
-        let added = self.directory.add(key, point.kind, &mut out.series, &mut out.rows)?;
-        aliases.set(point.alias, self.directory.series_len() as u32 - 1);
-        Some(added)
+        let ix = self.directory.add(key, point.kind, from.capped, (&mut out.series, &mut out.rows))?;
+        aliases.set(point.alias, ix);
+        Ok(self.directory.series_at(ix))
     }
 
     fn take_event(
@@ -450,7 +459,9 @@ impl Intake {
             key.clear();
             encode_key(&e.event.kind, e.event.labels.iter(), &mut key);
             let refused = self.directory.event_rows(KeyView::new(&key), &mut event_rows, rows);
-            self.counters.refuse(Reason::SeriesLimit, refused);
+            if refused > 0 {
+                self.refuse_series(e.partition.into(), &key, Reason::SeriesLimit, refused);
+            }
         }
         self.closed_through = self.closed_through.max(end);
         let events = events.into_iter().map(|e| e.event).collect();

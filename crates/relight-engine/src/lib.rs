@@ -12,3 +12,4 @@ pub mod detect;
 pub mod directory;
 pub mod fold;
 pub mod intake;
+pub mod sweep;

@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use relight_core::codec::Corrupt;
 
 use self::segments::Segments;
-use crate::live::{Budget, Delivery, Inlet, QUEUE, Refused, Verdict};
+use crate::live::{Brake, Budget, Delivery, Inlet, QUEUE, Refused, Verdict};
 
 /// Bytes that are written with one fsync, at most, but for a single larger delivery.
 const BATCH_BYTES: usize = 8 << 20;
@@ -72,6 +72,7 @@ pub(crate) struct Journal {
     sender: Sender<(usize, Delivery)>,
     budget: Budget,
     stands_by: Arc<AtomicBool>,
+    brake: Brake,
 }
 
 impl Journal {
@@ -82,6 +83,7 @@ impl Journal {
         let (sender, queue) = bounded(QUEUE);
         let budget = Budget::new(keeping.max_waiting_bytes);
         let (partition, stands_by) = (inlet.partition().into(), Arc::clone(&inlet.stands_by));
+        let brake = inlet.brake.clone();
         let next = segments.end().max(inlet.covered());
         let max_bytes = keeping.max_bytes;
         let keeper =
@@ -90,7 +92,7 @@ impl Journal {
             .name("relight-journal".to_owned())
             .spawn(move || keeper.run())
             .map_err(failed_to("start a thread for", &keeping.dir))?;
-        Ok((Self { partition, sender, budget, stands_by }, damage))
+        Ok((Self { partition, sender, budget, stands_by, brake }, damage))
     }
 
     /// The partition's name.
@@ -101,6 +103,11 @@ impl Journal {
     /// See [`Inlet::stands_by`].
     pub(crate) fn stands_by(&self) -> bool {
         self.stands_by.load(Ordering::Acquire)
+    }
+
+    /// See [`Inlet::is_held_back`].
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.brake.is_held()
     }
 
     /// Offers a delivery; never waits.

@@ -105,6 +105,24 @@ pub struct Hub {
     opened: Sender<Outlet>,
     awaited: Awaited,
     stands_by: Arc<AtomicBool>,
+    brake: Brake,
+}
+
+/// Held while relight is short of memory: nothing is taken into any queue, as if all were full. Clones are the same
+/// brake.
+#[derive(Debug, Clone, Default)]
+pub struct Brake(Arc<AtomicBool>);
+
+impl Brake {
+    /// Holds all sources back, or lets them go on.
+    pub fn hold(&self, is_held: bool) {
+        self.0.store(is_held, Ordering::Release);
+    }
+
+    /// Whether sources are held back.
+    pub fn is_held(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// How many sources have yet to learn which partitions they read. Time must not run on without those: what
@@ -133,8 +151,8 @@ impl Hub {
     /// offset that is not in it.
     pub fn new(resume: BTreeMap<String, u64>) -> (Self, Receiver<Outlet>) {
         let (opened, outlets) = unbounded();
-        let (awaited, stands_by) = (Awaited::default(), Arc::default());
-        (Self { resume: Arc::new(resume), opened, awaited, stands_by }, outlets)
+        let (awaited, stands_by, brake) = (Awaited::default(), Arc::default(), Brake::default());
+        (Self { resume: Arc::new(resume), opened, awaited, stands_by, brake }, outlets)
     }
 
     /// The first offset of a partition that is not in the state; `None` if the state does not know it.
@@ -146,6 +164,11 @@ impl Hub {
     pub fn look_up(&self) -> Looking {
         self.awaited.0.fetch_add(1, Ordering::AcqRel);
         Looking(self.awaited.clone())
+    }
+
+    /// What holds the sources of this hub back.
+    pub fn brake(&self) -> Brake {
+        self.brake.clone()
     }
 
     /// The sources that are still looking.
@@ -173,13 +196,14 @@ impl Hub {
             covered: Arc::clone(&covered),
         });
         let stands_by = Arc::clone(&self.stands_by);
-        Inlet { partition, sender, budget: budget.clone(), covered, stands_by }
+        let brake = self.brake();
+        Inlet { partition, sender, budget: budget.clone(), covered, stands_by, brake }
     }
 }
 
 /// Why a delivery was not taken. It comes back, to be offered again or answered for.
 pub enum Refused {
-    /// The queue or the source's budget is full.
+    /// The queue or the source's budget is full, or relight is short of memory.
     Full(Delivery),
     /// relight is stopping.
     Closed(Delivery),
@@ -192,6 +216,7 @@ pub struct Inlet {
     budget: Budget,
     covered: Arc<AtomicU64>,
     pub(crate) stands_by: Arc<AtomicBool>,
+    pub(crate) brake: Brake,
 }
 
 impl Inlet {
@@ -206,10 +231,15 @@ impl Inlet {
         self.stands_by.load(Ordering::Acquire)
     }
 
+    /// Whether relight is short of memory: a listener says so before it reads a request.
+    pub fn is_held_back(&self) -> bool {
+        self.brake.is_held()
+    }
+
     /// Offers a delivery; never waits.
     pub fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
         let bytes = delivery.load.weight();
-        if !self.budget.reserve(bytes) {
+        if self.brake.is_held() || !self.budget.reserve(bytes) {
             return Err(Refused::Full(delivery));
         }
         self.sender.try_send((bytes, delivery)).map_err(|error| {
@@ -324,6 +354,27 @@ mod tests {
         assert!(matches!(outlets[1].take(), Next::Delivery(_)));
         assert!(a.offer(delivery(200)).is_ok());
         assert_eq!(budget.used(), 200);
+    }
+
+    /// Scenario: the brake is held, and let go.
+    /// Guarantee: nothing is taken meanwhile, into no partition of the hub; what came back goes in afterwards.
+    #[test]
+    fn a_brake_holds_all_sources_back() {
+        let (hub, opened) = Hub::new(BTreeMap::new());
+        let budget = Budget::new(100);
+        let inlets = ["a", "b"].map(|name| hub.open(name, Reads::Push, &budget));
+        hub.brake().hold(true);
+        let back = inlets.iter().map(|inlet| match inlet.offer(delivery(1)) {
+            Err(Refused::Full(back)) => back,
+            _ => panic!("taken while the brake was held"),
+        });
+        let back: Vec<Delivery> = back.collect();
+        assert_eq!(budget.used(), 0);
+        hub.brake().hold(false);
+        for (inlet, delivery) in inlets.iter().zip(back) {
+            assert!(inlet.offer(delivery).is_ok());
+        }
+        assert_eq!(opened.try_iter().map(|outlet| outlet.waiting()).sum::<usize>(), 2);
     }
 
     /// Scenario: a source goes on sending to an engine that does not take, and to one that is gone.

@@ -7,7 +7,7 @@ use relight_core::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
 use relight_core::record::Kind;
 use relight_core::rule::Settings;
 use relight_core::series::KeyGroup;
-use relight_engine::directory::{Directory, RowAddr, SeriesAddr, Stat, key_groups};
+use relight_engine::directory::{Directory, RowAddr, SeriesAddr, SourceIx, Stat, key_groups};
 use relight_engine::intake::Routed;
 use relight_store::ImageKind;
 
@@ -26,7 +26,7 @@ pub(crate) fn save(
 ) -> Result<Vec<Image>, RuntimeError> {
     let mut images = Vec::new();
     for group in key_groups() {
-        if let Some(image) = save_series(directory, group, ranks, shards)? {
+        if let Some(image) = save_series(settings, directory, group, ranks, shards)? {
             images.push((ImageKind::Series, group, image));
         }
     }
@@ -40,21 +40,29 @@ pub(crate) fn save(
 }
 
 fn save_series(
+    settings: &Settings,
     directory: &Directory,
     group: KeyGroup,
     ranks: &[u16],
     shards: &mut Shards,
 ) -> Result<Option<Vec<u8>>, RuntimeError> {
     let order = directory.series_order(group);
-    if order.is_empty() {
+    // What a group has counted outlives its series.
+    if order.is_empty() && shards.on(group, move |shard| shard.fold.is_untouched(group))? {
         return Ok(None);
     }
     let mut image = Vec::new();
+    let sources = &settings.sources;
+    (sources.len() as u32).encode(&mut image);
+    for source in sources {
+        source.name.encode(&mut image);
+    }
     (order.len() as u32).encode(&mut image);
     for slot in &order {
         let at = SeriesAddr { group, slot: *slot };
         encode_bytes(directory.series_key(at), &mut image);
         (directory.series_kind(at) as u8).encode(&mut image);
+        directory.series_source(at).map_or(u16::MAX, |SourceIx(ix)| ix).encode(&mut image);
     }
     let ranks = ranks.to_vec();
     let image = shards.on(group, move |shard| {
@@ -152,11 +160,17 @@ fn load_states(
 
 fn series_names(directory: &mut Directory, image: &[u8]) -> Result<Vec<u8>, Corrupt> {
     let mut reader = Reader::new(image);
-    for _ in 0..reader.len(5, "series")? {
+    let mut sources = Vec::new();
+    for _ in 0..reader.len(4, "sources")? {
+        let name = String::decode(&mut reader)?;
+        sources.push(directory.capped_source(&name));
+    }
+    for _ in 0..reader.len(7, "series")? {
         let key = decode_bytes(&mut reader, "series key")?;
         let kind = u8::decode(&mut reader)?;
         let kind = *Kind::ALL.get(kind as usize).ok_or(Corrupt::Value("kind"))?;
-        directory.restore_series(key, kind);
+        let source = sources.get(usize::from(u16::decode(&mut reader)?));
+        directory.restore_series(key, kind, source.copied().flatten());
     }
     let left = reader.left();
     Ok(reader.take(left, "series states")?.to_vec())

@@ -18,7 +18,10 @@ mod shards;
 
 pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
-pub use live::{Clock, Live, LiveInput, LiveSettings, MoreSamples, Pulse, SystemClock, Tell};
+pub use live::{
+    Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, SystemClock, Tell,
+    resident_bytes,
+};
 pub use pipeline::{Commit, Cut, Doubts, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};

@@ -11,6 +11,7 @@ mod holds;
 mod lateness;
 mod ledger;
 mod liveness;
+mod memory;
 mod recording;
 mod standby;
 mod stream;
@@ -33,11 +34,13 @@ use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
 
 pub use clock::{Clock, SystemClock};
 pub use heart::Pulse;
+pub use memory::{MemoryLimits, Meter, resident_bytes};
 
 use clock::ControlClock;
 use figures::Figures;
 use heart::Heart;
 use liveness::{Liveness, Patience, Silence};
+use memory::Memory;
 use recording::Recording;
 use stream::Stream;
 
@@ -47,8 +50,6 @@ const QUANTUM: usize = 16;
 const TICK: Duration = Duration::from_millis(200);
 /// How often the figures are posted.
 const POST_EVERY: Span = Span::from_secs(1);
-/// Notices that are kept to be shown.
-const MAX_NOTICES: usize = 100;
 
 /// How a live run goes about it.
 #[derive(Debug, Clone)]
@@ -115,6 +116,7 @@ pub struct Live {
     more: Option<MoreSamples>,
     recording: Recording,
     heart: Option<Heart>,
+    memory: Option<Memory>,
 }
 
 impl Live {
@@ -167,6 +169,7 @@ impl Live {
             more: None,
             recording: Recording::default(),
             heart: None,
+            memory: None,
             awaited: Awaited::default(),
         };
         for notice in &notices {
@@ -233,6 +236,7 @@ impl Live {
                     LiveInput::Stop => return self.stop(watch),
                 }
             }
+            self.watch_memory(now);
             let taken = is_complete && self.drain(now, watch)?;
             self.silence(now, watch)?;
             self.deadlines(now)?;
@@ -455,6 +459,7 @@ impl Live {
         let stalled = &|ix| self.liveness.is_stalled(ix);
         match self.figures.posted(&mut self.pipeline, &self.streams, stalled, &self.settings, now) {
             Ok(mut posted) => {
+                self.show_memory(&mut posted);
                 posted.samples.extend(self.more.iter().flat_map(|more| more()));
                 self.board.post(posted);
             }
@@ -475,9 +480,7 @@ impl Live {
 
     fn notice(&mut self, notice: &str) {
         (self.tell)(notice);
-        self.figures.notices.push(notice.to_owned());
-        let more = self.figures.notices.len().saturating_sub(MAX_NOTICES);
-        self.figures.notices.drain(..more);
+        self.figures.note(notice);
     }
 
     /// The engine, to read what it holds.

@@ -6,6 +6,7 @@
 
 mod cut;
 mod doubts;
+mod evict;
 mod ledger;
 mod open;
 mod responders;
@@ -21,7 +22,8 @@ use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
 use relight_engine::detect::{RowFinding, Verdicts};
-use relight_engine::intake::{Command, Intake, ReadyBin, Routed};
+use relight_engine::intake::{Command, Intake, Overflow, ReadyBin, Routed};
+use relight_engine::sweep::Swept;
 use relight_store::{Baselines, Ledger};
 
 use crate::error::RuntimeError;
@@ -110,6 +112,7 @@ pub struct Pipeline {
     generation: u64,
     last_turn: Option<Timestamp>,
     totals: Totals,
+    swept: Swept,
     silence_due: Option<Timestamp>,
     /// Some detector judges silence, so turns may be due without data.
     judges_silence: bool,
@@ -175,6 +178,21 @@ impl Pipeline {
     /// Moves when series are numbered anew: aliases of an earlier generation mean nothing.
     pub fn names_generation(&self) -> u64 {
         self.intake.directory().generation()
+    }
+
+    /// How many series there may be.
+    pub fn max_series(&self) -> usize {
+        self.settings.max_series
+    }
+
+    /// Whether new series are refused, whatever room the table has: there is no memory for them.
+    pub fn shut(&mut self, is_shut: bool) {
+        self.intake.directory_mut().shut(is_shut);
+    }
+
+    /// New series that were refused, by source and metric: one for each of their points.
+    pub const fn overflow(&self) -> &Overflow {
+        self.intake.overflow()
     }
 
     /// What was refused so far by Intake, to tell what one record came to.
@@ -278,7 +296,7 @@ impl Pipeline {
         self.last_turn = Some(ready.end);
         let readings = verdicts.all.map(|all| scored(&ready, &all)).unwrap_or_default();
         watch.turn(&Turn { end: ready.end, findings: &findings, readings: &readings });
-        Ok(())
+        if has_data || silent { self.evict_idle(ready.end) } else { Ok(()) }
     }
 
     fn step(&mut self, ready: &ReadyBin, want_all: bool) -> Result<Verdicts, RuntimeError> {
@@ -427,7 +445,9 @@ impl Pipeline {
             refused.add(c);
         }
         let directory = self.intake.directory();
-        Ok(self.totals.complete(&refused, directory, self.intake.partitions().len() as u64))
+        let evicted = self.swept.evicted();
+        let totals = self.totals.complete(&refused, directory, self.intake.partitions().len() as u64);
+        Ok(Totals { evicted, ..totals })
     }
 
     /// The ledger, to read what it holds.

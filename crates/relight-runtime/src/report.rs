@@ -42,6 +42,8 @@ pub struct Totals {
     pub series: u64,
     /// Rows known.
     pub rows: u64,
+    /// Series evicted, since they had been silent for long.
+    pub evicted: u64,
     /// Bins with data.
     pub turns: u64,
     /// Findings.
@@ -63,6 +65,7 @@ impl Default for Totals {
             events: 0,
             series: 0,
             rows: 0,
+            evicted: 0,
             turns: 0,
             findings: 0,
             first: Timestamp::MAX,

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use relight_core::Timestamp;
 use relight_core::record::Kind;
 use relight_core::rule::Settings;
+use relight_core::{Span, Timestamp};
 use relight_engine::directory::{RowAddr, Stat};
 use relight_ingest::CaptureSource;
 use relight_store::{MemoryBaselines, MemoryLedger};
@@ -92,7 +92,8 @@ fn without_rules(settings: &Settings) -> Settings {
     let mut detectors = settings.detectors.clone();
     let mut watched = vec![false; settings.signals.len()];
     detectors.retain(|detector| !std::mem::replace(&mut watched[detector.signal], true));
-    Settings { detectors, rules: Vec::new(), ..settings.clone() }
+    // Rows are told apart by where they live until the end, so none may leave its place to another.
+    Settings { detectors, rules: Vec::new(), series_ttl: Span::ZERO, ..settings.clone() }
 }
 
 /// Values of one row, thinned evenly when there are too many.

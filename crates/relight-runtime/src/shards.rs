@@ -96,6 +96,19 @@ impl Shards {
         self.owner[group.ix()] as usize
     }
 
+    /// Things by the shard that owns them.
+    pub(crate) fn by_owner<T>(
+        &self,
+        all: impl IntoIterator<Item = T>,
+        group: impl Fn(&T) -> KeyGroup,
+    ) -> Vec<Vec<T>> {
+        let mut by_owner: Vec<Vec<T>> = (0..self.len()).map(|_| Vec::new()).collect();
+        for one in all {
+            by_owner[self.owner(group(&one))].push(one);
+        }
+        by_owner
+    }
+
     /// Takes what intake handed on and leaves `routed` empty.
     pub(crate) fn route(&mut self, routed: &mut Routed) -> Result<(), RuntimeError> {
         if self.len() == 1 {

@@ -97,6 +97,8 @@ pub fn simulated() -> Settings {
         signal("latency", &["service"], SignalKind::Quantile { of: named("latency"), q: 0.9 }),
         SignalSpec { name: "every".to_owned(), kind: SignalKind::EverySeries, by: By::All },
         signal("queue", &["service"], SignalKind::Value { of: named("queue"), aggregate: Aggregate::Sum }),
+        signal("pods", &["pod"], SignalKind::Value { of: named("pod_load"), aggregate: Aggregate::Mean }),
+        signal("jobs", &["service"], SignalKind::Value { of: named("job"), aggregate: Aggregate::Max }),
     ];
     let quick = Policy { warm_up: 20, calm_bins: 3, ..Policy::default() };
     let use_of = |name: &str, kind: &str, signal: usize, params: serde_json::Value| {
@@ -112,12 +114,16 @@ pub fn simulated() -> Settings {
         use_of("every", "adaptive", 5, none()),
         use_of("silent", "absence", 2, none()),
         use_of("queue", "ewma", 6, none()),
+        use_of("pods", "changepoint", 7, none()),
+        use_of("jobs", "seasonal", 8, none()),
     ];
     Settings {
         binning: Binning::Interval(interval),
         allowed_lateness: Span::from_secs(10),
         max_skew: Span::from_secs(120),
         max_series: 100_000,
+        series_ttl: Span::from_secs(240),
+        sources: Vec::new(),
         signals,
         detectors,
         rules: rules(),
@@ -177,7 +183,7 @@ fn rules() -> Vec<RuleSpec> {
         // One that waits for people, who may never come.
         rule(
             "anything",
-            vec![5, 2, 3, 4, 6],
+            vec![5, 2, 3, 4, 6, 8],
             any("anything"),
             vec![step("restart", true, Mode::Approve, None)],
         ),

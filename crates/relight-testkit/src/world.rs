@@ -2,7 +2,7 @@
 //!
 //! Made to be awkward: series of one row lie in different partitions, series hop partitions, sums have
 //! many contributors with full mantissas that share key groups, counters reset, scrapes are longer than the bin, points come
-//! out of order, twice, late and wrong, partitions fall idle, stall, end early, and appear in the middle
+//! out of order, twice, late and wrong, series end and some of them come back, partitions fall idle, stall, end early, and appear in the middle
 //! of the file that names them.
 
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Record};
@@ -47,6 +47,13 @@ const NEWCOMER_BEHIND: i64 = 4;
 /// reach a sum in the order in which partitions happen to be read.
 const QUEUES: usize = 48;
 const QUEUE_GROUPS: usize = 4;
+/// Steps that a pod lives, and how many names there are for pods: a name comes back when its last bearer has been
+/// gone for far longer than series are kept.
+const POD_STEPS: i64 = 60;
+const POD_NAMES: i64 = 7;
+/// Steps between two runs of a job: a bin more than series are kept, so that what a run says may have arrived when the
+/// one before it is forgotten, or not.
+const JOB_STEPS: i64 = 50;
 /// Bounds of a service's latency histograms, all in one key group: some are finer than others, and of those
 /// that are as fine some are different.
 const BOUNDS: [&[f64]; 4] = [&[0.05, 0.5], &[0.01, 0.05, 0.1, 0.5], &[0.02, 0.05, 0.2, 0.5], &[0.1]];
@@ -178,6 +185,10 @@ impl Maker {
         if step % 12 == 0 {
             self.queues(now);
         }
+        self.pods(now, step);
+        if step % JOB_STEPS == 0 {
+            self.jobs(now, step / JOB_STEPS);
+        }
         if step == 395 {
             self.event(now, "deploy", SERVICES[1], "v2");
         }
@@ -212,6 +223,29 @@ impl Maker {
             let key = self.queues[queue].clone();
             let value = 10_f64.powi(self.rng.below(7) as i32) * (1.0 + self.rng.unit());
             self.point(now, &key, Kind::Gauge, value);
+        }
+    }
+
+    /// Two containers of a pod, in partitions of their own. Every other bearer of a name has another kind of series.
+    fn pods(&mut self, now: Timestamp, step: i64) {
+        let life = step / POD_STEPS;
+        let pod = format!("pod-{}", life % POD_NAMES);
+        let kind = if life / POD_NAMES % 2 == 0 { Kind::Gauge } else { Kind::Delta };
+        for (service, container) in [(SERVICES[0], "app"), (SERVICES[1], "app"), (SERVICES[0], "proxy")] {
+            let pod = format!("{service}-{pod}");
+            let key = key_of("pod_load", &labels(service, &[("pod", &pod), ("container", container)]));
+            let value = 10.0 + self.rng.noise() + if self.rng.one_in(40) { 100.0 } else { 0.0 };
+            self.point(now, &key, kind, value);
+        }
+    }
+
+    /// A job that has a name of its own in each run, and one that keeps its name.
+    fn jobs(&mut self, now: Timestamp, run: i64) {
+        for service in SERVICES {
+            for run in [format!("run-{}", run % 4), "always".to_owned()] {
+                let value = 5.0 + self.rng.noise();
+                self.point(now, &key_of("job", &labels(service, &[("run", &run)])), Kind::Gauge, value);
+            }
         }
     }
 

@@ -33,7 +33,8 @@ fn default_yaml() -> String {
 /// What a config comes to, as far as it can be told from outside.
 fn meaning(config: &Config) -> String {
     let settings = &config.settings;
-    let limits = (settings.binning, settings.allowed_lateness, settings.max_skew, settings.max_series);
+    let times = (settings.binning, settings.allowed_lateness, settings.max_skew);
+    let limits = (times, settings.max_series, settings.series_ttl, &settings.sources);
     let fingerprint = String::from_utf8_lossy(&settings.fingerprint);
     format!("{config:?}\n{limits:?}\n{fingerprint}")
 }

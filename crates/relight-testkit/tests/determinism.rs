@@ -50,7 +50,7 @@ fn first_difference<T: serde::Serialize>(calm: &[T], storm: &[T], what: &str) {
 }
 
 /// Scenario: the worlds of the other tests.
-/// Guarantee: they are worth running: there are findings, incidents, actions and refused points in them.
+/// Guarantee: they are worth running: there are findings, incidents, actions, refused points and evicted series in them.
 #[test]
 fn worlds_are_eventful() {
     let settings = Arc::new(rules::simulated());
@@ -59,6 +59,7 @@ fn worlds_are_eventful() {
     assert!(outcome.incidents.len() > 1, "{} incidents", outcome.incidents.len());
     assert!(outcome.actions.len() > 1, "{} actions", outcome.actions.len());
     assert!(outcome.totals.refused.len() >= 4, "{:?}", outcome.totals.refused);
+    assert!(outcome.totals.evicted > 100, "{} series evicted", outcome.totals.evicted);
 }
 
 /// Guarantee: threads change nothing, and neither does the pace at which partitions are read.

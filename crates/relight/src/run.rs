@@ -19,8 +19,8 @@ use relight_core::telemetry::{self as metrics, Board, Sample};
 use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
-    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, Now, RuntimeError, Stores,
-    SystemClock,
+    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now,
+    RuntimeError, Stores, SystemClock, resident_bytes,
 };
 use relight_store::{Spool, StateDir};
 use relight_web::Web;
@@ -103,6 +103,7 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     let heartbeat = heartbeat(config, &mut live, &guard, runtime);
     let (hub, opened) = Hub::new(live.resume());
     live.wait_for(hub.awaited());
+    limit_memory(config, &mut live, &hub);
     standby.prepare(&hub, &inputs);
     let sources = start_sources(config, &hub, runtime)?;
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
@@ -152,6 +153,14 @@ fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Re
         (board.clone(), Box::new(output::notice)),
     )
     .map_err(|error| Failure::Run(error.into()))
+}
+
+fn limit_memory(config: &Config, live: &mut Live, hub: &Hub) {
+    let written = config.daemon.memory;
+    let written = written.map(|(soft_bytes, hard_bytes)| MemoryLimits { soft_bytes, hard_bytes });
+    if let Some(limits) = written.or_else(MemoryLimits::of_cgroup) {
+        live.limit_memory(limits, hub.brake(), Box::new(resident_bytes));
+    }
 }
 
 /// Of two relights only the one that acts gives a sign of life.

@@ -343,3 +343,64 @@ fn heartbeats_come_while_bins_close() {
     daemon.wait_for("relight_heartbeats_total{outcome=\"sent\"}", |sent| sent >= 2.0);
     assert!(daemon.stop("-TERM").success());
 }
+
+/// An export request of so many series that nothing else has, with long names.
+fn strangers(from: usize, count: usize) -> String {
+    let time = (START * 1_000_000_000).to_string();
+    let padding = "x".repeat(900);
+    let point = |n: usize| {
+        let name = json!({"key": "pod", "value": {"stringValue": format!("{n}-{padding}")}});
+        json!({"timeUnixNano": time, "asDouble": 1.0, "attributes": [name]})
+    };
+    let points: Vec<Value> = (from..from + count).map(point).collect();
+    json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "flood", "gauge": {"dataPoints": points}}]}]}]})
+        .to_string()
+}
+
+/// Scenario: a flood of new series takes memory over its soft edge, and goes on; then a known gauge leaves its band.
+/// Guarantee: at the edge senders are told when to come again; that does not help, so new series are refused under a
+/// reason of their own and what is known is taken: the page comes. Memory never reaches the hard edge.
+#[test]
+fn d06_memory_limit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (hook, told) = receiver(&[200]);
+    let file = config(dir.path(), hook);
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let with_memory = |soft: u64, hard: u64| {
+        let limited = format!("{text}memory: {{soft_bytes: {soft}, hard_bytes: {hard}}}\n");
+        std::fs::write(&file, limited).expect("a folder of our own");
+        Daemon::start(&file)
+    };
+    let daemon = with_memory(1 << 40, 1 << 41);
+    send(&daemon, 0..60, quiet);
+    daemon.wait_for("relight_memory_resident_bytes", |bytes| bytes > 0.0);
+    let usual = daemon.metric("relight_memory_resident_bytes").expect("it was there just now") as u64;
+    assert!(daemon.stop("-TERM").success());
+
+    let (soft, hard) = (usual + (24 << 20), usual + (200 << 20));
+    let daemon = with_memory(soft, hard);
+    send(&daemon, 60..120, quiet);
+    let mut sent = 0;
+    let busy = loop {
+        let answer = request(daemon.http, "POST", "/v1/metrics", &strangers(sent, 1_000));
+        if !answer.starts_with("HTTP/1.1 200") {
+            break answer.to_ascii_lowercase();
+        }
+        sent += 1_000;
+        assert!(sent < 1_000_000, "memory has no edge");
+    };
+    assert!(busy.starts_with("http/1.1 503") && busy.contains("retry-after: "), "{busy}");
+    assert!(request(daemon.admin, "GET", "/readyz", "").contains("sources are held back"));
+    daemon.wait_for("relight_memory_refuses_series", |is_set| is_set == 1.0);
+    wait_until("an answer", || {
+        request(daemon.http, "POST", "/v1/metrics", &strangers(sent, 100)).starts_with("HTTP/1.1 200")
+    });
+    daemon.wait_for("relight_series_refused_total{source=\"otlp\",metric=\"flood\"}", |n| n >= 100.0);
+    daemon.wait_for("relight_refused_total{reason=\"memory_limit\"}", |n| n >= 100.0);
+    send(&daemon, 120..130, |_| 50.0);
+    let (_, page) = told.recv_timeout(PATIENCE).expect("a page");
+    assert!(page.to_string().contains("load-high"), "{page:#}");
+    let resident = daemon.metric("relight_memory_resident_bytes").expect("it is there");
+    assert!(resident < hard as f64, "{resident} bytes");
+    assert!(daemon.stop("-TERM").success());
+}

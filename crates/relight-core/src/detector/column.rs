@@ -213,6 +213,15 @@ impl<D: Detector> Bank for Column<D> {
         self.guards[row as usize].release();
     }
 
+    fn forget(&mut self, row: u32) {
+        let row = row as usize;
+        if row < self.states.len() {
+            self.states[row] = self.detector.init();
+            self.guards[row] = Guard::default();
+            self.last[row] = f32::NAN;
+        }
+    }
+
     fn state_bytes(&self) -> usize {
         self.states.capacity() * size_of::<D::State>() + self.guards.capacity() * 8 + self.last.capacity() * 4
     }

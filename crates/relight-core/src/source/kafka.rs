@@ -29,6 +29,10 @@ pub struct Kafka {
     pub dead_letter: Option<DeadLetter>,
     /// How much is fetched ahead.
     pub fetch: Fetch,
+    /// Series that this source may bring, so that the others find room in the table when it floods; left out, it may
+    /// fill all of the table's `max_series`.
+    #[schemars(range(min = 1))]
+    pub max_series: Option<usize>,
     /// The lock of a hot standby: only who holds it lets effects out and commits offsets. Left out: no standby.
     pub lock: Option<Lock>,
 }
@@ -45,6 +49,7 @@ impl Default for Kafka {
             sasl: None,
             dead_letter: None,
             fetch: Fetch::default(),
+            max_series: None,
             lock: None,
         }
     }

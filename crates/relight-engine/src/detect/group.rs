@@ -1,5 +1,7 @@
 //! One row group of one signal: its rows' cadences and the banks of its detectors.
 
+use std::collections::BTreeMap;
+
 use relight_core::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
 use relight_core::detector::{Bank, BinColumn, Reading, RowReading};
 use relight_core::record::Histogram;
@@ -25,6 +27,8 @@ pub(super) struct RowGroup {
     /// Seconds between values, learned; 0 until there were two.
     cadence: Vec<f32>,
     banks: Vec<Box<dyn Bank>>,
+    /// By row, the bin of its last finding: an incident may be open about it until it has been calm for long enough.
+    found: BTreeMap<u32, Timestamp>,
     parts: Parts,
     buckets: Vec<(u32, Histogram)>,
     stepped: Option<Timestamp>,
@@ -32,12 +36,40 @@ pub(super) struct RowGroup {
 }
 
 impl RowGroup {
-    pub(super) fn add(&mut self, signal: &Signal) {
+    pub(super) fn add(&mut self, signal: &Signal, row: u32) {
         if self.banks.is_empty() {
             self.banks = signal.uses.iter().map(|u| u.source.bank()).collect();
         }
-        self.last.push(Timestamp::MIN);
-        self.cadence.push(0.0);
+        // One that was evicted left its number, and nothing else.
+        if row as usize == self.last.len() {
+            self.last.push(Timestamp::MIN);
+            self.cadence.push(0.0);
+        }
+    }
+
+    /// Makes a row one that has had no value.
+    pub(super) fn forget(&mut self, row: u32) {
+        self.last[row as usize] = Timestamp::MIN;
+        self.cadence[row as usize] = 0.0;
+        self.found.remove(&row);
+        self.banks.iter_mut().for_each(|bank| bank.forget(row));
+    }
+
+    /// Whether a row must stay although it is silent: its silence is judged, or an incident may be open about it.
+    // By the row's own values alone, since Detect hears nothing of Control: an incident that a finding opened is over
+    // once the row has brought values for `calm` without another one, and never by silence.
+    pub(super) fn is_needed(&self, signal: &Signal, row: u32) -> bool {
+        let (last, cadence) = (self.last[row as usize], self.cadence[row as usize]);
+        let is_expected = cadence > 0.0 && self.is_patient();
+        let calm = signal.calm.unwrap_or(Span::ZERO);
+        is_expected || self.found.get(&row).is_some_and(|found| last < found.plus(calm))
+    }
+
+    /// Lets go of findings that no incident can be open for any more.
+    pub(super) fn calm_down(&mut self, signal: &Signal) {
+        let Self { found, last, .. } = self;
+        let calm = signal.calm.unwrap_or(Span::ZERO);
+        found.retain(|row, found| last[*row as usize] < found.plus(calm));
     }
 
     #[inline]
@@ -81,6 +113,9 @@ impl RowGroup {
                 reading: *r,
             };
             out.findings.extend(scratch.readings.findings.iter().map(found));
+            if signal.calm.is_some() {
+                self.found.extend(scratch.readings.findings.iter().map(|r| (r.row, at)));
+            }
             if let (Some(all), Some(mine)) = (&mut out.all, &scratch.readings.all) {
                 all.extend(mine.iter().map(found));
             }
@@ -198,6 +233,13 @@ impl RowGroup {
             self.cadence[*row as usize].encode(out);
         }
         self.silence_due.encode(out);
+        let found = |(rank, row): (usize, &u32)| Some((rank as u32, *self.found.get(row)?));
+        let found: Vec<(u32, Timestamp)> = order.iter().enumerate().filter_map(found).collect();
+        (found.len() as u32).encode(out);
+        for (rank, at) in found {
+            rank.encode(out);
+            at.encode(out);
+        }
         (self.banks.len() as u32).encode(out);
         for (bank, of) in self.banks.iter_mut().zip(&signal.uses) {
             of.name.encode(out);
@@ -220,6 +262,13 @@ impl RowGroup {
             }
         }
         self.silence_due = Option::<Timestamp>::decode(reader)?.filter(|_| self.is_patient());
+        for _ in 0..reader.len(12, "rows with findings")? {
+            let (row, at) = (u32::decode(reader)?, Timestamp::decode(reader)?);
+            if row as usize >= self.last.len() {
+                return Err(Corrupt::Value("row with a finding"));
+            }
+            self.found.insert(row, at);
+        }
         for _ in 0..reader.len(14, "banks")? {
             let name = String::decode(reader)?;
             let version = u16::decode(reader)?;

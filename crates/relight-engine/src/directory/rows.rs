@@ -57,16 +57,45 @@ pub struct NewRow {
 enum Name {
     Series(u32, Stat),
     Key(Box<[u8]>),
+    /// Nobody has this number.
+    Free,
+}
+
+/// A row that several series may feed, and how many feeds it has.
+struct Fed {
+    at: RowAddr,
+    feeds: u32,
+}
+
+/// A rule group: its number, and how many rows fall into it.
+struct RuleGroup {
+    number: u32,
+    rows: u32,
+}
+
+/// A row whose history is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoneRow {
+    /// Where it lives.
+    pub at: RowAddr,
+    /// Numbers of the rule groups that it is taken out of; `None` if it stays, since a series feeds it that no bin
+    /// has seen.
+    pub groups: Option<Vec<u32>>,
 }
 
 pub(super) struct Rows {
     /// `names[signal][group][row]`.
     names: Vec<Vec<Vec<Name>>>,
-    by_key: BTreeMap<(u16, Box<[u8]>), RowAddr>,
+    by_key: BTreeMap<(u16, Box<[u8]>), Fed>,
     /// Rules that look at a signal: their index and how they group.
     rules: Vec<Vec<(usize, GroupBy)>>,
     signal_names: Vec<String>,
-    rule_groups: BTreeMap<(usize, Labels), u32>,
+    rule_groups: BTreeMap<(usize, Labels), RuleGroup>,
+    free_groups: Vec<u32>,
+    /// Rule groups were numbered up to here.
+    group_numbers: u32,
+    /// Numbers within a signal and key group that nobody has.
+    free: BTreeMap<(u16, KeyGroup), Vec<u32>>,
     /// Rows of images that no series has been linked to yet.
     unlinked: BTreeMap<(u16, u32, Stat), RowAddr>,
     len: usize,
@@ -99,6 +128,9 @@ impl Rows {
                 })
                 .collect(),
             rule_groups: BTreeMap::new(),
+            free_groups: Vec::new(),
+            group_numbers: 0,
+            free: BTreeMap::new(),
             unlinked: BTreeMap::new(),
             len: 0,
         }
@@ -109,7 +141,7 @@ impl Rows {
     }
 
     pub(super) fn rule_group(&self, rule: usize, group: &Labels) -> Option<u32> {
-        self.rule_groups.get(&(rule, group.clone())).copied()
+        self.rule_groups.get(&(rule, group.clone())).map(|group| group.number)
     }
 
     pub(super) fn knows(&self, signal: usize, key: &[u8]) -> bool {
@@ -119,16 +151,38 @@ impl Rows {
     pub(super) fn intern(&mut self, signal: usize, key: &[u8], rows: &mut Vec<NewRow>) -> RowAddr {
         let signal_ix = signal as u16;
         // A look-up by a borrowed pair would need a wrapper type; rows are interned once a series.
-        if let Some(at) = self.by_key.get(&(signal_ix, key.into())) {
-            return *at;
+        if let Some(known) = self.by_key.get(&(signal_ix, key.into())) {
+            return known.at;
         }
-        let group = KeyGroup::of(key);
-        let names = &mut self.names[signal][group.ix()];
-        let at = RowAddr { signal: signal_ix, group, row: names.len() as u32 };
-        names.push(Name::Key(key.into()));
-        self.by_key.insert((signal_ix, key.into()), at);
+        let at = self.place(signal_ix, KeyGroup::of(key), Name::Key(key.into()));
+        self.by_key.insert((signal_ix, key.into()), Fed { at, feeds: 0 });
         self.announce(at, Stat::Plain, KeyView::new(key), rows);
         at
+    }
+
+    /// The same for a series that feeds it `feeds` times.
+    pub(super) fn intern_fed(
+        &mut self,
+        signal: usize,
+        key: &[u8],
+        feeds: u32,
+        rows: &mut Vec<NewRow>,
+    ) -> RowAddr {
+        let at = self.intern(signal, key, rows);
+        if let Some(fed) = self.by_key.get_mut(&(signal as u16, key.into())) {
+            fed.feeds += feeds;
+        }
+        at
+    }
+
+    fn place(&mut self, signal: u16, group: KeyGroup, name: Name) -> RowAddr {
+        let names = &mut self.names[signal as usize][group.ix()];
+        if let Some(row) = self.free.get_mut(&(signal, group)).and_then(Vec::pop) {
+            names[row as usize] = name;
+            return RowAddr { signal, group, row };
+        }
+        names.push(name);
+        RowAddr { signal, group, row: names.len() as u32 - 1 }
     }
 
     pub(super) fn add_series_row(
@@ -143,11 +197,66 @@ impl Rows {
         if let Some(at) = self.unlinked.remove(&(signal as u16, series, stat)) {
             return at;
         }
-        let names = &mut self.names[signal][group.ix()];
-        let at = RowAddr { signal: signal as u16, group, row: names.len() as u32 };
-        names.push(Name::Series(series, stat));
+        let at = self.place(signal as u16, group, Name::Series(series, stat));
         self.announce(at, stat, view, rows);
         at
+    }
+
+    /// How many feeds a row has. Of a series by itself there is one.
+    pub(super) fn feeds(&self, at: RowAddr) -> u32 {
+        match self.name(at) {
+            Name::Series(..) => 1,
+            Name::Key(key) => self.by_key.get(&(at.signal, key.clone())).map_or(0, |fed| fed.feeds),
+            Name::Free => 0,
+        }
+    }
+
+    /// Takes feeds away from a row. Returns what becomes of it if its history is gone.
+    pub(super) fn unfeed(
+        &mut self,
+        at: RowAddr,
+        feeds: u32,
+        is_gone: bool,
+        arena: &Arena,
+    ) -> Option<GoneRow> {
+        let left = match &self.names[at.signal as usize][at.group.ix()][at.row as usize] {
+            Name::Key(key) => self.by_key.get_mut(&(at.signal, key.clone())).map_or(0, |fed| {
+                fed.feeds = fed.feeds.saturating_sub(feeds);
+                fed.feeds
+            }),
+            Name::Series(..) | Name::Free => 0,
+        };
+        is_gone.then(|| GoneRow { at, groups: (left == 0).then(|| self.remove(at, arena)) })
+    }
+
+    /// To be called once after what was taken out: the lowest number is the next to be given away.
+    pub(super) fn tidy(&mut self) {
+        for rows in self.free.values_mut() {
+            rows.sort_unstable_by(|a, b| b.cmp(a));
+        }
+    }
+
+    /// Takes a row out, and says of which rule groups it was.
+    fn remove(&mut self, at: RowAddr, arena: &Arena) -> Vec<u32> {
+        let key = self.identity(at, arena).0.to_vec();
+        let name = &mut self.names[at.signal as usize][at.group.ix()][at.row as usize];
+        if let Name::Key(key) = std::mem::replace(name, Name::Free) {
+            self.by_key.remove(&(at.signal, key));
+        }
+        self.free.entry((at.signal, at.group)).or_default().push(at.row);
+        self.len -= 1;
+        let mut groups = Vec::new();
+        for (rule, group_by) in &self.rules[at.signal as usize] {
+            let group = (*rule, group_by.group(KeyView::new(&key)));
+            let Some(known) = self.rule_groups.get_mut(&group) else { continue };
+            known.rows -= 1;
+            groups.push(known.number);
+            if known.rows == 0 {
+                self.free_groups.push(known.number);
+                self.rule_groups.remove(&group);
+            }
+        }
+        groups
     }
 
     pub(super) fn restore_series_row(
@@ -172,8 +281,15 @@ impl Rows {
         self.len += 1;
         let mut groups = Vec::new();
         for (rule, group_by) in &self.rules[at.signal as usize] {
-            let next = self.rule_groups.len() as u32;
-            groups.push(*self.rule_groups.entry((*rule, group_by.group(view))).or_insert(next));
+            let group = self.rule_groups.entry((*rule, group_by.group(view))).or_insert_with(|| {
+                // Numbers are dense: those in use and those that are free are all there are.
+                let next = self.group_numbers;
+                let number = self.free_groups.pop().unwrap_or(next);
+                self.group_numbers += u32::from(number == next);
+                RuleGroup { number, rows: 0 }
+            });
+            group.rows += 1;
+            groups.push(group.number);
         }
         rows.push(NewRow { at, stat, groups });
     }
@@ -186,6 +302,7 @@ impl Rows {
         match self.name(at) {
             Name::Series(ix, stat) => (arena.key(*ix), *stat),
             Name::Key(key) => (key, Stat::Plain),
+            Name::Free => (&[], Stat::Plain),
         }
     }
 
@@ -203,7 +320,9 @@ impl Rows {
 
     pub(super) fn order(&self, signal: usize, group: KeyGroup, arena: &Arena) -> Vec<u32> {
         let at = |row: u32| RowAddr { signal: signal as u16, group, row };
-        let mut order: Vec<u32> = (0..self.names[signal][group.ix()].len() as u32).collect();
+        let names = &self.names[signal][group.ix()];
+        let taken = |row: &u32| !matches!(names[*row as usize], Name::Free);
+        let mut order: Vec<u32> = (0..names.len() as u32).filter(taken).collect();
         order.sort_unstable_by(|a, b| self.identity(at(*a), arena).cmp(&self.identity(at(*b), arena)));
         order
     }
@@ -211,6 +330,7 @@ impl Rows {
     pub(super) fn state_bytes(&self) -> usize {
         let names: usize =
             self.names.iter().flatten().map(|names| names.capacity() * size_of::<Name>()).sum();
-        names + self.by_key.keys().map(|(_, key)| key.len() * 2 + 64).sum::<usize>()
+        let free: usize = self.free.values().map(|rows| rows.capacity() * 4).sum();
+        names + free + self.by_key.keys().map(|(_, key)| key.len() * 2 + 64).sum::<usize>()
     }
 }

@@ -1,24 +1,24 @@
 //! One series key group: the last point and the feeds of each series, and the logs of open bins.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::{Histogram, Kind, Reason};
-use relight_core::{Span, Timestamp};
+use relight_core::{KeyGroup, Span, Timestamp};
 
+use super::feeds::Feeds;
 use super::log::{Log, Waiting};
 use super::series::{Fate, Last, Tally};
-use super::{Buckets, Closing, Partial, Partials};
+use super::{Buckets, Closing, Partial, Partials, Survey};
 use crate::counters::Counters;
-use crate::directory::{Channel, Feed, NewSeries};
+use crate::directory::{Channel, Feed, IdleSeries, NewSeries, SeriesAddr};
 use crate::intake::RoutedPoint;
 
 #[derive(Default)]
 pub(super) struct SeriesGroup {
     last: Vec<Last>,
-    /// `feeds[ends[i - 1]..ends[i]]` are those of series i.
-    ends: Vec<u32>,
-    feeds: Vec<Feed>,
+    feeds: Feeds,
     /// Running totals of histogram series.
     totals: BTreeMap<u32, Histogram>,
     /// By bin, ascending. Seldom more than two, so the last is nearly always the one.
@@ -31,9 +31,54 @@ pub(super) struct SeriesGroup {
 
 impl SeriesGroup {
     pub(super) fn add(&mut self, series: &NewSeries) {
-        self.last.push(Last::NEVER);
-        self.feeds.extend_from_slice(&series.feeds);
-        self.ends.push(self.feeds.len() as u32);
+        let slot = series.at.slot as usize;
+        if slot == self.last.len() {
+            self.last.push(Last::NEVER);
+        }
+        self.feeds.set(slot, &series.feeds);
+    }
+
+    /// How many series a bin has seen.
+    pub(super) fn seen(&self) -> usize {
+        self.last.iter().filter(|last| { last.at }.is_known()).count()
+    }
+
+    /// Series whose last point is not younger than `until`, and the feeds of those that no bin has seen.
+    pub(super) fn survey(&self, group: KeyGroup, until: Timestamp, out: &mut Survey) {
+        let waiting = LazyCell::new(|| self.waiting());
+        for (slot, last) in (0_u32..).zip(&self.last) {
+            let (last, rows) = (last.at, self.feeds.of(slot).iter().map(|feed| feed.row));
+            if !last.is_known() {
+                out.unseen.extend(rows);
+            } else if last <= until {
+                let (at, rows) = (SeriesAddr { group, slot }, rows.collect());
+                out.idle.push(IdleSeries { at, last, rows, waiting: waiting[slot as usize] });
+            }
+        }
+    }
+
+    /// By slot, the kind of the first point that waits in an open bin.
+    fn waiting(&self) -> Vec<Option<Kind>> {
+        let mut kinds = vec![None; self.last.len()];
+        for entry in self.open.iter().flat_map(|(_, log)| log.entries()) {
+            kinds[entry.slot() as usize].get_or_insert(entry.kind());
+        }
+        for (_, slot) in self.early.keys() {
+            kinds[*slot as usize].get_or_insert(self.last[*slot as usize].kind);
+        }
+        kinds
+    }
+
+    /// A series is forgotten: its slot is as that of a series that was never seen, and feeds nothing.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.last[slot as usize] = Last::NEVER;
+        self.totals.remove(&slot);
+        self.feeds.set(slot as usize, &[]);
+    }
+
+    /// To be called once after what was forgotten.
+    pub(super) fn tidy(&mut self) {
+        self.feeds.tidy();
     }
 
     pub(super) fn push<'a>(
@@ -109,7 +154,7 @@ impl SeriesGroup {
             let last = &mut self.last[slot as usize];
             if entry.kind() == Kind::Gauge {
                 *last = Last { kind: Kind::Gauge, at: entry.at, total: entry.value };
-                emit_gauge(feeds_of(&self.feeds, &self.ends, slot), entry.value, out);
+                emit_gauge(self.feeds.of(slot), entry.value, out);
                 continue;
             }
             tally.clear();
@@ -122,25 +167,19 @@ impl SeriesGroup {
                 closing.interval,
             );
             let kind = self.last[slot as usize].kind;
-            emit(feeds_of(&self.feeds, &self.ends, slot), kind, &tally, closing.interval, out);
+            emit(self.feeds.of(slot), kind, &tally, closing.interval, out);
         }
     }
 
     fn close_sorted(&mut self, log: &Log, closing: &Closing<'_>, out: &mut Partials) {
         let mut current: Option<(u32, Tally)> = None;
         let mut early = std::mem::take(&mut self.early);
-        let Self { last, totals, counters, feeds, ends, .. } = self;
+        let Self { last, totals, counters, feeds, .. } = self;
         log.for_each_sorted(closing.ranks, |point| {
             let slot = point.entry.slot();
             if current.as_ref().is_none_or(|(open, _)| *open != slot) {
                 if let Some((done, tally)) = current.take() {
-                    emit(
-                        feeds_of(feeds, ends, done),
-                        last[done as usize].kind,
-                        &tally,
-                        closing.interval,
-                        out,
-                    );
+                    emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
                 }
                 current = Some((slot, early.remove(&(closing.bin, slot)).unwrap_or_default()));
             }
@@ -148,18 +187,18 @@ impl SeriesGroup {
             take(last, totals, counters, tally, point, closing.interval);
         });
         if let Some((done, tally)) = current.take() {
-            emit(feeds_of(feeds, ends, done), last[done as usize].kind, &tally, closing.interval, out);
+            emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
         }
         let later = early.split_off(&(closing.bin.plus(Span::from_ns(1)), 0));
         for ((_, slot), tally) in early {
-            emit(feeds_of(feeds, ends, slot), last[slot as usize].kind, &tally, closing.interval, out);
+            emit(feeds.of(slot), last[slot as usize].kind, &tally, closing.interval, out);
         }
         self.early = later;
     }
 
     pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
         self.counters.encode(out);
-        let mut rank_of_slot = vec![0; order.len()];
+        let mut rank_of_slot = vec![0; self.last.len()];
         for (rank, slot) in order.iter().enumerate() {
             rank_of_slot[*slot as usize] = rank as u32;
             let last = &self.last[*slot as usize];
@@ -218,16 +257,8 @@ impl SeriesGroup {
     pub(super) fn state_bytes(&self) -> usize {
         let logs: usize =
             self.open.iter().map(|(_, log)| log).chain([&self.spare]).map(Log::state_bytes).sum();
-        self.last.capacity() * size_of::<Last>()
-            + self.ends.capacity() * 4
-            + self.feeds.capacity() * size_of::<Feed>()
-            + logs
+        self.last.capacity() * size_of::<Last>() + self.feeds.state_bytes() + logs
     }
-}
-
-fn feeds_of<'a>(feeds: &'a [Feed], ends: &[u32], slot: u32) -> &'a [Feed] {
-    let start = if slot == 0 { 0 } else { ends[slot as usize - 1] };
-    &feeds[start as usize..ends[slot as usize] as usize]
 }
 
 fn take(

@@ -1,5 +1,7 @@
 //! Tests: points whose source has a number of its own for their series.
 
+use std::collections::BTreeMap;
+
 use relight_core::aliases::Aliases;
 use relight_core::record::{Kind, Point, Reason, Record};
 use relight_core::rule::Settings;
@@ -7,6 +9,7 @@ use relight_core::signal::Binning;
 use relight_core::{Span, Timestamp};
 
 use super::{Intake, MAX_AHEAD, Routed};
+use crate::directory::IdleSeries;
 
 const START: Timestamp = Timestamp::from_secs(1_767_225_600);
 
@@ -16,6 +19,8 @@ fn intake(max_series: usize) -> (Intake, u32) {
         allowed_lateness: Span::ZERO,
         max_skew: Span::from_secs(120),
         max_series,
+        series_ttl: Span::ZERO,
+        sources: Vec::new(),
         detectors: Vec::new(),
         signals: Vec::new(),
         rules: Vec::new(),
@@ -99,4 +104,46 @@ fn there_is_one_zero() {
     record.points[0].value = -0.0;
     intake.handle(partition, &record, &mut aliases, &mut routed);
     assert_eq!(routed.points[0].value.to_bits(), 0.0_f64.to_bits());
+}
+
+/// Scenario: of three series one is evicted, and one that is new takes its place; the source knows numbers for all.
+/// Guarantee: its numbers are void from then on, so that no point of one series reaches another; told anew they are
+/// right, and there was room for the new one in a full table.
+#[test]
+fn a_number_of_an_evicted_series_is_void() {
+    let (mut intake, partition) = intake(3);
+    let (mut aliases, mut routed) = (Aliases::default(), Routed::default());
+    intake.handle(partition, &record(0, START, &[0, 1, 2], &aliases), &mut aliases, &mut routed);
+    let at = routed.points[1].series;
+    taken(&intake, &mut routed);
+    let gone = [IdleSeries { at, last: START, rows: Vec::new(), waiting: None }];
+    let new = (&mut routed.series, &mut routed.rows);
+    intake.directory_mut().evict(&gone, &BTreeMap::new(), new);
+    assert_eq!(intake.directory().series_len(), 2);
+    aliases.renew(intake.directory().generation());
+    assert!((0..4).all(|alias| !aliases.knows(alias)));
+    let again = record(1, START, &[3, 2, 0], &aliases);
+    intake.handle(partition, &again, &mut aliases, &mut routed);
+    assert_eq!(taken(&intake, &mut routed), named(&[3, 2, 0]));
+    let again = record(2, START, &[1, 3, 2, 0], &aliases);
+    intake.handle(partition, &again, &mut aliases, &mut routed);
+    assert_eq!(taken(&intake, &mut routed), named(&[3, 2, 0]), "there are three again");
+    assert_eq!(intake.counters().refused(Reason::SeriesLimit), 1);
+}
+
+/// Guarantee: while there is no memory for them new series are refused under a reason of their own, and known ones are
+/// taken.
+#[test]
+fn a_directory_that_is_shut_takes_what_it_knows() {
+    let (mut intake, partition) = intake(10);
+    let (mut aliases, mut routed) = (Aliases::default(), Routed::default());
+    intake.handle(partition, &record(0, START, &[0, 1], &aliases), &mut aliases, &mut routed);
+    intake.directory_mut().shut(true);
+    intake.handle(partition, &record(1, START, &[0, 1, 2], &aliases), &mut aliases, &mut routed);
+    assert_eq!(taken(&intake, &mut routed), named(&[0, 1, 0, 1]));
+    assert_eq!(intake.counters().refused(Reason::MemoryLimit), 1);
+    assert_eq!(intake.overflow().iter().collect::<Vec<_>>(), [("otlp", "two", 1)]);
+    intake.directory_mut().shut(false);
+    intake.handle(partition, &record(2, START, &[2], &aliases), &mut aliases, &mut routed);
+    assert_eq!(taken(&intake, &mut routed), named(&[2]));
 }

@@ -5,7 +5,7 @@ use relight_core::record::{ControlRecord, Point, Record};
 use relight_core::{Span, Timestamp};
 
 use super::MAX_AHEAD;
-use crate::directory::Directory;
+use crate::directory::{Directory, SourceIx};
 
 /// What a checkpoint keeps of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub(super) struct Partition {
     pub(super) name: String,
     /// Index of its source's own partition.
     pub(super) source: u32,
+    /// The source's name in the config; its own, where it is of none.
+    pub(super) origin: String,
+    /// That source, if it has a bound of its own on series.
+    pub(super) capped: Option<SourceIx>,
     /// It has had no record since it joined.
     pub(super) is_unused: bool,
     pub(super) next_offset: u64,
@@ -57,23 +61,16 @@ pub(super) enum Jump {
 
 impl Partition {
     pub(super) fn new(name: &str, source: u32, watermark: Timestamp) -> Self {
-        Self {
-            name: name.to_owned(),
-            source,
-            is_unused: true,
-            next_offset: 0,
-            highest: Timestamp::MIN,
-            watermark,
-            held: None,
-            kept: false,
-            held_through: 0,
-            hint: u32::MAX,
-        }
+        let state =
+            PartitionState { name: name.to_owned(), next_offset: 0, highest: Timestamp::MIN, watermark };
+        Self::restore(state, source, true)
     }
 
     pub(super) fn restore(state: PartitionState, source: u32, is_unused: bool) -> Self {
         let PartitionState { name, next_offset, highest, watermark } = state;
         Self {
+            origin: name.clone(),
+            capped: None,
             name,
             source,
             is_unused,

@@ -108,9 +108,18 @@ impl Intake {
         indexed.filter(move |(_, p)| p.source == source).map(|(ix, _)| ix)
     }
 
+    pub(super) fn add_partition(&mut self, mut partition: Partition) {
+        if let Some(bound) = self.sources.iter().find(|bound| bound.has(&partition.name)) {
+            partition.origin.clone_from(&bound.name);
+        }
+        partition.capped = self.directory.capped_source(&partition.name);
+        self.partitions.push(partition);
+    }
+
     fn join(&mut self, name: &str, source: u32, watermark: Timestamp) -> u32 {
         let ix = self.partitions.len() as u32;
-        self.partitions.push(Partition::new(name, source, watermark));
+        let partition = Partition::new(name, source, watermark);
+        self.add_partition(partition);
         self.by_name.insert(name.to_owned(), ix);
         ix
     }

@@ -11,7 +11,7 @@ use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands};
 use crate::counters::Counters;
 
 /// Version of what [`Intake::save`] writes.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 impl Intake {
     /// Partitions by name.
@@ -23,6 +23,7 @@ impl Intake {
     pub fn save(&self, out: &mut Vec<u8>) {
         VERSION.encode(out);
         self.counters.encode(out);
+        self.overflow.encode(out);
         self.closed_through.encode(out);
         let ranks = self.ranks();
         for ix in self.by_name.values() {
@@ -57,6 +58,7 @@ impl Intake {
             _ => return Err(Corrupt::Value("intake's version")),
         }
         self.counters = Counters::decode(reader)?;
+        self.overflow = Codec::decode(reader)?;
         self.closed_through = Timestamp::decode(reader)?;
         let count = partitions.len();
         for state in partitions {
@@ -65,7 +67,7 @@ impl Intake {
                 return Err(Corrupt::Value("source"));
             }
             self.by_name.insert(state.name.clone(), self.partitions.len() as u32);
-            self.partitions.push(Partition::restore(state, source.into(), bool::decode(reader)?));
+            self.add_partition(Partition::restore(state, source.into(), bool::decode(reader)?));
         }
         self.open = load_bins(reader, self.partitions.len())?;
         self.commands = commands::load(reader, self.partitions.len())?;

@@ -19,6 +19,8 @@ fn intake() -> Intake {
         allowed_lateness: Span::from_secs(10),
         max_skew: Span::from_secs(120),
         max_series: 100,
+        series_ttl: Span::ZERO,
+        sources: Vec::new(),
         signals: Vec::new(),
         detectors: Vec::new(),
         rules: Vec::new(),

@@ -80,6 +80,13 @@ impl Way {
         }
     }
 
+    fn is_held_back(&self) -> bool {
+        match self {
+            Self::Straight(inlet) => inlet.is_held_back(),
+            Self::Journal(journal) => journal.is_held_back(),
+        }
+    }
+
     fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
         match self {
             Self::Straight(inlet) => inlet.offer(delivery),
@@ -127,6 +134,10 @@ impl Front {
         }
         if !self.knows(headers) {
             return Err(Fault::new(Outcome::Unauthenticated, "the bearer token is missing or wrong"));
+        }
+        // Before a byte of the body is read.
+        if self.way.is_held_back() {
+            return Err(Fault::busy("relight is short of memory"));
         }
         match Arc::clone(&self.requests).try_acquire_owned() {
             Ok(permit) => Ok(Admitted { permit, held: Held { front: Arc::clone(self), bytes: 0 } }),

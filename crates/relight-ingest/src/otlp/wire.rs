@@ -75,13 +75,28 @@ impl Default for OtlpMetrics {
 }
 
 impl OtlpMetrics {
+    /// For an engine that knows at most so many series: more than twice as many are not worth remembering, since those
+    /// that were refused are remembered, too.
+    pub fn for_series(max_series: usize) -> Self {
+        Self::remembering(max_series.saturating_mul(2).saturating_add(MAX_POINTS).min(MAX_REMEMBERED))
+    }
+
     fn remembering(max_remembered: usize) -> Self {
         let (key, quantiles) = (Vec::new(), Vec::new());
         Self { memo: Memo::new(), aliases: Aliases::default(), max_remembered, key, quantiles }
     }
 
+    /// Forgets everything if the directory has numbered its series anew since: those that it has evicted would be
+    /// remembered for ever. To be called before each request, as [`Aliases::renew`].
+    pub fn renew(&mut self, generation: u64) {
+        if self.aliases.generation() != generation {
+            self.memo.clear();
+        }
+        self.aliases.renew(generation);
+    }
+
     /// What Intake learns and this decoder asks: to be renewed before each request
-    /// ([`Aliases::renew`]) and handed to Intake with its record.
+    /// ([`OtlpMetrics::renew`]) and handed to Intake with its record.
     pub const fn aliases(&mut self) -> &mut Aliases {
         &mut self.aliases
     }

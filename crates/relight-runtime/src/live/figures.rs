@@ -11,8 +11,11 @@ use super::stream::Stream;
 use crate::error::RuntimeError;
 use crate::pipeline::Pipeline;
 
+/// Notices that are kept to be shown.
+const MAX_NOTICES: usize = 100;
+
 pub(super) struct Figures {
-    pub(super) notices: Vec<String>,
+    notices: Vec<String>,
     /// A step of the wall clock was told.
     pub(super) stepped: bool,
     /// The ledger cannot be written, and that was told.
@@ -39,6 +42,12 @@ impl Figures {
             failures: 0,
             gaps: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn note(&mut self, notice: &str) {
+        self.notices.push(notice.to_owned());
+        let more = self.notices.len().saturating_sub(MAX_NOTICES);
+        self.notices.drain(..more);
     }
 
     pub(super) const fn cutting(&mut self, now: Timestamp, bytes: usize) {
@@ -122,6 +131,16 @@ impl Figures {
         if let Some(turn) = pipeline.last_turn() {
             samples.push(Sample::plain(metrics::BIN_LAG, now.since(turn).secs_f64()));
         }
+        samples.push(Sample::plain(metrics::STATE_BYTES, pipeline.state_bytes()? as f64));
+        let swept = pipeline.swept();
+        for (why, n) in [("idle", swept.idle), ("crowded", swept.crowded), ("limit", swept.over_limit)] {
+            samples.push(Sample::labelled(metrics::SERIES_EVICTED, [why], n as f64));
+        }
+        samples.push(Sample::plain(metrics::SERIES_KEPT, swept.kept as f64));
+        let refused = pipeline.overflow().iter();
+        samples.extend(refused.map(|(source, metric, n)| {
+            Sample::labelled(metrics::SERIES_REFUSED, [source, metric], n as f64)
+        }));
         for (reason, n) in &totals.refused {
             samples.push(Sample::labelled(metrics::REFUSED, [reason.name()], *n as f64));
         }

@@ -91,6 +91,12 @@ impl Liveness {
         partition.has_points |= has_points;
     }
 
+    /// Sources are held back: that listeners bring nothing is no silence of theirs.
+    pub(crate) fn held_back(&mut self, now: Timestamp) {
+        let pushed = self.partitions.iter_mut().flatten().filter(|p| p.reads != Reads::Pull);
+        pushed.for_each(|partition| partition.last_record = now);
+    }
+
     /// The partition was read to its end by a fetch at `at`.
     pub(crate) fn caught_up(&mut self, ix: u32, at: Timestamp) {
         let Some(partition) = self.get(ix) else { return };

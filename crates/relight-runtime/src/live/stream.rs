@@ -51,8 +51,9 @@ impl Stream {
         let (before, watermark) = (pipeline.refused(), pipeline.partition_watermark(self.ix));
         match load {
             Load::Metrics(body) => {
-                let decoder = self.decoder.get_or_insert_default();
-                decoder.aliases().renew(pipeline.names_generation());
+                let new = || Box::new(OtlpMetrics::for_series(pipeline.max_series()));
+                let decoder = self.decoder.get_or_insert_with(new);
+                decoder.renew(pipeline.names_generation());
                 if let Err(error) = decoder.decode(&body, offset, Some(received), record) {
                     // Its place in the partition is taken all the same, and that it was refused is counted.
                     record.clear(offset, Some(received));

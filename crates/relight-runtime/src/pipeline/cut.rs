@@ -121,6 +121,7 @@ impl Pipeline {
         let mut intake = Vec::new();
         self.settings.interval().encode(&mut intake);
         self.totals.encode(&mut intake);
+        self.swept.encode(&mut intake);
         self.intake.save(&mut intake);
         let cut = |p: PartitionState| PartitionCut {
             name: p.name,

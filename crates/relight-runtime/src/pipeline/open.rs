@@ -9,6 +9,7 @@ use relight_core::incident::{Applied, LedgerState, RecordedAdvance};
 use relight_core::rule::Settings;
 use relight_engine::control::Control;
 use relight_engine::intake::{Intake, PartitionState, Routed};
+use relight_engine::sweep::Swept;
 use relight_store::{
     Baselines, Ledger, LedgerHealth, Loaded, Manifest, PartitionCut, Snapshot, ledger_behind,
 };
@@ -54,6 +55,7 @@ impl Pipeline {
             generation: 0,
             last_turn: None,
             totals: Totals::default(),
+            swept: Swept::default(),
             silence_due: None,
             judges_silence,
             doubts: Doubts::default(),
@@ -97,6 +99,7 @@ impl Pipeline {
                     self.intake = Intake::new(&self.settings);
                     self.shards = Shards::new(&self.settings, threads);
                     self.totals = Totals::default();
+                    self.swept = Swept::default();
                     let generation = snapshot.manifest.generation;
                     loaded = baselines.reject(generation, &why.to_string())?;
                 }
@@ -120,6 +123,7 @@ impl Pipeline {
             );
         }
         self.totals = Totals::decode(&mut reader)?;
+        self.swept = Swept::decode(&mut reader)?;
         let partition = |p: &PartitionCut| PartitionState {
             name: p.name.clone(),
             next_offset: p.next_offset,
@@ -130,6 +134,13 @@ impl Pipeline {
         self.intake.load(partitions, &mut reader)?;
         reader.finish()?;
         image::load(&self.settings, self.intake.directory_mut(), &snapshot.images, &mut self.shards)?;
+        let extra = self.evict_extra()?;
+        if extra > 0 {
+            let most = self.settings.max_series;
+            notices.push(format!(
+                "the state holds {extra} series more than `max_series: {most}`: those that were silent for longest are not loaded"
+            ));
+        }
         self.generation = manifest.generation;
         self.covered = manifest.partitions.iter().map(|p| (p.name.clone(), p.next_offset)).collect();
         self.last_turn = manifest.turn;

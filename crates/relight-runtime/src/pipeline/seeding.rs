@@ -26,7 +26,8 @@ impl Pipeline {
         let Some((_, effective)) = history.span() else { return Ok(()) };
         let directory = self.intake.directory_mut();
         for (key, kind) in history.series.drain(..) {
-            directory.add(&key, kind, &mut self.routed.series, &mut self.routed.rows);
+            // What has no room now would have none when it comes.
+            let _ = directory.add(&key, kind, None, (&mut self.routed.series, &mut self.routed.rows));
         }
         // What counts events has no series to bring it.
         for (signal, key, stat) in history.rows.keys() {

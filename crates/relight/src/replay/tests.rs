@@ -106,6 +106,7 @@ fn report() -> Report {
         events: 2,
         series: 212,
         rows: 300,
+        evicted: 0,
         turns: 258,
         findings: 12,
         first: at(-600),

@@ -136,6 +136,8 @@ pub(super) fn settings(rules: Vec<RuleSpec>) -> Arc<Settings> {
         allowed_lateness: INTERVAL,
         max_skew: secs(120),
         max_series: 100,
+        series_ttl: Span::ZERO,
+        sources: Vec::new(),
         signals: Vec::new(),
         detectors: vec![detector("d"), detector("e")],
         rules,

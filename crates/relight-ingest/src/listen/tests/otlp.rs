@@ -218,21 +218,33 @@ fn a15_throttled_grpc() {
     assert_eq!(world.loads().len(), 2);
 }
 
-/// Scenario: this relight stands by while another acts, then takes over.
-/// Guarantee: what is pushed is sent away with the time to come again, by both protocols, and nothing of it comes
-/// through; then it is taken.
-#[test]
-fn a_standby_sends_away_what_is_pushed() {
+/// While something is set, what is pushed is sent away with the time to come again, by both protocols, and nothing of
+/// it comes through; then it is taken.
+fn check_sends_away(set: impl Fn(&World, bool)) {
     let world = World::otlp(Engine::Takes);
-    world.hub.stand_by(true);
+    set(&world, true);
     let answer = post(world.address("http"), "/v1/metrics", &[PROTOBUF], ENVELOPE);
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
     assert_eq!(grpc(&world, &Call::of("metrics", ENVELOPE)).grpc().0, "14");
     assert_eq!(world.loads().len(), 0);
-    world.hub.stand_by(false);
+    set(&world, false);
     assert_eq!(post(world.address("http"), "/v1/metrics", &[PROTOBUF], ENVELOPE).status, 200);
     assert_eq!(world.loads().len(), 1);
+}
+
+/// Scenario: this relight stands by while another acts, then takes over.
+/// Guarantee: see [`check_sends_away`].
+#[test]
+fn a_standby_sends_away_what_is_pushed() {
+    check_sends_away(|world, is_set| world.hub.stand_by(is_set));
+}
+
+/// Scenario: memory is short, and then it is not.
+/// Guarantee: see [`check_sends_away`].
+#[test]
+fn d06_what_is_pushed_is_sent_away_while_memory_is_short() {
+    check_sends_away(|world, is_set| world.hub.brake().hold(is_set));
 }
 
 /// Scenario: a request is applied, but its sender is gone before it hears of it, and sends it again.
