@@ -44,6 +44,7 @@ pub fn settings(detectors: &[&str]) -> Settings {
         detectors: detectors.iter().map(detector).collect(),
         signals,
         rules: Vec::new(),
+        trouble: None,
         fingerprint: Vec::new(),
     }
 }

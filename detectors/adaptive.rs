@@ -135,7 +135,8 @@ impl Bank for AdaptiveBank {
 
     fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings) {
         let hour = self.calendar.place(bin.at).hour;
-        for (ix, value) in bin.values.iter().enumerate() {
+        for (ix, value) in bin.values.iter().enumerate().skip(out.row) {
+            out.row = ix;
             if value.is_nan() {
                 self.last[ix] = f32::NAN;
                 continue;
@@ -144,6 +145,7 @@ impl Bank for AdaptiveBank {
             self.last[ix] = verdict.reading.score as f32;
             out.push(verdict);
         }
+        out.row = 0;
     }
 
     fn last_score(&self, row: u32) -> f32 {
@@ -177,10 +179,8 @@ impl Bank for AdaptiveBank {
 
     /// Lives through the history: what it would have learned is what it learns.
     fn seed(&mut self, row: u32, _: Timestamp, history: &[(Timestamp, f64)]) {
+        self.forget(row);
         let ix = row as usize;
-        self.rows[ix] = Row::new();
-        self.guards[ix] = Guard::default();
-        self.slots.clear(ix);
         for (at, value) in history.iter().filter(|(_, value)| value.is_finite()) {
             let hour = self.calendar.place(*at).hour;
             self.judge_row(ix, *at, hour, *value);

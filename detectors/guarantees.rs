@@ -31,7 +31,7 @@ impl Row {
     }
 
     fn feed(&mut self, value: f64) -> RowReading {
-        let mut out = Readings { findings: Vec::new(), all: Some(Vec::new()) };
+        let mut out = Readings { all: Some(Vec::new()), ..Readings::default() };
         let at = Timestamp::from_secs(self.at);
         self.bank.step(BinColumn { at, values: &[value], missing: &[] }, &mut out);
         self.at += self.step;
@@ -39,7 +39,7 @@ impl Row {
     }
 
     fn silence(&mut self, missing: u32) -> Option<RowReading> {
-        let mut out = Readings { findings: Vec::new(), all: Some(Vec::new()) };
+        let mut out = Readings { all: Some(Vec::new()), ..Readings::default() };
         let at = Timestamp::from_secs(self.at);
         self.bank.step(BinColumn { at, values: &[f64::NAN], missing: &[missing] }, &mut out);
         self.at += self.step;
@@ -396,7 +396,7 @@ fn a_column_does_what_its_rows_would() {
             let at = Timestamp::from_secs(START + 60 * bin as i64);
             let column = BinColumn { at, values: &values, missing: &missing };
             let mut few = Readings::default();
-            let mut every = Readings { findings: Vec::new(), all: Some(Vec::new()) };
+            let mut every = Readings { all: Some(Vec::new()), ..Readings::default() };
             whole.step(column, &mut few);
             single.step(column, &mut every);
             let scores = |bank: &dyn Bank| -> Vec<u32> {

@@ -20,7 +20,7 @@ fn bank(spec: &DetectorSpec) -> Box<dyn Bank> {
 }
 
 fn feed(bank: &mut dyn Bank, start: i64, values: &[f64]) -> Vec<(f64, f64, f64, f64)> {
-    let mut out = Readings { findings: Vec::new(), all: Some(Vec::new()) };
+    let mut out = Readings { all: Some(Vec::new()), ..Readings::default() };
     for (i, value) in values.iter().enumerate() {
         let at = Timestamp::from_secs(1_763_942_400 + 600 * (start + i as i64));
         bank.step(BinColumn { at, values: &[*value, f64::NAN], missing: &[0, 9] }, &mut out);
@@ -35,6 +35,41 @@ fn feed(bank: &mut dyn Bank, start: i64, values: &[f64]) -> Vec<(f64, f64, f64, 
 #[test]
 fn names_are_unique_and_sorted() {
     assert!(ALL.is_sorted_by(|a, b| a.name < b.name));
+}
+
+/// Scenario: rows with a past; a step begins at the third, as if the second had panicked; the second is forgotten.
+/// Guarantee: those before it are as they were, it is as new, and those behind it are as after a whole step.
+#[test]
+fn a_step_goes_on_behind_a_row_that_panicked() {
+    for spec in ALL {
+        let (mut whole, mut cut, mut before) = (bank(spec), bank(spec), bank(spec));
+        for bank in [&mut whole, &mut cut, &mut before] {
+            bank.grow(4);
+            (0..300).for_each(|i| step(&mut **bank, i, 0));
+        }
+        step(&mut *whole, 300, 0);
+        step(&mut *cut, 300, 2);
+        cut.forget(1);
+        let state = |bank: &dyn Bank, row: u32| {
+            let mut bytes = Vec::new();
+            bank.save(&[row], &mut bytes);
+            (bytes, bank.last_score(row).to_bits())
+        };
+        let mut new = bank(spec);
+        new.grow(4);
+        for (row, expected) in [(0, &before), (1, &new), (2, &whole), (3, &whole)] {
+            assert!(state(&*cut, row) == state(&**expected, row), "{}: row {row}", spec.name);
+        }
+    }
+}
+
+/// Steps four rows, one of them silent, from a row on.
+fn step(bank: &mut dyn Bank, i: i64, row: usize) {
+    let at = Timestamp::from_secs(1_763_942_400 + 600 * i);
+    let values = [0.0, 1.0, 2.0, f64::NAN].map(|level| level + f64::from(i as i32 % 7));
+    let mut out = Readings { row, ..Readings::default() };
+    bank.step(BinColumn { at, values: &values, missing: &[0, 0, 0, 9] }, &mut out);
+    assert_eq!(out.row, 0, "a step that ends says so");
 }
 
 #[test]

@@ -329,7 +329,7 @@ struct How<'a> {
 }
 
 /// Judges and learns rows while they are the usual ones: in the half-hour that they were in before, in
-/// band and not held, or without data. Returns how many were.
+/// band and not held, or without data. `at_row` goes along.
 // The same as `judge_row` without a whole verdict and without the questions that are answered above.
 fn step_usual<const OPEN: bool>(
     how: &How<'_>,
@@ -337,20 +337,22 @@ fn step_usual<const OPEN: bool>(
     rows: &mut [Row],
     guards: &mut [Guard],
     last: &mut [f32],
-) -> usize {
+    at_row: &mut usize,
+) {
     let half = how.place.half();
     let mut pace = Pace::default();
     let columns = values.iter().zip(rows).zip(guards.iter_mut().zip(last));
-    for (ix, ((value, row), (guard, last))) in columns.enumerate() {
+    for ((value, row), (guard, last)) in columns {
         let value = *value;
         if value.is_nan() {
             *last = f32::NAN;
+            *at_row += 1;
             continue;
         }
         // A row's first value and the one that may recentre it are left to `judge_row`.
         let seen = u32::from(row.seen);
         if row.half != half || seen == 0 || seen + 1 == WARM {
-            return ix;
+            return;
         }
         let judged = row.judge(how.place, value, how.threshold);
         let mut score = if OPEN { judged.score } else { how.policy.mask(value, judged).score };
@@ -358,13 +360,13 @@ fn step_usual<const OPEN: bool>(
             score = score.min(1.0);
         }
         if score > 1.0 || guard.is_held() {
-            return ix;
+            return;
         }
         guard.pass();
         row.learn(how.place, value, &mut pace);
         *last = score as f32;
+        *at_row += 1;
     }
-    values.len()
 }
 
 impl Bank for SeasonalBank {
@@ -383,24 +385,26 @@ impl Bank for SeasonalBank {
         let place = self.calendar.place(bin.at);
         let usual = if self.policy.is_open() { step_usual::<true> } else { step_usual::<false> };
         let rows = bin.values.len();
-        let mut ix = 0;
-        while ix < rows {
+        while out.row < rows {
+            let ix = out.row;
             if out.all.is_none() {
                 let how =
                     How { policy: &self.policy, threshold: self.threshold, warm_up: self.warm_up, place };
-                ix += usual(
+                usual(
                     &how,
                     &bin.values[ix..],
                     &mut self.rows[ix..rows],
                     &mut self.guards[ix..rows],
                     &mut self.last[ix..rows],
+                    &mut out.row,
                 );
             }
-            if ix < rows {
-                self.step_row(ix, bin, place, out);
-                ix += 1;
+            if out.row < rows {
+                self.step_row(out.row, bin, place, out);
+                out.row += 1;
             }
         }
+        out.row = 0;
     }
 
     fn last_score(&self, row: u32) -> f32 {

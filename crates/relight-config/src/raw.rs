@@ -52,6 +52,9 @@ pub(crate) struct File {
     /// A sign of life, sent while bins close and the ledger commits: whoever gets it notices when relight is dead.
     #[schemars(with = "Option<Heartbeat>")]
     pub(crate) heartbeat: Option<Value>,
+    /// Who is told of trouble with relight itself and with what it reads; left out, only the log.
+    #[schemars(with = "Option<Trouble>")]
+    pub(crate) trouble: Option<Value>,
     /// Secrets by name. A name that ends in `_file` gives the file that holds the secret.
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) secrets: BTreeMap<String, Value>,
@@ -87,6 +90,7 @@ impl Default for File {
             memory: None,
             admin: "127.0.0.1:9777".to_owned(),
             heartbeat: None,
+            trouble: None,
             secrets: BTreeMap::new(),
             sources: None,
             signals: None,
@@ -119,6 +123,14 @@ pub(crate) struct Heartbeat {
     /// The time between two.
     #[serde(default = "a_minute")]
     pub(crate) every: Span,
+}
+
+/// Whom relight tells of its own troubles.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trouble {
+    /// Name of a responder that only tells somebody: `reach: notify`.
+    pub(crate) with: String,
 }
 
 fn a_minute() -> Span {

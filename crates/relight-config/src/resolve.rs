@@ -12,7 +12,7 @@ use std::sync::Arc;
 use relight_core::Span;
 use relight_core::detector::{ConfigError, Policy};
 use relight_core::responder::{AnyResponder, Reach, Secret, Secrets};
-use relight_core::rule::{DetectorUse, Mode, Settings};
+use relight_core::rule::{DetectorUse, Limits, Mode, Settings, Step};
 use relight_core::signal::{Aggregate, Binning, By, Selector, SignalInfo, SignalKind, SignalSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -56,6 +56,8 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     let mut daemon = daemon(&file, report);
     let beat = file.heartbeat.take().and_then(|entry| read::<raw::Heartbeat>(entry, "heartbeat", report));
     daemon.heartbeat = beat.map(|written| heartbeat(written, &responders, binning, report));
+    let trouble = file.trouble.take().and_then(|entry| read::<raw::Trouble>(entry, "trouble", report));
+    let trouble = trouble.and_then(|raw::Trouble { with }| trouble_step(with, &responders, report));
     let written = file.rules.take();
     let around =
         Surroundings { signals: &signals, detectors: &detectors, responders: &responders, mode: file.mode };
@@ -79,6 +81,7 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         signals,
         detectors,
         rules,
+        trouble,
     };
     let ready = responders.into_iter().filter_map(|(name, ready)| Some((name, ready?.responder)));
     let Sources { listeners, kafka } = sources;
@@ -122,6 +125,49 @@ fn memory(written: Option<raw::Memory>, report: &mut Report) -> Option<(u64, u64
     Some((soft_bytes, hard_bytes))
 }
 
+/// The responder of this name, which must be one that only tells somebody.
+fn teller<'a>(
+    with: &str,
+    (path, what): (&str, &str),
+    responders: &'a Named<Ready>,
+    report: &mut Report,
+) -> Option<&'a Ready> {
+    match responders.get(with) {
+        None => {
+            let have = responders.keys().map(String::as_str);
+            let message = match nearest(with, have.clone()) {
+                Some(near) => format!("no responder named `{with}`; did you mean `{near}`?"),
+                None => no_such("responder", with, have),
+            };
+            report.error(path, message);
+            None
+        }
+        Some(Some(ready)) if ready.mutates() => {
+            let message = format!(
+                "`{with}` is taken to change the world, and {what} must not: give it `reach: notify`"
+            );
+            report.error(path, message);
+            None
+        }
+        Some(ready) => ready.as_ref(),
+    }
+}
+
+/// Told whatever the mode: it is asked for by itself, and pages fail open.
+fn trouble_step(with: String, responders: &Named<Ready>, report: &mut Report) -> Option<Step> {
+    let ready = teller(&with, ("trouble.with", "what tells of trouble"), responders, report)?;
+    Some(Step {
+        action: "page".to_owned(),
+        effect: ready.responder.capabilities().effect,
+        with,
+        mutates: false,
+        mode: Mode::Auto,
+        args: Value::Object(Map::new()),
+        limits: Limits::default(),
+        verify: None,
+    })
+}
+
 /// By a responder that tells somebody, and not more often than bins close.
 fn heartbeat(
     written: raw::Heartbeat,
@@ -130,23 +176,7 @@ fn heartbeat(
     report: &mut Report,
 ) -> (String, Span) {
     let raw::Heartbeat { with, every } = written;
-    match responders.get(&with) {
-        None => {
-            let have = responders.keys().map(String::as_str);
-            let message = match nearest(&with, have.clone()) {
-                Some(near) => format!("no responder named `{with}`; did you mean `{near}`?"),
-                None => no_such("responder", &with, have),
-            };
-            report.error("heartbeat.with", message);
-        }
-        Some(Some(ready)) if ready.mutates() => report.error(
-            "heartbeat.with",
-            format!(
-                "`{with}` is taken to change the world, and a heartbeat must not: give it `reach: notify`"
-            ),
-        ),
-        Some(_) => {}
-    }
+    teller(&with, ("heartbeat.with", "a heartbeat"), responders, report);
     let least = match binning {
         Binning::Interval(interval) => interval,
         Binning::Sample => Span::from_secs(1),

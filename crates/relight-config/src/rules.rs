@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use relight_core::Span;
-use relight_core::rule::{Condition, DetectorUse, GroupBy, Limits, Mode, RuleSpec, Step, Verify};
+use relight_core::rule::{Condition, DetectorUse, GroupBy, ITSELF, Limits, Mode, RuleSpec, Step, Verify};
 use relight_core::signal::{By, SignalKind, SignalSpec};
 use serde_json::Value;
 
@@ -38,6 +38,9 @@ pub(crate) fn rules(written: Vec<Value>, around: &Surroundings<'_>, report: &mut
         };
         if raw.name.as_ref().is_some_and(|name| name.is_empty() || !names.insert(name.clone())) {
             report.error(&format!("{path}.name"), "each rule needs a name of its own");
+        }
+        if raw.name.as_deref() == Some(ITSELF) {
+            report.error(&format!("{path}.name"), "relight keeps this name for trouble of its own");
         }
         rules.extend(rule(raw, around, &path, report));
     }

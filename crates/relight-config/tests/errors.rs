@@ -386,3 +386,24 @@ fn a_heartbeat_tells_somebody() {
     let heartbeat = config.expect("it is valid").daemon.heartbeat;
     assert_eq!(heartbeat, Some(("pager".to_owned(), relight_core::Span::from_secs(60))));
 }
+
+/// Guarantee: trouble is told by a responder that is there and changes nothing, whatever the mode, and no rule takes
+/// its name.
+#[test]
+fn trouble_is_told_to_somebody() {
+    let head = "mode: observe\nresponders: {pager: {type: post, to: x, reach: notify}, deploy: {type: post, to: x, reach: mutate}}\ntrouble: ";
+    let cases = [
+        ("{with: pagr}", "3:11: trouble.with: no responder named `pagr`; did you mean `pager`?"),
+        (
+            "{with: deploy}",
+            "3:11: trouble.with: `deploy` is taken to change the world, and what tells of trouble must not: give it `reach: notify`",
+        ),
+        ("{with: pager, wth: pager}", "3:24: trouble.wth: unknown key; did you mean `with`?"),
+    ];
+    for (written, expected) in cases {
+        check(&format!("{head}{written}\n"), &[expected]);
+    }
+    let config = parse("c.yaml", &format!("{head}{{with: pager}}\n"), &fake::REGISTRY, &|_| None);
+    let step = config.expect("it is valid").settings.trouble.expect("it is named");
+    assert_eq!((&*step.with, step.mutates, step.mode), ("pager", false, relight_core::rule::Mode::Auto));
+}

@@ -272,6 +272,8 @@ pub struct Readings {
     pub findings: Vec<RowReading>,
     /// Every row that was judged, if asked for (`--scores`, charts).
     pub all: Option<Vec<RowReading>>,
+    /// The row that is being stepped: 0 between steps, and the culprit after one that panicked.
+    pub row: usize,
 }
 
 impl Readings {
@@ -304,7 +306,10 @@ pub trait Bank: Send {
     fn grow(&mut self, rows: usize);
     /// How many rows there are.
     fn rows(&self) -> usize;
-    /// Judges and learns one bin.
+    /// Judges and learns one bin, row by row, from [`Readings::row`] on.
+    ///
+    /// A panic is caught outside: [`Readings::row`] then tells whose it was. Rows before it are done, and the step is
+    /// called again for those behind it, so nothing but the row itself may be left half done.
     fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings);
     /// The row's score in the turn that was stepped last; NaN if it had no data in it.
     fn last_score(&self, row: u32) -> f32;
@@ -320,7 +325,7 @@ pub trait Bank: Send {
     /// Seeds one row with history that was recorded before, oldest first, from an earlier capture.
     /// `at` is the bin from which it holds.
     fn seed(&mut self, _row: u32, _at: Timestamp, _history: &[(Timestamp, f64)]) {}
-    /// Makes a row one without history again, as [`Bank::grow`] makes them: it was evicted.
+    /// Makes a row one without history again, as [`Bank::grow`] makes them: it was evicted, or is half done.
     fn forget(&mut self, row: u32);
     /// Bytes of memory held, labels excluded.
     fn state_bytes(&self) -> usize;

@@ -121,6 +121,36 @@ pub const MAX_EVIDENCE: usize = 8;
 pub const MAX_MOMENTS: usize = 256;
 
 impl Incident {
+    /// One that begins in the bin at `at`, of which nothing else is known.
+    pub fn new(rule: &str, group: Labels, at: Timestamp) -> Self {
+        Self {
+            id: incident_id(rule, &group, at),
+            rule: rule.to_owned(),
+            group,
+            state: IncidentState::Pending,
+            episode: 1,
+            stale: false,
+            first_finding: at,
+            onset: at,
+            detected: None,
+            acted: None,
+            mitigated: None,
+            recovered: None,
+            resolved: None,
+            resolution: None,
+            held_for: Span::ZERO,
+            held_turns: 0,
+            calm_for: Span::ZERO,
+            last_data: at,
+            findings: 0,
+            relearned: 0,
+            worst_score: 0.0,
+            evidence: Vec::new(),
+            next_step: 0,
+            timeline: Vec::new(),
+        }
+    }
+
     /// Whether it still needs looking after.
     pub const fn is_live(&self) -> bool {
         !matches!(self.state, IncidentState::Resolved)

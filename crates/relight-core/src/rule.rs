@@ -195,6 +195,9 @@ pub struct Step {
     pub verify: Option<Verify>,
 }
 
+/// The `rule` of what relight has to tell of itself. No rule may have this name.
+pub const ITSELF: &str = "relight";
+
 /// A rule, resolved.
 #[derive(Clone)]
 pub struct RuleSpec {
@@ -267,6 +270,8 @@ pub struct Settings {
     pub detectors: Vec<DetectorUse>,
     /// Rules.
     pub rules: Vec<RuleSpec>,
+    /// How people are told of trouble with relight itself and with what it reads; `None` leaves it to the log.
+    pub trouble: Option<Step>,
     /// Bytes that name this configuration: what state depends on. Hashed into manifests.
     pub fingerprint: Vec<u8>,
 }

@@ -54,6 +54,8 @@ catalogue! {
     BIN_LAG = Gauge "relight_bin_lag_seconds" [];
     /// Conditions of rules that could not be evaluated.
     CONDITION_ERRORS = Counter "relight_condition_errors_total" [];
+    /// Panics of detectors on a row's values; a row that has had three is quarantined.
+    DETECTOR_PANICS = Counter "relight_detector_panics_total" [];
     /// Turns that came again after a rewind with other findings.
     DIGEST_MISMATCHES = Counter "relight_digest_mismatches_total" [];
     /// Events taken in.

@@ -8,7 +8,7 @@
 //! Stable words of the audit: `incident_opened`, `incident_reopened`, `incident_resolved`,
 //! `incident_escalated`, `incident_acknowledged`, `action_planned`, `action_blocked`,
 //! `action_awaiting`, `action_started`, `action_attempt`, `action_retried`, `action_unknown`,
-//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`, `stands_by`, `leads`.
+//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`, `stands_by`, `leads`, `trouble`.
 //!
 //! An action's way out: [`Effect::Start`] offers it to its responder, who asks with
 //! [`ControlInput::Ready`]; the gates are read again, the attempt is written, and [`Effect::Send`] lets it
@@ -24,6 +24,7 @@ mod ladder;
 mod memory;
 mod standby;
 pub mod summary;
+mod trouble;
 mod verify;
 
 #[cfg(test)]
@@ -44,9 +45,11 @@ use relight_core::{Labels, Span, Timestamp};
 use attempts::deadline_of;
 pub use attempts::{HAND_ON_AFTER, LONGEST_PAUSE, MUTATE_FOR, NOTIFY_FOR, pause_after};
 use changes::Changes;
+pub use holds::SOURCE_DOWN;
 use incident::GroupTurn;
 use memory::Out;
 use standby::Turn;
+pub use trouble::QUIET;
 
 /// What Control needs to know of one group in a turn. The driver asks Detect for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +110,15 @@ pub enum ControlInput {
         /// When it ends by itself. Control time; `None` waits for a human's `resume`.
         until: Option<Timestamp>,
         /// The reason, for people.
+        why: String,
+    },
+    /// Something is wrong with relight or with what it reads: people are told by [`Settings::trouble`].
+    Trouble {
+        /// A stable word: `source_down`, `gap` and the like.
+        kind: String,
+        /// What it is about: a source, a detector.
+        about: String,
+        /// The rest, for people.
         why: String,
     },
     /// A human asked for something: `ack` an incident, `approve` or `reject` an action, `reset` the
@@ -309,6 +321,7 @@ impl Control {
             ControlInput::StandBy => self.stand_by(&mut out),
             ControlInput::Lead => self.lead(&mut out),
             ControlInput::Hold { name, until, why } => self.hold_back(&name, until, why, &mut out),
+            ControlInput::Trouble { kind, about, why } => self.trouble(&kind, &about, &why, &mut out),
             ControlInput::Command { at, verb, target } => self.command(at, &verb, &target, &mut out),
             ControlInput::Timeout => {}
         }

@@ -3,6 +3,7 @@
 //! Knows no names, no incidents and no deadlines but those of silence. Nothing that Control decides
 //! comes back here: a row learns or holds by its own scores alone.
 
+mod fault;
 mod frame;
 mod group;
 
@@ -20,6 +21,7 @@ use relight_core::{KeyGroup, Span, Timestamp};
 use crate::directory::{Channel, GoneRow, NewRow, RowAddr};
 use crate::fold::{Buckets, Partial};
 
+pub use fault::{Fault, MAX_PANICS};
 use group::RowGroup;
 
 /// A row whose score is above 1 or that re-learned, by address.
@@ -40,6 +42,8 @@ pub struct Verdicts {
     pub findings: Vec<RowFinding>,
     /// Every verdict, if asked for.
     pub all: Option<Vec<RowFinding>>,
+    /// Panics of detectors.
+    pub faults: Vec<Fault>,
 }
 
 /// One configured detector, as its row groups share it.

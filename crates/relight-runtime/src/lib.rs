@@ -20,9 +20,11 @@ pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
 pub use live::{
     Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, SystemClock, Tell,
-    resident_bytes,
+    Trouble, resident_bytes,
 };
-pub use pipeline::{Commit, Cut, Doubts, Outbox, Pipeline, Responders, Stores, Turn, Watch, Written};
+pub use pipeline::{
+    Commit, Cut, Doubts, Outbox, Panicked, Pipeline, Responders, Stores, Turn, Watch, Written,
+};
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};
 pub use report::{Report, ScoredRow, Totals};

@@ -15,6 +15,7 @@ mod memory;
 mod recording;
 mod standby;
 mod stream;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
 pub use clock::{Clock, SystemClock};
 pub use heart::Pulse;
 pub use memory::{MemoryLimits, Meter, resident_bytes};
+pub use trouble::Trouble;
 
 use clock::ControlClock;
 use figures::Figures;
@@ -71,6 +73,8 @@ pub struct LiveSettings {
 pub enum LiveInput {
     /// An outcome, a command: something that Control is to be told.
     Control(ControlInput),
+    /// A source is in trouble.
+    Trouble(Trouble),
     /// Another relight acts from now on. With somebody who waits for it to be let go of, a snapshot is cut first: all
     /// that was let out is in it.
     StandBy(Option<Sender<()>>),
@@ -110,6 +114,8 @@ pub struct Live {
     writer: Option<JoinHandle<()>>,
     next_cut: Timestamp,
     next_post: Timestamp,
+    /// When what is held for a source that is down is held on.
+    next_blind: Timestamp,
     /// When partitions that no source has opened are ended.
     settle_at: Option<Timestamp>,
     awaited: Awaited,
@@ -154,6 +160,7 @@ impl Live {
             liveness: Liveness::new(patience),
             next_cut: now.plus(live.snapshot_every),
             next_post: now,
+            next_blind: now,
             settle_at: Some(now.plus(live.catch_up)),
             streams: Vec::new(),
             record: Record::default(),
@@ -179,6 +186,7 @@ impl Live {
         for hold in holds::after_start(run.pipeline.doubts(), behind, run.how.warm_up, now) {
             run.pipeline.control(hold, now)?;
         }
+        run.tell_doubts(now)?;
         Ok(run)
     }
 
@@ -227,6 +235,7 @@ impl Live {
             for input in inputs.try_iter() {
                 match input {
                     LiveInput::Control(input) => self.pipeline.control(input, now)?,
+                    LiveInput::Trouble(trouble) => self.trouble(trouble, now)?,
                     LiveInput::StandBy(release) => self.stand_by(release, now)?,
                     LiveInput::Command { verb, target, kept } => {
                         let is_kept = self.steer(verb, target)?;
@@ -238,7 +247,9 @@ impl Live {
             }
             self.watch_memory(now);
             let taken = is_complete && self.drain(now, watch)?;
+            self.hold_blind(now)?;
             self.silence(now, watch)?;
+            self.tell_panics(now)?;
             self.deadlines(now)?;
             self.tend_ledger(now)?;
             self.beat(now)?;
@@ -321,7 +332,7 @@ impl Live {
             Load::Unreachable(why) => {
                 if self.liveness.unreachable(ix, now) {
                     let partition = Arc::clone(&stream.outlet.partition);
-                    self.notice(&format!("source_down: {partition} cannot be reached: {why}"));
+                    self.source_down((ix, &partition), &why, now)?;
                 }
                 return Ok(());
             }
@@ -429,6 +440,7 @@ impl Live {
             }
         }
         self.recording.finish()?;
+        self.tell_panics(now)?;
         self.cut_now(now)?;
         self.kept()
     }
@@ -465,17 +477,6 @@ impl Live {
             }
             Err(error) => self.notice(&format!("failed to read the figures: {error}")),
         }
-    }
-
-    /// A wall clock that jumped: nothing is changed until a human has looked.
-    fn watch_clock(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
-        let Some(away) = self.clock.step().filter(|_| !self.figures.stepped) else { return Ok(()) };
-        self.figures.stepped = true;
-        self.notice(&format!(
-            "clock_jump: the wall clock is {away} away from control time, which goes on by the monotonic clock; \
-             nothing is changed until `relight resume`"
-        ));
-        self.pipeline.control(holds::clock_jump(away), now)
     }
 
     fn notice(&mut self, notice: &str) {

@@ -7,6 +7,7 @@
 mod cut;
 mod doubts;
 mod evict;
+mod faults;
 mod ledger;
 mod open;
 mod responders;
@@ -32,6 +33,7 @@ use crate::shards::{Shard, Shards};
 
 pub use cut::{Cut, Written};
 pub use doubts::Doubts;
+pub use faults::Panicked;
 use ledger::Commits;
 pub use responders::{Responders, SimulatedOutcome};
 
@@ -118,6 +120,7 @@ pub struct Pipeline {
     judges_silence: bool,
     doubts: Doubts,
     commits: Commits,
+    panics: faults::Panics,
 }
 
 impl Pipeline {
@@ -289,6 +292,7 @@ impl Pipeline {
         let silent = self.silence_due.is_some_and(|due| due <= ready.end);
         let verdicts =
             if has_data || silent { self.step(&ready, watch.wants_readings())? } else { Verdicts::default() };
+        self.note_faults(ready.at, verdicts.faults);
         let findings = self.findings(ready.at, &verdicts.findings);
         self.answer_until(ready.end, std::mem::take(&mut ready.commands))?;
         self.judge(&ready, &findings)?;

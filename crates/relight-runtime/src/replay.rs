@@ -114,6 +114,7 @@ pub fn replay_seeded(
     }
     notices.extend(inputs.complaints());
     notices.extend(doubts(&pipeline));
+    notices.extend(pipeline.take_panics().iter().map(|one| format!("detector {}: {one}", one.detector)));
     report(&mut pipeline, notices)
 }
 

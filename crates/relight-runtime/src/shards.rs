@@ -223,14 +223,15 @@ impl Shards {
                 }
                 let mine = event_rows.iter().filter(|row| owner[row.group.ix()] as usize == me);
                 shard.detect.take_events(&mine.copied().collect::<Vec<_>>());
-                let mut out = Verdicts { findings: Vec::new(), all: want_all.then(Vec::new) };
+                let mut out = Verdicts { all: want_all.then(Vec::new), ..Verdicts::default() };
                 shard.detect.step(at, &mut out);
                 out
             }
         })?;
-        let mut sum = Verdicts { findings: Vec::new(), all: want_all.then(Vec::new) };
+        let mut sum = Verdicts { all: want_all.then(Vec::new), ..Verdicts::default() };
         for mut verdicts in verdicts {
             sum.findings.append(&mut verdicts.findings);
+            sum.faults.append(&mut verdicts.faults);
             if let (Some(all), Some(mut more)) = (&mut sum.all, verdicts.all) {
                 all.append(&mut more);
             }

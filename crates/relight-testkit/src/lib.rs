@@ -4,6 +4,7 @@
 //! it, as calmly or as stormily as asked for. Whatever the storm, the outcome must be the same.
 
 pub mod faulty;
+pub mod fragile;
 pub mod golden;
 pub mod people;
 pub mod rng;

@@ -127,6 +127,7 @@ pub fn simulated() -> Settings {
         signals,
         detectors,
         rules: rules(),
+        trouble: None,
         fingerprint: b"simulated".to_vec(),
     }
 }

@@ -46,6 +46,7 @@ fn settings(max_series: usize) -> Settings {
         signals,
         detectors,
         rules: vec![rule],
+        trouble: None,
         fingerprint: b"bounds".to_vec(),
     }
 }

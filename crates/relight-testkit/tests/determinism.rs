@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use relight_core::record::Reason;
+use relight_core::{KeyView, Span, Timestamp};
 use relight_runtime::Commit;
-use relight_testkit::{Outcome, Sim, World, people, rules, seeds};
+use relight_testkit::sim::ReadingBits;
+use relight_testkit::{Outcome, Sim, World, fragile, people, rules, seeds};
 
 fn check(what: &str, stormy: impl Fn(u64) -> Sim) {
     check_in(what, World::generate, &stormy);
@@ -137,4 +139,57 @@ fn people_are_obeyed_once() {
         }
     }
     assert!(acknowledged > 4, "{acknowledged} acknowledgements");
+}
+
+/// A world in which the mean load of one service is, in some bins, what a detector does not bear.
+fn with_magic(mut world: World) -> World {
+    let magic = |at: Timestamp| match at.bin_start(Span::from_secs(10)).secs() - WORLDS_BEGIN {
+        1_000 | 3_000 => Some(fragile::JUDGED),
+        2_000 | 4_000 => Some(fragile::LEARNED),
+        _ => None,
+    };
+    for record in world.partitions.iter_mut().flat_map(|(_, records)| records) {
+        for i in 0..record.points.len() {
+            let key = KeyView::new(record.key(&record.points[i]));
+            let is_meant = key.name() == "load" && key.get("service") == Some("cart");
+            let value = magic(record.points[i].at).filter(|_| is_meant);
+            record.points[i].value = value.unwrap_or(record.points[i].value);
+        }
+    }
+    world
+}
+
+/// When worlds begin, in bins of 10 s.
+const WORLDS_BEGIN: i64 = 1_763_900_000;
+/// The detector that is put in the place of the one on `load`.
+const FRAGILE: usize = 2;
+
+/// Verdicts of that detector in a turn.
+fn of_fragile(readings: &[ReadingBits]) -> Vec<ReadingBits> {
+    readings.iter().copied().filter(|bits| bits[0] == FRAGILE as u64).collect()
+}
+
+/// Scenario: a detector panics on a row: while it judges, while it learns with its state half written, while it judges
+/// again; and it would once more.
+/// Guarantee: the run goes on; every other row has the verdicts that it has where nothing panics, in those bins too;
+/// after the third the row is out of that detector's sight; threads, crashes and rewinds change nothing of that.
+#[test]
+fn b06_poison_panics_detector() {
+    let mut settings = rules::simulated();
+    settings.detectors[FRAGILE].source = fragile::fragile();
+    let settings = Arc::new(settings);
+    for seed in seeds().take(3) {
+        let calm = Sim::new(seed).run(&World::generate(seed), &settings);
+        let world = with_magic(World::generate(seed));
+        let magic = Sim::new(seed).run(&world, &settings);
+        let last = Timestamp::from_secs(WORLDS_BEGIN + 3_010);
+        for (turn, readings) in &calm.readings {
+            let (all, seen) = (of_fragile(readings), of_fragile(&magic.readings[turn]));
+            let same = all.iter().filter(|bits| seen.contains(bits)).count();
+            assert!(same + 1 >= all.len(), "seed {seed}: the turn at {turn} lost other rows");
+            assert!(*turn < last || seen.len() + 1 == all.len(), "seed {seed}: no quarantine at {turn}");
+        }
+        let stormy = Sim::new(seed + 5_000).threads(3).crashes(30).rewinds(9).run(&world, &settings);
+        compare(&magic, &stormy, &format!("seed {seed}, a detector that panics"));
+    }
 }

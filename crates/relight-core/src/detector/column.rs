@@ -156,8 +156,8 @@ impl<D: Detector> Bank for Column<D> {
     fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings) {
         let rows = bin.values.len();
         let usual = if self.policy.is_open() { step_usual::<D, true> } else { step_usual::<D, false> };
-        let mut row = 0;
-        while row < rows {
+        while out.row < rows {
+            let row = out.row;
             if out.all.is_none() {
                 let rest = Rest {
                     values: &bin.values[row..],
@@ -165,13 +165,14 @@ impl<D: Detector> Bank for Column<D> {
                     guards: &mut self.guards[row..rows],
                     last: &mut self.last[row..rows],
                 };
-                row += usual(&self.detector, &self.policy, self.warm_up, bin.at, rest);
+                usual(&self.detector, &self.policy, self.warm_up, bin.at, rest, &mut out.row);
             }
-            if row < rows {
-                self.step_row(row, bin, out);
-                row += 1;
+            if out.row < rows {
+                self.step_row(out.row, bin, out);
+                out.row += 1;
             }
         }
+        out.row = 0;
     }
 
     fn last_score(&self, row: u32) -> f32 {
@@ -235,8 +236,7 @@ struct Rest<'a, S> {
     last: &'a mut [f32],
 }
 
-/// Judges and learns rows while they are the usual ones: in band and not held, or without data. Returns
-/// how many were.
+/// Judges and learns rows while they are the usual ones: in band and not held, or without data. `at_row` goes along.
 // The same as `judge_row`, which would put together a whole verdict for each of them and decide at
 // run time what is known here: that the row learns. A function over slices, so that what is the same
 // for all rows stays in registers.
@@ -246,15 +246,17 @@ fn step_usual<D: Detector, const OPEN: bool>(
     warm_up: u32,
     at: Timestamp,
     rest: Rest<'_, D::State>,
-) -> usize {
+    at_row: &mut usize,
+) {
     let rows = rest.values.iter().zip(rest.states).zip(rest.guards.iter_mut().zip(rest.last));
-    for (row, ((value, state), (guard, last))) in rows.enumerate() {
+    for ((value, state), (guard, last)) in rows {
         let value = *value;
         if value.is_nan() {
             if D::JUDGES_SILENCE {
-                return row;
+                return;
             }
             *last = f32::NAN;
+            *at_row += 1;
             continue;
         }
         let judged = detector.judge(state, at, value);
@@ -268,13 +270,13 @@ fn step_usual<D: Detector, const OPEN: bool>(
             reading.score = reading.score.min(1.0);
         }
         if reading.is_anomalous() || guard.is_held() {
-            return row;
+            return;
         }
         guard.pass();
         detector.absorb(state, at, value, &reading, Learn::Value);
         *last = reading.score as f32;
+        *at_row += 1;
     }
-    rest.values.len()
 }
 
 struct Source<D: Detector> {

@@ -3,7 +3,7 @@
 //! Knows nothing of states: what an incident is made of, not what becomes of it.
 
 use relight_core::detector::Band;
-use relight_core::incident::{Evidence, Incident, IncidentState, MAX_EVIDENCE, incident_id};
+use relight_core::incident::{Evidence, Incident, MAX_EVIDENCE};
 use relight_core::rule::Finding;
 use relight_core::series::KeyView;
 use relight_core::{Span, Timestamp};
@@ -53,36 +53,6 @@ impl Control {
             lower,
             upper,
         }
-    }
-}
-
-/// A group's first finding: not yet an incident that anybody is told of.
-pub(super) fn new_incident(turn: &GroupTurn<'_>) -> Incident {
-    Incident {
-        id: incident_id(&turn.rule.name, &turn.query.group, turn.start),
-        rule: turn.rule.name.clone(),
-        group: turn.query.group.clone(),
-        state: IncidentState::Pending,
-        episode: 1,
-        stale: false,
-        first_finding: turn.start,
-        onset: turn.start,
-        detected: None,
-        acted: None,
-        mitigated: None,
-        recovered: None,
-        resolved: None,
-        resolution: None,
-        held_for: Span::ZERO,
-        held_turns: 0,
-        calm_for: Span::ZERO,
-        last_data: turn.start,
-        findings: 0,
-        relearned: 0,
-        worst_score: 0.0,
-        evidence: Vec::new(),
-        next_step: 0,
-        timeline: Vec::new(),
     }
 }
 

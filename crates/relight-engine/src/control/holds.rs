@@ -8,6 +8,8 @@ use relight_core::incident::{Hold, LedgerWrite};
 
 use super::{Control, Out};
 
+/// The hold while a source is down. Besides what every hold does, it keeps missing data from meaning anything.
+pub const SOURCE_DOWN: &str = "source_down";
 /// The hold that `pause` sets.
 const PAUSED: &str = "paused";
 
@@ -26,6 +28,11 @@ impl Control {
         out.audit(self.now(), "held", name, hold.why.clone());
         out.log.push(LedgerWrite::Hold(name.to_owned(), Some(hold.clone())));
         self.holds.insert(name.to_owned(), hold);
+    }
+
+    /// Whether data may be missing because a source is down.
+    pub(super) fn is_blind(&self) -> bool {
+        self.holds().any(|(name, _)| name == SOURCE_DOWN)
     }
 
     /// The kill switch. Pausing twice is pausing once.

@@ -6,7 +6,7 @@ use relight_core::incident::{Action, ActionState, Incident, IncidentState, Ledge
 use relight_core::rule::{Condition, ConditionError, DetectorView, Finding, RuleSpec, RuleView};
 use relight_core::{Span, Timestamp};
 
-use super::findings::{describe, new_incident, onset};
+use super::findings::{describe, onset};
 use super::{Control, GroupQuery, Out, reopens};
 
 /// Samples that are no further apart than this many bins are neighbours even if the group was called
@@ -43,6 +43,11 @@ impl GroupTurn<'_> {
     /// A finding is data even without a value: that of a detector which judges silence.
     fn has_data(&self) -> bool {
         !self.findings.is_empty() || self.views.iter().any(|view| view.with_data > 0)
+    }
+
+    /// All that was found is that something is missing.
+    fn is_silence(&self) -> bool {
+        !self.findings.is_empty() && self.findings.iter().all(|finding| finding.value.is_nan())
     }
 
     fn is_stale(&self) -> bool {
@@ -124,7 +129,8 @@ impl Control {
         incident: Option<&mut Incident>,
         out: &mut Out<'_>,
     ) -> Verdict {
-        if !turn.has_data() {
+        // Of a source that is down people are told once, and not by each series of it that is silent.
+        if !turn.has_data() || turn.is_silence() && self.is_blind() {
             return Verdict::Unknown;
         }
         let is_open = incident.as_ref().is_some_and(|i| i.is_live() && i.state != IncidentState::Pending);
@@ -145,7 +151,8 @@ impl Control {
     }
 
     fn begin(&mut self, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
-        let mut incident = new_incident(turn);
+        // A group's first finding: not yet an incident that anybody is told of.
+        let mut incident = Incident::new(&turn.rule.name, turn.query.group.clone(), turn.start);
         self.collect(&mut incident, turn);
         incident.onset = onset(&incident, turn, Timestamp::MIN);
         self.groups.insert(turn.query.clone(), incident.id.clone());

@@ -60,7 +60,7 @@ impl Control {
         }
     }
 
-    fn plan(&mut self, incident: &mut Incident, step: &Step, out: &mut Out<'_>) -> Action {
+    pub(super) fn plan(&mut self, incident: &mut Incident, step: &Step, out: &mut Out<'_>) -> Action {
         let rung = incident.next_step;
         incident.next_step += 1;
         let action = Action {

@@ -7,3 +7,4 @@ mod properties;
 mod response;
 mod stage;
 mod standby;
+mod trouble;

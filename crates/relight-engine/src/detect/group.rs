@@ -9,8 +9,9 @@ use relight_core::rule::DetectorView;
 use relight_core::signal::SignalKind;
 use relight_core::{Span, Timestamp};
 
+use super::fault::{self, Fault, Faults};
 use super::frame::{Parts, Scratch, merge, quantile};
-use super::{RowFinding, Signal, Verdicts};
+use super::{RowFinding, Signal, Use, Verdicts};
 use crate::directory::{Channel, RowAddr};
 
 /// How fast a row's learned cadence follows: 5 % a sample towards the median of its gaps, so that one
@@ -29,6 +30,7 @@ pub(super) struct RowGroup {
     banks: Vec<Box<dyn Bank>>,
     /// By row, the bin of its last finding: an incident may be open about it until it has been calm for long enough.
     found: BTreeMap<u32, Timestamp>,
+    faults: Faults,
     parts: Parts,
     buckets: Vec<(u32, Histogram)>,
     stepped: Option<Timestamp>,
@@ -52,6 +54,7 @@ impl RowGroup {
         self.last[row as usize] = Timestamp::MIN;
         self.cadence[row as usize] = 0.0;
         self.found.remove(&row);
+        self.faults.forget(row);
         self.banks.iter_mut().for_each(|bank| bank.forget(row));
     }
 
@@ -101,27 +104,39 @@ impl RowGroup {
         self.stepped = Some(at);
         self.fill(signal, counts_events, scratch);
         self.count_missing(at, &mut scratch.missing, &scratch.values);
-        let column = BinColumn { at, values: &scratch.values, missing: &scratch.missing };
-        for (bank, of) in self.banks.iter_mut().zip(&signal.uses) {
-            bank.grow(self.last.len());
-            scratch.readings.findings.clear();
-            scratch.readings.all = out.all.is_some().then(Vec::new);
-            bank.step(column, &mut scratch.readings);
-            let found = |r: &RowReading| RowFinding {
-                detector: of.index,
-                row: RowAddr { row: r.row, ..address },
-                reading: *r,
-            };
-            out.findings.extend(scratch.readings.findings.iter().map(found));
-            if signal.calm.is_some() {
-                self.found.extend(scratch.readings.findings.iter().map(|r| (r.row, at)));
-            }
-            if let (Some(all), Some(mine)) = (&mut out.all, &scratch.readings.all) {
-                all.extend(mine.iter().map(found));
-            }
+        for (ix, of) in signal.uses.iter().enumerate() {
+            self.step_bank(signal, (ix, of), (at, address), scratch, out);
         }
         self.learn_cadence(at, &scratch.values);
         self.silence_due = if self.is_patient() { self.next_silence(signal, at) } else { None };
+    }
+
+    fn step_bank(
+        &mut self,
+        signal: &Signal,
+        (ix, of): (usize, &Use),
+        (at, address): (Timestamp, RowAddr),
+        Scratch { values, missing, readings }: &mut Scratch,
+        out: &mut Verdicts,
+    ) {
+        let bank = &mut *self.banks[ix];
+        bank.grow(self.last.len());
+        readings.findings.clear();
+        readings.all = out.all.is_some().then(Vec::new);
+        let hidden = self.faults.hide(ix, values, missing);
+        let panicked = self.faults.step(ix, bank, BinColumn { at, values, missing }, readings);
+        Faults::unhide(hidden, values, missing);
+        let place = |row| RowAddr { row, ..address };
+        let found = |r: &RowReading| RowFinding { detector: of.index, row: place(r.row), reading: *r };
+        out.findings.extend(readings.findings.iter().map(found));
+        if signal.calm.is_some() {
+            self.found.extend(readings.findings.iter().map(|r| (r.row, at)));
+        }
+        if let (Some(all), Some(mine)) = (&mut out.all, &readings.all) {
+            all.extend(mine.iter().map(found));
+        }
+        let fault = |(row, times, why)| Fault { detector: of.index, row: place(row), times, why };
+        out.faults.extend(panicked.into_iter().map(fault));
     }
 
     fn fill(&mut self, signal: &Signal, counts_events: bool, scratch: &mut Scratch) {
@@ -217,13 +232,14 @@ impl RowGroup {
         let cadence = f64::from(self.cadence[row as usize]).max(signal.interval.secs_f64());
         // A score of silence is a verdict, and no data.
         let has_data = last == at && !score.is_nan();
+        let is_late = || at.since(last).secs_f64() > 2.0 * cadence;
         let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);
         Some(DetectorView {
             score: reading.score,
             rows: 1,
             anomalous: u32::from(reading.is_anomalous()),
             with_data: u32::from(has_data),
-            stale: !has_data && at.since(last).secs_f64() > 2.0 * cadence,
+            stale: !has_data && (is_late() || self.faults.is_quarantined(bank, row)),
         })
     }
 
@@ -251,6 +267,7 @@ impl RowGroup {
             bank.save(order, &mut states);
             encode_bytes(&states, out);
         }
+        self.faults.save(signal, order, out);
     }
 
     pub(super) fn load(&mut self, signal: &Signal, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
@@ -269,6 +286,7 @@ impl RowGroup {
             }
             self.found.insert(row, at);
         }
+        let mut kept = Vec::new();
         for _ in 0..reader.len(14, "banks")? {
             let name = String::decode(reader)?;
             let version = u16::decode(reader)?;
@@ -277,9 +295,10 @@ impl RowGroup {
             let found = signal.uses.iter().position(|u| u.name == name && u.shape == shape);
             if let Some(ix) = found {
                 self.load_bank(ix, version, states)?;
+                kept.extend(Some(ix).filter(|ix| signal.uses[*ix].version == version));
             }
         }
-        Ok(())
+        self.faults.load(signal, self.last.len(), &kept, reader)
     }
 
     fn load_bank(&mut self, ix: usize, version: u16, states: &[u8]) -> Result<(), Corrupt> {
@@ -292,7 +311,7 @@ impl RowGroup {
     pub(super) fn seed(&mut self, row: u32, at: Timestamp, history: &[(Timestamp, f64)]) {
         for bank in &mut self.banks {
             bank.grow(self.last.len());
-            bank.seed(row, at, history);
+            fault::seed(&mut **bank, row, at, history);
         }
     }
 

@@ -24,6 +24,7 @@ fn intake(max_series: usize) -> (Intake, u32) {
         detectors: Vec::new(),
         signals: Vec::new(),
         rules: Vec::new(),
+        trouble: None,
         fingerprint: Vec::new(),
     });
     let partition = intake.partition("otlp");

@@ -24,6 +24,7 @@ fn intake() -> Intake {
         signals: Vec::new(),
         detectors: Vec::new(),
         rules: Vec::new(),
+        trouble: None,
         fingerprint: Vec::new(),
     })
 }

@@ -100,29 +100,8 @@ fn sign_of_life(with: &str, now: Timestamp) -> (Action, Incident) {
     let id = format!("heartbeat-{}", now.ns());
     let incident = Incident {
         id: "heartbeat".to_owned(),
-        rule: "heartbeat".to_owned(),
-        group: Labels::default(),
         state: IncidentState::Resolved,
-        episode: 1,
-        stale: false,
-        first_finding: now,
-        onset: now,
-        detected: None,
-        acted: None,
-        mitigated: None,
-        recovered: None,
-        resolved: None,
-        resolution: None,
-        held_for: Span::ZERO,
-        held_turns: 0,
-        calm_for: Span::ZERO,
-        last_data: now,
-        findings: 0,
-        relearned: 0,
-        worst_score: 0.0,
-        evidence: Vec::new(),
-        next_step: 0,
-        timeline: Vec::new(),
+        ..Incident::new("heartbeat", Labels::default(), now)
     };
     let action = Action {
         id,

@@ -112,6 +112,7 @@ impl Figures {
         let totals = pipeline.totals()?;
         let figures = [
             (metrics::BINS, totals.turns),
+            (metrics::DETECTOR_PANICS, pipeline.panics()),
             (metrics::EVENTS, totals.events),
             (metrics::FINDINGS, totals.findings),
             (metrics::LEDGER_COMMITS, pipeline.commits().0),

@@ -3,7 +3,7 @@
 //! Pages are never held. A hold without an end waits for `relight resume`.
 
 use relight_core::{Span, Timestamp};
-use relight_engine::control::ControlInput;
+use relight_engine::control::{ControlInput, SOURCE_DOWN};
 
 use crate::pipeline::Doubts;
 
@@ -24,6 +24,22 @@ pub(super) fn after_start(
     let lost = lost.map(|why| hold("ledger_lost", None, format!("what was done before is not known: {why}")));
     let back = behind.filter(|behind| *behind > ORDINARY_STEP).map(clock_jump);
     [warm, lost, back].into_iter().flatten().collect()
+}
+
+/// Data is missing: what was learned is stale until it is warm again.
+pub(super) fn stale(kind: &str, warm_up: Span, now: Timestamp, why: String) -> Option<ControlInput> {
+    (warm_up > Span::ZERO).then(|| hold(kind, Some(now.plus(warm_up)), why))
+}
+
+/// How often what is held for a source that is down is held on.
+const HOLD_ON: Span = Span::from_secs(60);
+
+/// A source is down: missing data says nothing, and there is no ground to act on. Held on while that lasts, and then for
+/// as long as a stalled partition is waited for, since not every series comes back with the first record. Also says when
+/// it is to be held on.
+pub(super) fn blind(max_skew: Span, now: Timestamp, why: String) -> (ControlInput, Timestamp) {
+    let next = now.plus(HOLD_ON);
+    (hold(SOURCE_DOWN, Some(next.plus(max_skew)), why), next)
 }
 
 /// The wall clock and control time are apart.

@@ -4,6 +4,7 @@ use relight_core::Timestamp;
 use relight_store::StoreError;
 
 use super::Live;
+use super::trouble::Trouble;
 use crate::error::RuntimeError;
 
 impl Live {
@@ -12,10 +13,12 @@ impl Live {
         let is_back = self.pipeline.retry_ledger(now)?;
         let why = self.pipeline.ledger_fault().map(str::to_owned);
         match (&why, self.figures.ledger_failing) {
-            (Some(why), false) => self.notice(&format!(
-                "the ledger cannot be written: {why}; nothing is changed and no snapshot is taken until it can be, \
-                 pages go out"
-            )),
+            (Some(why), false) => {
+                let why = format!(
+                    "cannot be written: {why}; nothing is changed and no snapshot is taken until it can be, pages go out"
+                );
+                self.trouble(Trouble::new("ledger_unwritable", "the ledger", why), now)?;
+            }
             (None, true) => self.notice("the ledger can be written again"),
             _ => {}
         }

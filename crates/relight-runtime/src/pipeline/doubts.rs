@@ -11,12 +11,17 @@ use super::Pipeline;
 pub struct Doubts {
     /// Nothing had been learned, or what had been is gone: why.
     pub cold: Option<String>,
+    /// What had been learned was damaged and put aside: why.
+    pub damaged: Option<String>,
     /// The ledger is not the one of before, so cooldowns, locks and what was done are forgotten: why.
     pub ledger_lost: Option<String>,
 }
 
 impl Doubts {
     pub(super) fn baselines(&mut self, loaded: &Loaded) {
+        if let Loaded::Quarantined { why, .. } = loaded {
+            self.damaged = Some(why.clone());
+        }
         self.cold = match loaded {
             Loaded::Cold => Some("nothing was learned before this start".to_owned()),
             Loaded::Quarantined { .. } => Some("what was learned before this start was damaged".to_owned()),

@@ -60,6 +60,7 @@ impl Pipeline {
             judges_silence,
             doubts: Doubts::default(),
             commits: Commits::default(),
+            panics: super::faults::Panics::default(),
         };
         let manifest = pipeline.restore_newest(threads, notices)?;
         let mut ledger =

@@ -9,3 +9,4 @@ mod journal;
 mod ledger;
 mod rig;
 mod secrets;
+mod trouble;

@@ -202,11 +202,25 @@ impl Rig {
         self.running().inputs.send(input).expect("it runs");
     }
 
+    /// A partition of a log beside the one that the rig feeds. Dropping it ends it.
+    pub(crate) fn open(&self, partition: &str) -> Inlet {
+        self.running().hub.open(partition, Reads::Pull, &Budget::new(1 << 20))
+    }
+
     /// A second passes, and these services have this load.
     pub(crate) fn load(&self, loads: &[(&str, f64)]) {
         self.clock.pass(1);
-        let mut delivery = self.delivery(loads);
-        while let Err(refused) = self.running().inlet.offer(delivery) {
+        self.offer(&self.running().inlet, self.delivery(loads));
+    }
+
+    /// What a partition has to say beside records.
+    pub(crate) fn say(&self, inlet: &Inlet, load: Load) {
+        let received = self.clock.wall();
+        self.offer(inlet, Delivery { offset: None, received, load, answer: None });
+    }
+
+    pub(crate) fn offer(&self, inlet: &Inlet, mut delivery: Delivery) {
+        while let Err(refused) = inlet.offer(delivery) {
             let (Refused::Full(back) | Refused::Closed(back)) = refused;
             assert!(!self.running().engine.is_finished(), "the engine has ended");
             delivery = back;
@@ -214,7 +228,7 @@ impl Rig {
         }
     }
 
-    fn delivery(&self, loads: &[(&str, f64)]) -> Delivery {
+    pub(crate) fn delivery(&self, loads: &[(&str, f64)]) -> Delivery {
         let now = self.clock.wall();
         let mut record = Record::default();
         for (service, value) in loads {

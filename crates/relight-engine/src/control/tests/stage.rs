@@ -141,6 +141,7 @@ pub(super) fn settings(rules: Vec<RuleSpec>) -> Arc<Settings> {
         signals: Vec::new(),
         detectors: vec![detector("d"), detector("e")],
         rules,
+        trouble: None,
         fingerprint: Vec::new(),
     })
 }
