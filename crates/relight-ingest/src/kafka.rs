@@ -131,6 +131,14 @@ pub enum News {
         /// Where the partition ends.
         end: u64,
     },
+    /// The group has committed another offset than the state holds: after a crash less, after an older state was put
+    /// back more. The state's is the one that counts.
+    Elsewhere {
+        /// What the group has.
+        committed: u64,
+        /// Where reading goes on.
+        next: u64,
+    },
     /// The partition cannot be reached.
     Unreachable(String),
     /// The topic cannot be looked up.
@@ -158,15 +166,26 @@ impl News {
             Self::CommitFailed(_) => 6,
             Self::DeadLetters(_) => 7,
             Self::Client(_) => 8,
+            Self::Elsewhere { .. } => 9,
         }
     }
 
     /// Kinds that there are.
-    const KINDS: usize = 9;
+    const KINDS: usize = 10;
 
-    /// Whether somebody must know: data is missing, or nothing moves.
+    /// Whether data is missing.
     pub const fn is_loss(&self) -> bool {
         matches!(self, Self::Gap { .. } | Self::Recreated { .. })
+    }
+
+    /// The stable word for what somebody must know: data is missing, or nothing moves.
+    pub const fn trouble(&self) -> Option<&'static str> {
+        match self {
+            Self::Gap { .. } => Some("gap"),
+            Self::Recreated { .. } => Some("topic_recreated"),
+            Self::DeadLetters(_) => Some("dead_letters"),
+            _ => None,
+        }
     }
 }
 
@@ -186,6 +205,15 @@ impl fmt::Display for Notice {
                     "ends at offset {end} where {next} was to be read next: the topic was made anew, or lost records; read from its start"
                 )
             }
+            News::Elsewhere { committed, next } if committed < next => write!(
+                f,
+                "goes on at offset {next}, where relight's state ends; the {} from {committed} on, which the group has not committed, are in it",
+                next - committed
+            ),
+            News::Elsewhere { committed, next } => write!(
+                f,
+                "goes back to offset {next}, where relight's state ends; the group had committed up to {committed}"
+            ),
             News::Unreachable(why) => write!(f, "cannot be reached: {why}"),
             News::NoTopic(why) => write!(f, "cannot be looked up: {why}"),
             News::Rebuilt => f.write_str("nothing came although there is more: made a new client"),
@@ -231,6 +259,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Whether a reader stands still for good.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed) > 0
+    }
+
     /// All of them by name, for relight's own metrics.
     pub fn all(&self) -> [(&'static str, u64); 13] {
         [

@@ -107,7 +107,7 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     standby.prepare(&hub, &inputs);
     let sources = start_sources(config, &hub, runtime)?;
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
-    let readers = Readers::start(config, &hub, &guard)?;
+    let readers = Readers::start(config, &hub, &guard, &inputs)?;
     let counted = readers.counted();
     live.also_post(Box::new(move || {
         let mut samples: Vec<_> = stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect();
@@ -252,7 +252,7 @@ async fn watch_over(mut engine: Engine, around: Around, fenced: Fenced) -> Resul
         _ = interrupt.recv() => {}
         () = until_fenced(fenced) => is_fenced = true,
         _ = &mut engine.ended => return ended(engine),
-        never = notify::watchdog(&around.board) => match never {},
+        never = notify::watchdog(&around.board, around.readers.is_stuck()) => match never {},
     }
     notify::stopping();
     output::notice("stopping: a second signal ends it at once");

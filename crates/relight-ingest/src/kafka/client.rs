@@ -52,6 +52,9 @@ pub(super) fn config(name: &str, settings: &Kafka, secrets: &Secrets) -> Result<
     Ok(config)
 }
 
+/// Bytes of one answer, and of one batch of records unpacked: above any record that is taken (64 MiB at most).
+pub(super) const MOST_AT_ONCE: usize = 100_000_000;
+
 /// What a reader of topics has beyond that.
 pub(super) fn consumer(config: &ClientConfig) -> KafkaResult<Consumer> {
     let mut config = config.clone();
@@ -68,6 +71,9 @@ pub(super) fn consumer(config: &ClientConfig) -> KafkaResult<Consumer> {
         // One answer holds at most this much (of a first batch that is larger, all of it): with the queue it
         // bounds what a reader holds. 50 MiB are the client's own.
         .set("fetch.max.bytes", (16 << 20).to_string())
+        // No answer is larger, and no zstd batch unpacks to more. (Of gzip, lz4 and snappy librdkafka unpacks what a
+        // batch says; they have no limit of its own.)
+        .set("receive.message.max.bytes", MOST_AT_ONCE.to_string())
         // Health is read from the statistics, so they are the reader's pulse.
         .set("statistics.interval.ms", super::health::PULSE_MS.to_string())
         // A partition that goes on waits for the fetch that is on its way for the others.

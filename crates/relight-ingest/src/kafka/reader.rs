@@ -4,17 +4,17 @@
 //! dead letters to their writer; both answer without being waited for.
 
 mod assign;
+mod letters;
 mod pulse;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use relight_core::Timestamp;
 use relight_core::source::kafka::{Start, Topic};
 
@@ -24,7 +24,7 @@ use super::decode::Decode;
 use super::partition::{Flow, Part};
 use super::scout::{self, Finding};
 use super::{Counters, KafkaError, News, Notice, Surroundings, count};
-use crate::live::{Answer, Budget, Delivery, Load, Looking, Verdict};
+use crate::live::{Budget, Delivery, Load, Looking};
 
 /// A notice of one kind is given at most this often.
 pub(super) const SAY_EVERY: Duration = Duration::from_mins(1);
@@ -99,6 +99,8 @@ pub(super) struct Reader {
     is_committing: bool,
     /// A partition no longer has what was to be read next; which one is asked of the brokers.
     is_in_doubt: bool,
+    /// A batch could not be unpacked: of which partition is seen where the next record leaves some out.
+    is_packed: bool,
     next_tick: Duration,
     next_look: Duration,
     next_commit: Duration,
@@ -132,6 +134,7 @@ impl Reader {
             is_scouting: false,
             is_committing: false,
             is_in_doubt: false,
+            is_packed: false,
             next_tick: now,
             next_look: now,
             next_commit: now + COMMIT_EVERY,
@@ -258,8 +261,12 @@ impl Reader {
         if part.next.is_some_and(|next| offset < next) {
             return count(&self.shared.counters.repeated, 1);
         }
-        part.next = Some(offset + 1);
+        let left_out = part.next.replace(offset + 1).filter(|next| self.is_packed && *next < offset);
         self.last_record = now;
+        if let Some(first) = left_out {
+            self.is_packed = false;
+            self.bury_packed(id, (first, offset), now);
+        }
         let delivery = self.delivery(message, offset, now);
         if let Some(part) = self.parts.get_mut(&id) {
             let flow = part.take(delivery, now);
@@ -301,65 +308,6 @@ impl Reader {
         delivery
     }
 
-    /// A letter about a record, still without its reason.
-    fn letter(&self, message: &BorrowedMessage<'_>, value: Bytes, received: Timestamp) -> Option<Letter> {
-        Some(Letter {
-            topic: Arc::clone(&self.topic),
-            partition: message.partition(),
-            offset: message.offset().max(0) as u64,
-            received,
-            why: String::new(),
-            key: message.key().map(Bytes::copy_from_slice),
-            value,
-            unwritten: self.parts.get(&message.partition())?.unwritten.clone(),
-        })
-    }
-
-    /// Makes a dead letter of a record; its offset waits until that is durable.
-    fn bury(
-        &mut self,
-        message: &BorrowedMessage<'_>,
-        value: &[u8],
-        received: Timestamp,
-        why: String,
-        now: Duration,
-    ) {
-        let kept = &value[..value.len().min(self.shared.max_record_bytes)];
-        let Some(mut letter) = self.letter(message, Bytes::copy_from_slice(kept), received) else { return };
-        count(&self.shared.counters.poison, 1);
-        let about = self.parts.get(&letter.partition).map(|part| part.inlet.partition().to_owned());
-        self.say_about(about, News::Poison { offset: letter.offset, why: why.clone() }, now);
-        letter.why = why;
-        letter.unwritten.add(letter.offset);
-        // The writer ends after the readers.
-        let _ = self.shared.letters.send(letter);
-    }
-
-    /// Makes a dead letter of a record that the engine cannot decode. Its offset has passed by then, so it may be
-    /// in a snapshot before the letter is durable; a commit waits for it all the same.
-    fn answer(&self, message: &BorrowedMessage<'_>, bytes: &Bytes, received: Timestamp) -> Option<Answer> {
-        let mut letter = self.letter(message, bytes.clone(), received)?;
-        let (letters, counters) = (self.shared.letters.clone(), Arc::clone(&self.shared.counters));
-        let notices = Arc::clone(&self.shared.surroundings.notices);
-        let about = self.parts.get(&letter.partition)?.inlet.partition().to_owned();
-        Some(Box::new(move |verdict| {
-            if let Verdict::Malformed(why) = verdict {
-                let nth = counters.poison.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                // The engine has no minute to count in: the 1st, 2nd, 4th, 8th ... are told.
-                if (nth + 1).is_power_of_two() {
-                    notices(Notice {
-                        about,
-                        news: News::Poison { offset: letter.offset, why: why.clone() },
-                        unsaid: 0,
-                    });
-                }
-                letter.why = why;
-                letter.unwritten.add(letter.offset);
-                let _ = letters.send(letter);
-            }
-        }))
-    }
-
     fn error(&mut self, error: &ClientError, now: Duration) {
         match error {
             ClientError::PartitionEOF(id) => {
@@ -370,6 +318,7 @@ impl Reader {
                 }
             }
             ClientError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.is_in_doubt = true,
+            ClientError::MessageConsumption(RDKafkaErrorCode::BadCompression) => self.is_packed = true,
             // Who cannot be reached is read from the statistics, by partition.
             ClientError::MessageConsumption(
                 RDKafkaErrorCode::BrokerTransportFailure

@@ -21,8 +21,9 @@ pub(super) fn stopping() {
     ]);
 }
 
-/// Feeds the watchdog for as long as the engine goes round: one that hangs is killed and started anew.
-pub(super) async fn watchdog(board: &Board) -> Infallible {
+/// Feeds the watchdog for as long as the engine goes round and no source is stuck for good: one that hangs is killed
+/// and started anew.
+pub(super) async fn watchdog(board: &Board, is_stuck: impl Fn() -> bool) -> Infallible {
     let mut limit_us = 0;
     if !sd_notify::watchdog_enabled(false, &mut limit_us) {
         return std::future::pending().await;
@@ -30,7 +31,7 @@ pub(super) async fn watchdog(board: &Board) -> Infallible {
     let mut seen = None;
     loop {
         let beats = board.beats();
-        if seen != Some(beats) {
+        if seen != Some(beats) && !is_stuck() {
             seen = Some(beats);
             tell(&[NotifyState::Watchdog]);
         }

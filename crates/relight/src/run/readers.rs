@@ -24,10 +24,11 @@ mod with_kafka {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
+    use crossbeam_channel::Sender;
     use relight_core::Timestamp;
     use relight_core::telemetry::{self as metrics, Sample};
-    use relight_ingest::kafka::{Clock, Committer, KafkaSource, Surroundings};
-    use relight_runtime::{Clock as _, Guard, SystemClock};
+    use relight_ingest::kafka::{Clock, Committer, KafkaSource, Notice, Surroundings};
+    use relight_runtime::{Clock as _, Guard, LiveInput, SystemClock, Trouble};
 
     use super::{Config, Failure, Hub};
     use crate::output;
@@ -40,13 +41,19 @@ mod with_kafka {
     }
 
     impl Readers {
-        /// Starts all sources. Offsets are committed while `guard` lets effects out.
-        pub(in crate::run) fn start(config: &Config, hub: &Hub, guard: &Guard) -> Result<Self, Failure> {
-            let guard = Arc::clone(guard);
+        /// Starts all sources. Offsets are committed while `guard` lets effects out; what people must know goes to
+        /// the engine.
+        pub(in crate::run) fn start(
+            config: &Config,
+            hub: &Hub,
+            guard: &Guard,
+            inputs: &Sender<LiveInput>,
+        ) -> Result<Self, Failure> {
+            let (guard, inputs) = (Arc::clone(guard), inputs.clone());
             let surroundings = Surroundings {
                 hub: hub.clone(),
                 clock: clock(),
-                notices: Arc::new(|notice| output::notice(&notice.to_string())),
+                notices: Arc::new(move |notice| tell(&notice, &inputs)),
                 may_commit: Arc::new(move || guard().is_some()),
                 dead_letters: config.daemon.state.join("dead-letters.ndjson"),
             };
@@ -67,6 +74,12 @@ mod with_kafka {
         /// What commits the offsets of each source before a lock is let go of.
         pub(in crate::run) fn committers(&self) -> Vec<Committer> {
             self.0.iter().map(|(_, source)| source.committer()).collect()
+        }
+
+        /// Whether a source reads no more although there is more, and a new client did not help.
+        pub(in crate::run) fn is_stuck(&self) -> impl Fn() -> bool + use<> {
+            let counters: Vec<_> = self.0.iter().map(|(_, source)| Arc::clone(source.counters())).collect();
+            move || counters.iter().any(|counters| counters.is_stuck())
         }
 
         /// What the sources have counted, for the board.
@@ -92,6 +105,21 @@ mod with_kafka {
         }
     }
 
+    /// Trouble goes through the engine, which tells of it in the log, too.
+    fn tell(notice: &Notice, inputs: &Sender<LiveInput>) {
+        let source = notice.about.split('/').next().unwrap_or_default();
+        let trouble = notice.news.trouble().map(|kind| Trouble {
+            kind,
+            about: source.to_owned(),
+            why: notice.to_string(),
+            is_loss: notice.news.is_loss(),
+        });
+        // Nobody takes it any more only when the engine has ended.
+        if trouble.is_none_or(|trouble| inputs.send(LiveInput::Trouble(trouble)).is_err()) {
+            output::notice(&notice.to_string());
+        }
+    }
+
     struct SystemClocks(Instant);
 
     impl Clock for SystemClocks {
@@ -107,15 +135,21 @@ mod with_kafka {
 
 #[cfg(not(feature = "kafka"))]
 mod without_kafka {
+    use crossbeam_channel::Sender;
     use relight_core::telemetry::Sample;
-    use relight_runtime::Guard;
+    use relight_runtime::{Guard, LiveInput};
 
     use super::{Config, Failure, Hub};
 
     pub(in crate::run) struct Readers;
 
     impl Readers {
-        pub(in crate::run) fn start(config: &Config, _hub: &Hub, _guard: &Guard) -> Result<Self, Failure> {
+        pub(in crate::run) fn start(
+            config: &Config,
+            _hub: &Hub,
+            _guard: &Guard,
+            _inputs: &Sender<LiveInput>,
+        ) -> Result<Self, Failure> {
             match config.kafka.keys().next() {
                 None => Ok(Self),
                 Some(name) => Err(Failure::usage(format_args!(
@@ -130,6 +164,11 @@ mod without_kafka {
         #[expect(clippy::unused_self, reason = "the same as with Kafka")]
         pub(in crate::run) const fn committers(&self) -> Vec<()> {
             Vec::new()
+        }
+
+        #[expect(clippy::unused_self, reason = "the same as with Kafka")]
+        pub(in crate::run) fn is_stuck(&self) -> impl Fn() -> bool + use<> {
+            || false
         }
 
         #[expect(clippy::unused_self, reason = "the same as with Kafka")]

@@ -12,7 +12,7 @@ const TICKS: u64 = 1_040;
 const INCIDENTS: usize = 4;
 
 /// Scenario: a relight that may act starts on a backlog of three hours with faults in it, and reads it in seconds.
-/// Guarantee: it learns and opens every incident at its own time, and changes nothing.
+/// Guarantee: it learns and opens every incident at its own time, changes nothing, and tells people once an incident.
 #[test]
 fn b21_backlog_replay() {
     let shared = tempfile::tempdir().expect("a folder");
@@ -24,6 +24,7 @@ fn b21_backlog_replay() {
     let left = Left::read(&member.state());
     assert_eq!(left.incidents.len(), INCIDENTS);
     assert_eq!(text(&shared.path().join("act")), "", "old news was acted on");
+    assert!(text(&shared.path().join("page")).lines().count() <= INCIDENTS, "a page a finding");
     let is_held = |action: &&Action| action.state == ActionState::Blocked;
     assert!(left.actions.values().filter(|action| action.mutates).all(|action| is_held(&action)));
 }

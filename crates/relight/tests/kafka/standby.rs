@@ -67,18 +67,24 @@ fn a_standby_takes_over_and_back() {
     acts = wait_for_act(dir, "a", acts);
     assert!(acts >= 3);
 
-    let topic = load.topic.clone();
-    let written = load.stop() as f64;
     // The killed one reads on: what it has is held against the others', too.
     let second = b.start();
+    same_as_undisturbed(dir, load, [(&a, first), (&b, second)]);
+}
+
+/// Ends the load, and holds what both members came to, and did, against an undisturbed reader of the same topic.
+fn same_as_undisturbed(dir: &Path, load: Load, members: [(&Member, Daemon); 2]) {
+    let topic = load.topic.clone();
+    let written = load.stop() as f64;
     let calm = Member::telling(dir, "calm", &topic);
     let reader = calm.start();
+    let [(a, first), (b, second)] = members;
     for daemon in [first, second, reader] {
         daemon.wait_for(POINTS, |n| n >= written);
         daemon.stop();
     }
     let calm = Left::read(&calm.state());
-    for member in [&a, &b] {
+    for member in [a, b] {
         let left = Left::read(&member.state());
         assert_eq!(left.findings(), calm.findings(), "{}", member.name);
         assert_eq!(left.partitions, calm.partitions, "{}", member.name);
@@ -91,6 +97,40 @@ fn a_standby_takes_over_and_back() {
     for action in first_steps {
         assert!(paged.contains_key(&action.id), "nobody was told of {}", action.incident);
     }
+}
+
+/// Scenario: under steady load a member leaves and comes back, twenty times: the one that stands by, and every fifth
+/// time the one that acts, which comes back once the other has taken over.
+/// Guarantee: the lock moves each time it is left, two never act, and both come to what an undisturbed reader comes
+/// to: nothing is lost, nothing is done twice, and people are told of everything.
+#[test]
+fn b08_rebalance_add_remove_under_load() {
+    let shared = tempfile::tempdir().expect("a folder");
+    let (dir, load) = (shared.path(), Load::start("moves"));
+    let lock = create("lock", 1);
+    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
+    let members = ["a", "b"].map(|name| Member::acting(dir, name, &load.topic, &lock));
+    let mut running = [None, None];
+    for (member, running) in members.iter().zip(&mut running) {
+        *running = Some(member.start());
+    }
+    let [Some(first), Some(second)] = &running else { unreachable!("both were started") };
+    let acts = |daemon: &Daemon| daemon.metric(ACTS) == Some(1.0);
+    until("one acts", || acts(first) || acts(second));
+    let mut holder = usize::from(acts(second));
+    for round in 1..=20 {
+        let leaves = if round % 5 == 0 { holder } else { 1 - holder };
+        running[leaves].take().expect("it runs").stop();
+        let other = running[1 - leaves].as_ref().expect("it runs");
+        other.wait_for(ACTS, |acts| acts > 0.0);
+        holder = 1 - leaves;
+        let back = members[leaves].start();
+        back.wait_for(POINTS, |n| n > 0.0);
+        assert_eq!(back.metric(ACTS), Some(0.0), "two act in round {round}");
+        running[leaves] = Some(back);
+    }
+    let [a, b] = running.map(|daemon| daemon.expect("it runs"));
+    same_as_undisturbed(dir, load, [(&members[0], a), (&members[1], b)]);
 }
 
 /// Scenario: the member that acts is stopped (SIGSTOP) for longer than its session, and goes on once the other has

@@ -84,8 +84,13 @@ impl Reader {
             let mut part = self.parts.remove(&partition).unwrap_or_else(|| self.open(partition, generation));
             let next = if let From::Offset(next) = from { Some(next) } else { None };
             part.begin(next, committed, state.is_some());
+            let about = part.inlet.partition().to_owned();
             self.parts.insert(partition, part);
             places.push((partition, from));
+            if let (Some(next), Some(committed)) = (state.filter(|next| committed != Some(*next)), committed)
+            {
+                self.say_about(Some(about), News::Elsewhere { committed, next }, now);
+            }
         }
         // All are open: time may go on with them.
         self.looking = None;

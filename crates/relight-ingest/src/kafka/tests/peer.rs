@@ -151,3 +151,22 @@ fn b18_topic_recreated_for_real() {
     running.expect_offsets("s/again/0#2", 0..2);
     assert!(running.source.take().expect("it runs").close(&*clock));
 }
+
+/// Scenario: the topic is deleted while it is read, then the source is closed with something to commit.
+/// Guarantee: closing takes no longer than its bound.
+#[test]
+#[ignore = "needs Apache Kafka: testdata/peers/kafka/test.sh"]
+fn b13_drop_hangs_without_its_topic() {
+    create("gone");
+    send(&producer(false), "gone", 0, &["a", "b"]);
+    let (mut running, clock, _folder) = start("gone", &[]);
+    running.expect_offsets("s/gone/0", 0..2);
+    running.engine.outlets["s/gone/0"].cover(2);
+    let deleted = wait(admin().delete_topics(&["gone"], &AdminOptions::new())).expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let source = running.source.take().expect("it runs");
+    let (closed, over) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || closed.send(source.close(&*clock)));
+    // Its bound is 10 s; the rest is for a machine that has much to do.
+    assert!(over.recv_timeout(std::time::Duration::from_secs(30)).is_ok(), "closing hangs");
+}
