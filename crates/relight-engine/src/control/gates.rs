@@ -57,7 +57,8 @@ impl Control {
     #[expect(clippy::unused_self, reason = "all gates are asked in the same way")]
     fn mode_gate(&self, step: &Step) -> Option<String> {
         let wanted = if step.mutates { "auto" } else { "suggest" };
-        is_mode_blocked(step).then(|| format!("mode: {} < {wanted}", mode_name(step.mode)))
+        is_mode_blocked(step)
+            .then(|| format!("mode: the config allows `{}`, this needs `{wanted}`", mode_name(step.mode)))
     }
 
     fn breaker_gate(&self, rule: &RuleSpec) -> Option<String> {

@@ -44,7 +44,7 @@ const GATES: [Closed; 6] = [
         mode: Mode::Auto,
         close: |stage| drop(stage.command("pause", Some("storm".to_owned()))),
     },
-    Closed { says: "mode: suggest < auto", mode: Mode::Suggest, close: open },
+    Closed { says: "mode: the config allows `suggest`, this needs `auto`", mode: Mode::Suggest, close: open },
     Closed { says: "warm-up: nothing was learned before until", mode: Mode::Auto, close: hold },
     Closed { says: "freshness: the stream is", mode: Mode::Auto, close: lag },
     Closed { says: "breaker: 2 actions in a row did not help, limit 2", mode: Mode::Auto, close: trip },
