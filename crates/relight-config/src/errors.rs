@@ -59,7 +59,7 @@ pub(crate) fn unknown<'a>(what: &str, name: &str, have: impl IntoIterator<Item =
 
 /// The nearest of some names, if it is near enough to be a slip of the keyboard, or begins the name: `auto` of
 /// `automatic`.
-pub(crate) fn nearest<'a>(name: &str, have: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, have: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = name.chars().count().div_ceil(3);
     let have: Vec<&str> = have.into_iter().collect();
     let near = have.iter().map(|other| (distance(name, other), *other)).min()?;

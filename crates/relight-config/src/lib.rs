@@ -34,7 +34,7 @@ use relight_core::rule::{Mode, Settings};
 use relight_core::source::SourceSpec;
 use relight_core::source::kafka::Kafka;
 
-pub use errors::{Errors, Problem};
+pub use errors::{Errors, Problem, nearest};
 pub use schema::schema;
 
 /// The plug-ins that a config may name.

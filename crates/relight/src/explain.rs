@@ -28,10 +28,11 @@ pub(crate) fn run(name: Option<&str>) -> Result<(), Failure> {
         return output::print(doc);
     }
     let have: Vec<&str> = detectors().chain(responders()).map(|(name, _)| name).collect();
-    Err(Failure::usage(format_args!(
-        "no detector or responder is named `{name}` (have: {}, {METRICS})",
-        have.join(", ")
-    )))
+    let hint = match relight_config::nearest(&name.to_lowercase(), have.iter().copied()) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => format!(" (have: {}, {METRICS})", have.join(", ")),
+    };
+    Err(Failure::usage(format_args!("no detector or responder is named `{name}`{hint}")))
 }
 
 fn metrics() -> String {
