@@ -81,7 +81,12 @@ impl BankSource for Source {
 }
 
 impl AdaptiveBank {
+    fn warm_up(&self) -> u32 {
+        self.policy.warm_up.max(WARM)
+    }
+
     fn judge_row(&mut self, ix: usize, at: Timestamp, hour: u8, value: f64) -> RowReading {
+        let warm_up = self.warm_up();
         let row = &mut self.rows[ix];
         let guard = &mut self.guards[ix];
         if row.seen == 0 {
@@ -93,7 +98,7 @@ impl AdaptiveBank {
         let was_held = guard.is_held();
         let mut reading = if was_held { row.judge_held(value) } else { row.judge(&view) };
         reading = self.policy.mask(value, reading);
-        let is_warm = row.seen >= self.policy.warm_up.max(WARM);
+        let is_warm = row.seen >= warm_up;
         if !is_warm {
             reading.score = reading.score.min(1.0);
         }
@@ -150,6 +155,11 @@ impl Bank for AdaptiveBank {
 
     fn last_score(&self, row: u32) -> f32 {
         self.last.get(row as usize).copied().unwrap_or(f32::NAN)
+    }
+
+    fn warming(&self) -> (usize, u32) {
+        let warm_up = self.warm_up();
+        (self.rows.iter().filter(|row| row.seen > 0 && row.seen < warm_up).count(), warm_up)
     }
 
     fn save(&self, rows: &[u32], out: &mut Vec<u8>) {

@@ -407,6 +407,11 @@ impl Bank for SeasonalBank {
         out.row = 0;
     }
 
+    fn warming(&self) -> (usize, u32) {
+        let is_warming = |row: &&Row| row.seen > 0 && u32::from(row.seen) < self.warm_up;
+        (self.rows.iter().filter(is_warming).count(), self.warm_up)
+    }
+
     fn last_score(&self, row: u32) -> f32 {
         self.last.get(row as usize).copied().unwrap_or(f32::NAN)
     }

@@ -313,6 +313,10 @@ pub trait Bank: Send {
     fn step(&mut self, bin: BinColumn<'_>, out: &mut Readings);
     /// The row's score in the turn that was stepped last; NaN if it had no data in it.
     fn last_score(&self, row: u32) -> f32;
+    /// How many rows have seen values, but too few to score above 1; and how many values that takes.
+    fn warming(&self) -> (usize, u32) {
+        (0, 0)
+    }
     /// Whether [`Bank::step`] must be called even when no row has data, because silence is judged:
     /// after how many missing samples of its cadence a row would first score.
     fn patience(&self) -> Option<u32> {

@@ -66,6 +66,26 @@ struct Signal {
     calm: Option<Span>,
 }
 
+/// Rows of one detector that have not seen enough to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Warming {
+    /// Those that have seen some values.
+    pub warming: u64,
+    /// All of them.
+    pub rows: u64,
+    /// Values that a row must have seen.
+    pub needs: u32,
+}
+
+impl Warming {
+    /// Adds the rows of another shard or key group.
+    pub fn add(&mut self, other: Self) {
+        self.warming += other.warming;
+        self.rows += other.rows;
+        self.needs = self.needs.max(other.needs);
+    }
+}
+
 /// The third of the four parts, for some of the row key groups.
 pub struct Detect {
     signals: Vec<Signal>,
@@ -218,6 +238,17 @@ impl Detect {
     /// Seeds a row's detectors with its history, oldest first, effective from the bin at `at`.
     pub fn seed(&mut self, row: RowAddr, at: Timestamp, history: &[(Timestamp, f64)]) {
         self.groups[row.signal as usize][row.group.ix()].seed(row.row, at, history);
+    }
+
+    /// Adds up, by the index of the detector, which rows are still warming up.
+    pub fn warming(&self, sum: &mut [Warming]) {
+        for (signal, groups) in self.signals.iter().zip(&self.groups) {
+            for group in groups {
+                for (of, (warming, rows, needs)) in signal.uses.iter().zip(group.warming()) {
+                    sum[of.index].add(Warming { warming: warming as u64, rows: rows as u64, needs });
+                }
+            }
+        }
     }
 
     /// Bytes of memory held.

@@ -7,6 +7,7 @@ mod arena;
 mod caps;
 mod evict;
 mod rows;
+mod unmatched;
 
 use relight_core::record::{Kind, Reason};
 use relight_core::rule::Settings;
@@ -16,6 +17,7 @@ use relight_core::signal::{By, SignalKind};
 pub use arena::SeriesAddr;
 pub use evict::IdleSeries;
 pub use rows::{GoneRow, NewRow, RowAddr, Stat};
+pub use unmatched::Unmatched;
 
 use arena::Arena;
 use caps::Caps;

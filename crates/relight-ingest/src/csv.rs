@@ -1,10 +1,12 @@
 //! `timestamp,value` tables: a single series of samples, one a row.
 //!
-//! The header is optional; where it names a `timestamp` and a `value` column those are taken, else
-//! the first two. Further columns are left alone, and rows are taken in the order of the file: people are
-//! told where there are other columns and where time runs backwards. Times are epoch seconds, milliseconds, microseconds
-//! or nanoseconds, RFC 3339, or ISO 8601 without a zone, which is UTC. The series is named after the
-//! file. A quoted field must end on its line.
+//! The header is optional. Where it names the time (`timestamp`, `time`, `date`, ..) and a `value` those are
+//! taken, else the first column and the first one beside it that holds a number. Further columns are left
+//! alone, and rows are taken in the order of the file: people are told where there are other columns and where
+//! time runs backwards. Times are epoch seconds, milliseconds, microseconds or nanoseconds, RFC 3339, or ISO 8601
+//! without a zone, which is UTC. The series is named after the file. A quoted field must end on its line.
+
+mod bad;
 
 use std::path::Path;
 
@@ -12,6 +14,7 @@ use relight_core::Timestamp;
 use relight_core::record::{Kind, Reason};
 use relight_core::series::encode_key;
 
+use self::bad::Bad;
 use crate::error::IngestError;
 use crate::file;
 use crate::lines::{Line, Lines};
@@ -22,7 +25,9 @@ use crate::source::{Decoder, Sink};
 const BOM: &str = "\u{FEFF}";
 /// Columns of a wide table that are named to people, and how much of each name.
 const SHOWN_COLUMNS: usize = 5;
-const SHOWN_CHARS: usize = 40;
+/// Names of a column of times, in the order in which they are looked for.
+const TIME_NAMES: [&str; 9] =
+    ["timestamp", "time", "datetime", "date", "ts", "t", "@timestamp", "epoch", "_time"];
 
 /// Where time and value stand in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +46,20 @@ impl Layout {
         }
         let names = fields(first.strip_prefix(BOM).unwrap_or(first));
         let find = |name: &str| names.iter().position(|n| n.trim().eq_ignore_ascii_case(name));
-        let (time, value) = match (find("timestamp"), find("value")) {
-            (Some(time), Some(value)) => (time, value),
-            _ => (0, 1),
-        };
-        let layout = Self { time, value, header: true };
+        let time = TIME_NAMES.iter().find_map(|name| find(name));
+        let second_fields = second.map(fields).unwrap_or_default();
+        let is_number = |ix: &usize| second_fields.get(*ix).is_some_and(|f| f.trim().parse::<f64>().is_ok());
+        let mut others = (0..names.len()).filter(|ix| *ix != time.unwrap_or(0));
+        let first_other = others.clone().next().unwrap_or(1);
+        let value = find("value").filter(|value| *value != time.unwrap_or(0));
+        let value = value.or_else(|| others.find(is_number)).unwrap_or(first_other);
+        let layout = Self { time: time.unwrap_or(0), value, header: true };
         let is_table = match second {
             Some(second) => {
                 let row = Row::read(second, layout);
                 row.value.is_some() && table_time(row.time.trim().as_bytes()).is_some()
             }
-            None => names.len() > 1 && find("timestamp").is_some(),
+            None => names.len() > 1 && time.is_some(),
         };
         is_table.then_some(layout)
     }
@@ -75,16 +83,15 @@ impl Row {
         Self { time: take(layout.time).unwrap_or_default(), value: take(layout.value) }
     }
 
-    fn sample(&self) -> Result<(Timestamp, f64), (Reason, &'static str)> {
-        let few = "fewer columns than needed: a row is `timestamp,value`, with a comma";
-        let value = self.value.as_deref().ok_or((Reason::Malformed, few))?.trim();
-        let at = table_time(self.time.trim().as_bytes())
-            .ok_or((Reason::Malformed, "the time is neither epoch time nor ISO 8601"))?;
+    fn sample(&self) -> Result<(Timestamp, f64), Bad<'_>> {
+        let value = self.value.as_deref().ok_or(Bad::Few)?.trim();
+        let time = self.time.trim();
+        let at = table_time(time.as_bytes()).ok_or(Bad::Time(time))?;
         if value.is_empty() {
-            return Err((Reason::NoRecordedValue, "there is no value"));
+            return Err(Bad::NoValue);
         }
-        let value: f64 = value.parse().map_err(|_| (Reason::Malformed, "the value is no number"))?;
-        if value.is_finite() { Ok((at, value)) } else { Err((Reason::NonFinite, "the value is not finite")) }
+        let number: f64 = value.parse().map_err(|_| Bad::Value(value))?;
+        if number.is_finite() { Ok((at, number)) } else { Err(Bad::NotFinite(value)) }
     }
 }
 
@@ -130,9 +137,7 @@ impl Csv {
         }
         let named = self.header_due;
         let name = |ix: usize| match names[ix].trim() {
-            name if named && !name.is_empty() => {
-                format!("`{}`", name.chars().take(SHOWN_CHARS).collect::<String>())
-            }
+            name if named && !name.is_empty() => bad::quoted(name),
             _ => format!("column {}", ix + 1),
         };
         let others: Vec<usize> = (0..names.len()).filter(|ix| *ix != time && *ix != value).collect();
@@ -140,6 +145,8 @@ impl Csv {
         if others.len() > SHOWN_COLUMNS {
             left.push(format!("{} more", others.len() - SHOWN_COLUMNS));
         }
+        // `cut` writes columns in the order of the file, and the time is to come first.
+        let another = others.iter().find(|ix| **ix > time).unwrap_or(&others[0]);
         out.remark(format_args!(
             "of {} columns only {} and {} are read, as one series, and not {}; to watch another, cut it out \
              (`cut -d, -f{},{}`), to watch them together, write newline-delimited JSON with labels",
@@ -148,7 +155,7 @@ impl Csv {
             name(value),
             left.join(", "),
             time + 1,
-            others[0] + 1,
+            another + 1,
         ));
     }
 
@@ -157,11 +164,6 @@ impl Csv {
             self.backwards.get_or_insert((line, 0)).1 += 1;
         }
         self.last = at;
-    }
-
-    fn row(&self, line: &[u8]) -> Result<(Timestamp, f64), (Reason, &'static str)> {
-        let text = std::str::from_utf8(line).map_err(|_| (Reason::Malformed, "not UTF-8"))?;
-        Row::read(text, self.layout).sample()
     }
 }
 
@@ -173,13 +175,16 @@ impl Decoder for Csv {
         if std::mem::take(&mut self.header_due) {
             return None;
         }
-        match self.row(line) {
+        let Ok(text) = std::str::from_utf8(line) else {
+            out.refuse(Reason::Malformed, "not UTF-8");
+            return Some(0);
+        };
+        match Row::read(text, self.layout).sample() {
             Ok((at, value)) => {
                 self.note_order(at, out.line());
                 out.record.push_point(&self.key, at, Timestamp::MIN, Kind::Gauge, value);
             }
-            Err((reason @ Reason::Malformed, why)) => out.refuse(reason, why),
-            Err((reason, _)) => out.record.refuse(reason),
+            Err(bad) => out.refuse(bad.reason(), bad.why(text, self.layout.time)),
         }
         Some(0)
     }
@@ -190,7 +195,7 @@ impl Decoder for Csv {
     }
 
     fn end(&mut self, out: &mut Sink<'_>) {
-        if let Some((line, rows)) = self.backwards.take() {
+        if let Some((line, rows)) = self.backwards {
             out.remark_at(
                 line,
                 format_args!(
@@ -205,6 +210,10 @@ impl Decoder for Csv {
 
     fn is_samples(&self) -> bool {
         true
+    }
+
+    fn is_in_order(&self) -> bool {
+        self.backwards.is_none()
     }
 }
 
@@ -294,6 +303,8 @@ mod tests {
             &["0: 2017-04-30T16:00:00Z 1.5", "1: 2017-04-30T16:01:00Z 2"],
         );
         check("value,label,timestamp\n3,0,1493568000\n", &["1: 2017-04-30T16:00:00Z 3"]);
+        check("host,time,cpu,mem\nweb-1,1493568000,7,9", &["1: 2017-04-30T16:00:00Z 7"]);
+        check("date,host,load\n2014-04-01,web-1,7", &["1: 2014-04-01T00:00:00Z 7"]);
         check("\u{FEFF}time,cpu\n\"2014-04-01 00:00:00\",\"20\"", &["1: 2014-04-01T00:00:00Z 20"]);
         check(
             "1493568000,1\n1493568060\n1493568120,\n1493568180,nan\nnoon,1\n1493568240,x\n1493568300,2",
@@ -337,6 +348,14 @@ mod tests {
         let older = |what: &str| format!("{what} older than the row before, here first: {order}");
         assert_eq!(told("timestamp,value\n10,1\n30,2\n20,3\n25,3"), [older("test:4: 1 row is")]);
         assert_eq!(told("timestamp,value\n30,1\n20,2\n10,3"), [older("test:3: 2 rows are")]);
+        assert_eq!(
+            told("10,1\n20,\n30,nan\n40,1.5x\n50,1"),
+            [
+                "test:2: there is no value",
+                "test:3: the value `nan` is not finite",
+                "test:4: the value `1.5x` is no number"
+            ]
+        );
     }
 
     #[test]

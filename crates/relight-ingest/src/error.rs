@@ -47,8 +47,18 @@ pub enum IngestError {
         source: io::Error,
     },
     /// There is no record in it.
-    #[error("`{}` is empty: a capture needs at least one record", path.display())]
+    #[error("`{}` is empty", path.display())]
     Empty {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// JSON for people: its objects go over several lines.
+    #[error(
+        "`{0}` is JSON spread over several lines: one object (of OTLP, one request) a line is expected, as \
+         `jq -c . {0}` writes it",
+        path.display()
+    )]
+    Spread {
         /// As it was given.
         path: PathBuf,
     },

@@ -11,6 +11,7 @@
 mod capture;
 #[cfg(feature = "kafka")]
 mod cloudevents;
+mod complaints;
 mod csv;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ mod hostile;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use relight_core::record::{ControlRecord, Record};
@@ -43,6 +45,8 @@ pub use crate::csv::{SampleRow, SampleRows, sample_rows};
 pub use crate::error::IngestError;
 pub use crate::journal::JournalError;
 pub use crate::lines::MAX_LINE_BYTES;
+
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// One capture, read in order.
 pub trait CaptureSource: Send {
@@ -64,6 +68,11 @@ pub trait CaptureSource: Send {
     fn complaints(&self) -> &[String];
     /// Whether this is a single series of samples (a CSV), where each row is a bin of its own.
     fn is_samples(&self) -> bool;
+    /// Whether no row of a table was older than the one before. Where each row is a bin of its own, times of
+    /// others are made up.
+    fn is_in_order(&self) -> bool {
+        true
+    }
 }
 
 /// Opens a capture: a file, a folder (its captures in name order, without its sub-folders), or `-`
@@ -73,6 +82,17 @@ pub fn open(path: &Path) -> Result<Vec<Box<dyn CaptureSource>>, IngestError> {
         return open_folder(path);
     }
     Ok(vec![Box::new(source::open(path)?)])
+}
+
+/// The whole text of a file that lies beside captures, plain or compressed as they are; at most 64 MiB.
+pub fn read_text(path: &Path) -> Result<String, IngestError> {
+    let failed = |source| IngestError::Read { path: path.to_owned(), line: 0, source };
+    let (mut text, mut bytes) = (String::new(), file::open(path)?.bytes.take(MAX_TEXT_BYTES + 1));
+    let n = bytes.read_to_string(&mut text).map_err(failed)?;
+    if n as u64 > MAX_TEXT_BYTES {
+        return Err(failed(std::io::Error::other("it is larger than 64 MiB")));
+    }
+    Ok(text)
 }
 
 /// The outcomes of actions that a capture holds ([`ControlRecord::Outcome`]), of all the files that

@@ -91,6 +91,9 @@ fn format(path: &Path, head: &[u8]) -> Result<Format, IngestError> {
     };
     let second = lines.next().map(|(_, line)| line);
     let json = first.trim_start_matches('\u{FEFF}').trim_start();
+    if matches!(json.trim_end(), "{" | "[") {
+        return Err(IngestError::Spread { path: path.to_owned() });
+    }
     if json.starts_with('{') && !Prometheus::could_be(first) {
         return json_format(path, first);
     }

@@ -7,13 +7,13 @@ use std::path::{Component, Path, PathBuf};
 use relight_core::record::{ControlRecord, Reason, Record};
 
 use crate::CaptureSource;
+use crate::complaints::Complaints;
 use crate::error::IngestError;
 use crate::file::{self, Consumed};
 use crate::lines::{Line, Lines, MAX_LINE_BYTES};
+use crate::ndjson::Ndjson;
 use crate::sniff;
 
-/// Bad lines that are kept as messages; all are counted.
-const MAX_COMPLAINTS: usize = 20;
 /// Partitions that one file may name.
 const MAX_PARTITIONS: usize = 4_096;
 /// What is shown of a partition's name, so that a message stays a line.
@@ -23,7 +23,7 @@ const SHOWN_CHARS: usize = 80;
 pub(crate) struct Sink<'a> {
     pub(crate) record: &'a mut Record,
     partitions: &'a mut Vec<String>,
-    complaints: &'a mut Vec<String>,
+    complaints: &'a mut Complaints,
     line: u64,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Sink<'a> {
     pub(crate) fn new(
         record: &'a mut Record,
         partitions: &'a mut Vec<String>,
-        complaints: &'a mut Vec<String>,
+        complaints: &'a mut Complaints,
         line: u64,
     ) -> Self {
         Self { record, partitions, complaints, line }
@@ -40,12 +40,10 @@ impl<'a> Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Counts a refusal, and keeps the reason for people while there is room.
+    /// Counts a refusal, and keeps the reason for people while enough was not told of its kind.
     pub(crate) fn refuse(&mut self, reason: Reason, why: impl Display) {
         self.record.refuse(reason);
-        if self.complaints.len() < MAX_COMPLAINTS {
-            self.complaints.push(format!("{}:{}: {why}", self.partitions[0], self.line));
-        }
+        self.complaints.refused(&self.partitions[0], self.line, why);
     }
 
     /// The line that is read, counted from 1.
@@ -60,7 +58,7 @@ impl Sink<'_> {
 
     /// The same about another line. There is always room for these: a decoder has one or two a file.
     pub(crate) fn remark_at(&mut self, line: u64, what: impl Display) {
-        self.complaints.push(format!("{}:{line}: {what}", self.partitions[0]));
+        self.complaints.remark(format!("{}:{line}: {what}", self.partitions[0]));
     }
 
     /// The index of a partition that a record names.
@@ -104,6 +102,10 @@ pub(crate) trait Decoder: Send {
     fn is_samples(&self) -> bool {
         false
     }
+    /// See [`CaptureSource::is_in_order`].
+    fn is_in_order(&self) -> bool {
+        true
+    }
 }
 
 /// A capture file.
@@ -114,13 +116,23 @@ pub(crate) struct FileSource {
     consumed: Consumed,
     total: u64,
     partitions: Vec<String>,
-    complaints: Vec<String>,
+    complaints: Complaints,
 }
 
 /// Opens one file, or standard input.
 pub(crate) fn open(path: &Path) -> Result<FileSource, IngestError> {
     let opened = file::open(path)?;
-    let (decoder, bytes) = sniff::decoder(path, opened.bytes)?;
+    let mut complaints = Complaints::default();
+    let (decoder, bytes) = match sniff::decoder(path, opened.bytes) {
+        // One of these among others stops nothing: it is a capture without records.
+        Err(error @ (IngestError::Empty { .. } | IngestError::Spread { .. })) => {
+            complaints.remark(error.to_string());
+            let (decoder, bytes): (Box<dyn Decoder>, file::Bytes) =
+                (Box::new(Ndjson::new()), Box::new(io::empty()));
+            (decoder, bytes)
+        }
+        told => told?,
+    };
     Ok(FileSource {
         path: path.to_owned(),
         lines: Lines::new(bytes),
@@ -128,7 +140,7 @@ pub(crate) fn open(path: &Path) -> Result<FileSource, IngestError> {
         consumed: opened.consumed,
         total: opened.total,
         partitions: vec![name_of(path)],
-        complaints: Vec::new(),
+        complaints,
     })
 }
 
@@ -188,6 +200,7 @@ impl CaptureSource for FileSource {
             let partition = match line {
                 Line::End => {
                     self.decoder.end(&mut sink);
+                    self.complaints.end(&self.partitions[0]);
                     return Ok(None);
                 }
                 Line::TooLong => {
@@ -237,11 +250,15 @@ impl CaptureSource for FileSource {
     }
 
     fn complaints(&self) -> &[String] {
-        &self.complaints
+        self.complaints.texts()
     }
 
     fn is_samples(&self) -> bool {
         self.decoder.is_samples()
+    }
+
+    fn is_in_order(&self) -> bool {
+        self.decoder.is_in_order()
     }
 }
 
@@ -251,7 +268,7 @@ pub(crate) fn decode_lines<L: AsRef<[u8]>>(
     decoder: &mut dyn Decoder,
     lines: &[L],
 ) -> (Vec<(u32, Record)>, Vec<String>) {
-    let (mut partitions, mut complaints) = (vec!["test".to_owned()], Vec::new());
+    let (mut partitions, mut complaints) = (vec!["test".to_owned()], Complaints::default());
     let mut records = Vec::new();
     for (offset, line) in lines.iter().enumerate() {
         let mut record = Record::default();
@@ -269,5 +286,6 @@ pub(crate) fn decode_lines<L: AsRef<[u8]>>(
     let (mut record, line) = (Record::default(), lines.len() as u64);
     let (names, said) = (&mut partitions, &mut complaints);
     decoder.end(&mut Sink { record: &mut record, partitions: names, complaints: said, line });
-    (records, complaints)
+    complaints.end("test");
+    (records, complaints.texts().to_vec())
 }

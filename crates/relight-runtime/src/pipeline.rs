@@ -8,6 +8,7 @@ mod cut;
 mod doubts;
 mod evict;
 mod faults;
+mod figures;
 mod ledger;
 mod open;
 mod responders;
@@ -439,19 +440,6 @@ impl Pipeline {
         // `applied_through` alone may wait: a turn that changed nothing can be applied again.
         let changed = self.writes.iter().any(|write| !matches!(write, LedgerWrite::Applied(_)));
         if self.commit == Commit::EveryTurn && changed { self.commit_if_due() } else { Ok(true) }
-    }
-
-    /// What has come in and out so far. Of a state that was continued, all of it.
-    pub fn totals(&mut self) -> Result<Totals, RuntimeError> {
-        let mut refused = self.intake.counters().clone();
-        let counters = self.shards.each(|_| |shard: &mut Shard| shard.fold.counters())?;
-        for c in &counters {
-            refused.add(c);
-        }
-        let directory = self.intake.directory();
-        let evicted = self.swept.evicted();
-        let totals = self.totals.complete(&refused, directory, self.intake.partitions().len() as u64);
-        Ok(Totals { evicted, ..totals })
     }
 
     /// The ledger, to read what it holds.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use relight_core::incident::LedgerState;
 use relight_core::record::Record;
 use relight_core::rule::Settings;
+use relight_core::signal::Binning;
 use relight_engine::control::summary::summarize;
 use relight_ingest::CaptureSource;
 use relight_store::{MemoryBaselines, MemoryLedger};
@@ -85,6 +86,7 @@ pub fn replay_seeded(
     let settings = Arc::clone(&request.settings);
     let mut pipeline =
         Pipeline::open(settings, request.threads, stores, responders, Commit::AtSnapshots, &mut notices)?;
+    let earlier = pipeline.totals()?;
     if let Some(history) = &mut history {
         pipeline.seed(history)?;
         if keeps_state {
@@ -115,7 +117,10 @@ pub fn replay_seeded(
     notices.extend(inputs.complaints());
     notices.extend(doubts(&pipeline));
     notices.extend(pipeline.take_panics().iter().map(|one| format!("detector {}: {one}", one.detector)));
-    report(&mut pipeline, notices)
+    let names = request.settings.detectors.iter().map(|detector| detector.name.clone());
+    let warming = names.zip(pipeline.warming()?).filter(|(_, of)| of.warming > 0).collect();
+    let times_known = request.settings.binning != Binning::Sample || inputs.are_in_order();
+    Ok(Report { earlier, times_known, warming, notices, ..report(&mut pipeline)? })
 }
 
 /// A seed must not know what is to be judged.
@@ -148,11 +153,12 @@ fn doubts(pipeline: &Pipeline) -> Vec<String> {
     notices
 }
 
-fn report(pipeline: &mut Pipeline, notices: Vec<String>) -> Result<Report, RuntimeError> {
-    let totals = pipeline.totals()?;
+/// What the stores tell; the rest is the run's.
+fn report(pipeline: &mut Pipeline) -> Result<Report, RuntimeError> {
+    let (totals, unmatched) = (pipeline.totals()?, pipeline.unmatched());
     let (LedgerState { incidents, actions, .. }, _) = pipeline.ledger().load()?;
     let rules = summarize(&incidents, &actions);
-    Ok(Report { totals, incidents, actions, rules, notices })
+    Ok(Report { totals, unmatched, incidents, actions, rules, ..Report::default() })
 }
 
 /// One source and the partitions that its records have named.
@@ -213,6 +219,10 @@ impl Inputs {
 
     pub(crate) fn progress(&self) -> (u64, u64) {
         self.inputs.iter().map(|input| input.source.progress()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    fn are_in_order(&self) -> bool {
+        self.inputs.iter().all(|input| input.source.is_in_order())
     }
 
     pub(crate) fn complaints(&self) -> impl Iterator<Item = String> {

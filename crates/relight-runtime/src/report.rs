@@ -7,7 +7,8 @@ use relight_core::record::Reason;
 use relight_core::{Timestamp, codec_struct};
 use relight_engine::control::summary::RuleSummary;
 use relight_engine::counters::Counters;
-use relight_engine::directory::{Directory, RowAddr};
+use relight_engine::detect::Warming;
+use relight_engine::directory::{Directory, RowAddr, Unmatched};
 use relight_engine::intake::ReadyBin;
 
 /// One verdict, as `--scores` writes it.
@@ -122,10 +123,18 @@ impl Codec for Totals {
 }
 
 /// The outcome of a replay. With a state folder: of all that the folder holds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Report {
     /// Sums.
     pub totals: Totals,
+    /// The sums of what the state folder held before this run.
+    pub earlier: Totals,
+    /// What of the signals has met nothing.
+    pub unmatched: Vec<Unmatched>,
+    /// Of each detector that has such rows, by its name, which ones had not seen enough to be judged at the end.
+    pub warming: Vec<(String, Warming)>,
+    /// Whether times are those of the captures. Those of samples that stand in no order are made up.
+    pub times_known: bool,
     /// Incidents, by id, which is by time.
     pub incidents: Vec<Incident>,
     /// Actions, by id.

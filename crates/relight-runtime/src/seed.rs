@@ -36,6 +36,7 @@ pub struct History {
     /// Taken out when they are planted: by then they are the largest thing in memory.
     pub(crate) rows: BTreeMap<RowName, Values>,
     count: usize,
+    points: u64,
     span: Option<(Timestamp, Timestamp)>,
     notices: Vec<String>,
 }
@@ -71,6 +72,11 @@ impl History {
     /// How many rows have values.
     pub const fn rows(&self) -> usize {
         self.count
+    }
+
+    /// How many points there were to learn from.
+    pub const fn points(&self) -> u64 {
+        self.points
     }
 
     /// The first bin with a value, and the bin from which on the history holds; `None` if it is empty.
@@ -154,7 +160,14 @@ impl Recorder {
         });
         let rows: BTreeMap<_, _> = named.filter(|(_, values)| !values.is_empty()).collect();
         let span = self.span.filter(|_| !rows.is_empty());
-        History { series: pipeline.series_names(), count: rows.len(), rows, span, notices }
+        History {
+            series: pipeline.series_names(),
+            count: rows.len(),
+            points: pipeline.points(),
+            rows,
+            span,
+            notices,
+        }
     }
 }
 

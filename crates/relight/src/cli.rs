@@ -11,7 +11,9 @@ use crate::replay::expectation::Expectation;
 /// Watches metric and event streams, learns what normal looks like, and says and does what brings a system back.
 #[derive(Debug, Parser)]
 #[command(name = "relight", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 fine, 1 the run failed, 2 bad usage or config, 3 a --fail-if held.")]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 the run failed or read nothing, 2 bad usage or config, 3 a --fail-if held."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -158,7 +160,7 @@ pub(crate) struct ReplayArgs {
     /// Writes `timestamp,value,anomaly_score`, a row for each row of a single CSV
     ///
     /// One alert an excursion: its first row keeps its score, the rows that go on with it are capped at
-    /// 0.99, so that rows above 1 are alerts.
+    /// 0.99, so that rows above 1 are alerts. `-` writes them to standard output, in place of the summary.
     #[arg(long, value_name = "FILE")]
     pub(crate) scores: Option<PathBuf>,
     /// Exits with 3 if this holds, such as `incidents > 0`; may be repeated
@@ -217,10 +219,11 @@ Examples:
   incidents, unresolved, escalated, actions, findings, refused, points, series;
   time_to_detect_p50, _p90, time_to_recover_p50, _p90 (over all incidents: `> 5m`);
   with --labels also recall, missed, false_alerts, delay_p50, delay_p90.
-A figure that there is none of, such as the recovery time of no incident, fails nothing.
+A figure that there is none of, such as the recovery time of no incident, fails nothing. Counts are compared
+with numbers, times with times such as 90s or with seconds.
 
---json prints one object a line. `record` says which; times are RFC 3339, `_s` are seconds, absent
-is null:
+--json prints one object a line. `record` says which; times are RFC 3339, `_s` are seconds; what is absent,
+unbounded (`lower`, `upper` of evidence) or, of a table in no order, not known (every time) is null:
   totals    partitions, records, points, events, series, rows, bins, findings, first, last, refused
   incident  id, rule, group, state, episode, stale, onset, detected, acted, mitigated, recovered,
             resolved, resolution, time_to_detect_s, time_to_recover_s, findings, worst_score,

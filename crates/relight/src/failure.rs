@@ -43,7 +43,8 @@ impl From<IngestError> for Failure {
             IngestError::Open { .. }
             | IngestError::Read { .. }
             | IngestError::Write { .. }
-            | IngestError::Listen { .. } => Self::Run(error.into()),
+            | IngestError::Listen { .. }
+            | IngestError::Empty { .. } => Self::Run(error.into()),
             _ => Self::Usage(error.into()),
         }
     }

@@ -5,6 +5,7 @@ pub(crate) mod figures;
 mod human;
 mod json;
 mod labels;
+mod notes;
 mod progress;
 mod scores;
 
@@ -42,6 +43,12 @@ struct Story<'a> {
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     // What can be known to be wrong is said before an hour is spent.
+    let to_stdout = args.scores.as_deref().is_some_and(scores::is_stdout);
+    if to_stdout && args.json {
+        return Err(Failure::usage(
+            "`--scores -` and --json would both write to standard output: name a file",
+        ));
+    }
     let faults = args.labels.as_deref().map(labels::read).transpose()?;
     expectation::check(&args.fail_if, faults.is_some())?;
     let sources = open(&args.captures)?;
@@ -58,26 +65,47 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let (report, seed) = outcome?;
 
     let of_seed = seed.iter().flat_map(History::notices);
-    of_seed.chain(&report.notices).for_each(|notice| output::notice(notice));
+    of_seed.chain(&report.notices).chain(&notes::of(&report)).for_each(|notice| output::notice(notice));
+    nothing_was_read(&report)?;
+    if faults.is_some() && !report.times_known {
+        let why =
+            "--labels name times, and those of a file that is not in order of time are not known: sort it";
+        return Err(Failure::Run(anyhow::anyhow!(why)));
+    }
+    if let Some(faults) = &faults {
+        notes::outside(&labels::outside(faults, &report)).iter().for_each(|note| output::notice(note));
+    }
     let verdict = faults.map(|faults| labels::judge(&faults, &report));
     let plans = plans(&report, &config);
     let story = Story { report: &report, plans: &plans, verdict: verdict.as_ref(), seed: seed.as_ref() };
     let run_time = (args.state.is_none() && args.seed.is_empty()).then_some(elapsed);
-    nothing_was_read(&report)?;
-    output::print(&if args.json { json::render(&story)? } else { human::render(&story, run_time) })?;
+    if !to_stdout {
+        output::print(&if args.json { json::render(&story)? } else { human::render(&story, run_time) })?;
+    }
     expectation::judge(&args.fail_if, &Figures::of(&report, verdict.as_ref()))
 }
 
-/// A run in which every line was refused is no quiet one: whoever asks for an exit code must hear of it.
+/// A run that has read nothing is no quiet one: whoever asks for an exit code must hear of it.
 fn nothing_was_read(report: &Report) -> Result<(), Failure> {
-    let totals = &report.totals;
-    if totals.points > 0 || totals.events > 0 || totals.refused.is_empty() {
+    let Report { totals, earlier, .. } = report;
+    let lines = sum_refused(totals) - sum_refused(earlier);
+    if totals.points > earlier.points || totals.events > earlier.events {
         return Ok(());
     }
-    let lines: u64 = totals.refused.iter().map(|(_, n)| n).sum();
-    Err(Failure::Run(anyhow::anyhow!(
-        "nothing could be read: all {lines} lines were refused; the notes above say why (see `relight replay --help` for the formats)"
-    )))
+    if lines > 0 {
+        return Err(Failure::Run(anyhow::anyhow!(
+            "nothing could be read: all {lines} lines were refused; the notes above say why (see `relight replay --help` for the formats)"
+        )));
+    }
+    match totals.records {
+        0 => Err(Failure::Run(anyhow::anyhow!("nothing could be read: there is no record in the captures"))),
+        // What a state folder knows already is passed over.
+        _ => Ok(()),
+    }
+}
+
+fn sum_refused(totals: &relight_runtime::Totals) -> u64 {
+    totals.refused.iter().map(|(_, n)| n).sum()
 }
 
 /// The replay and, before it, what its rows are seeded with.
@@ -90,6 +118,11 @@ fn seeded(
         0 => None,
         _ => Some(History::read(&request.settings, earlier, request.threads, progress).map_err(failure)?),
     };
+    if let Some(seed) = seed.as_ref().filter(|seed| seed.points() == 0) {
+        seed.notices().iter().for_each(|notice| output::notice(notice));
+        let why = "nothing could be read of --seed: there is no point in the earlier captures";
+        return Err(Failure::Run(anyhow::anyhow!(why)));
+    }
     let report = relight_runtime::replay_seeded(request, seed.as_mut(), progress).map_err(failure)?;
     Ok((report, seed))
 }

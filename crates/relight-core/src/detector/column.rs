@@ -179,6 +179,11 @@ impl<D: Detector> Bank for Column<D> {
         self.last.get(row as usize).copied().unwrap_or(f32::NAN)
     }
 
+    fn warming(&self) -> (usize, u32) {
+        let warming = self.guards.iter().filter(|guard| guard.seen > 0 && !guard.is_warm(self.warm_up));
+        (warming.count(), self.warm_up)
+    }
+
     fn patience(&self) -> Option<u32> {
         D::JUDGES_SILENCE.then(|| self.detector.patience())
     }

@@ -84,6 +84,14 @@ impl RowGroup {
         self.buckets.push((row, counts));
     }
 
+    /// Of each use, how many rows are warming up, how many there are, and how many values it takes.
+    pub(super) fn warming(&self) -> impl Iterator<Item = (usize, usize, u32)> {
+        self.banks.iter().map(|bank| {
+            let (warming, needs) = bank.warming();
+            (warming, bank.rows(), needs)
+        })
+    }
+
     fn is_patient(&self) -> bool {
         self.banks.iter().any(|bank| bank.patience().is_some())
     }

@@ -318,6 +318,10 @@ impl Rows {
         key.to_vec()
     }
 
+    pub(super) fn has_any(&self, signal: usize, group: KeyGroup) -> bool {
+        !self.names[signal][group.ix()].is_empty()
+    }
+
     pub(super) fn order(&self, signal: usize, group: KeyGroup, arena: &Arena) -> Vec<u32> {
         let at = |row: u32| RowAddr { signal: signal as u16, group, row };
         let names = &self.names[signal][group.ix()];

@@ -10,6 +10,7 @@ use relight_core::source::kafka::{Format, Topic};
 use super::mapping::Mapper;
 use super::pool::Pool;
 use crate::cloudevents;
+use crate::complaints::Complaints;
 use crate::live::Load;
 use crate::otlp::Otlp;
 use crate::source::{Decoder, Sink};
@@ -45,12 +46,17 @@ impl Decode {
         match self {
             Self::OtlpProto(pool) => return Ok(Load::Metrics(pool.copy(value))),
             Self::OtlpJson(decoder) => {
-                let (mut partitions, mut complaints) = (vec![message.topic().to_owned()], Vec::new());
+                let (mut partitions, mut complaints) =
+                    (vec![message.topic().to_owned()], Complaints::default());
                 let line = message.offset().max(0) as u64;
                 decoder.decode(value, &mut Sink::new(&mut record, &mut partitions, &mut complaints, line));
                 let useless = record.points.is_empty() && record.events.is_empty();
                 if useless && record.refused.iter().any(|(reason, _)| *reason == Reason::Malformed) {
-                    return Err(complaints.pop().unwrap_or_else(|| "no OTLP JSON".to_owned()));
+                    return Err(complaints
+                        .texts()
+                        .last()
+                        .cloned()
+                        .unwrap_or_else(|| "no OTLP JSON".to_owned()));
                 }
             }
             Self::Json(mapper) => mapper.read(value, received, &mut record)?,

@@ -10,6 +10,7 @@ use super::front::{Fault, Front};
 use super::reply::{Form, Taken};
 use super::stats::add;
 use super::{logs, proto};
+use crate::complaints::Complaints;
 use crate::live::Load;
 use crate::otlp::export;
 use crate::source::Sink;
@@ -88,14 +89,14 @@ pub(super) async fn take(front: &Front, signal: Signal, form: Form, body: Bytes)
 
 fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded, Fault> {
     let mut decoded = Decoded::default();
-    let Decoded { record, complaints, spans } = &mut decoded;
+    let Decoded { record, complaints: told, spans } = &mut decoded;
     match (form, signal) {
         (Form::Protobuf, Signal::Traces) => *spans = proto::count_spans(body).map_err(Fault::malformed)?,
         (Form::Protobuf, _) => logs::decode(body, record).map_err(Fault::malformed)?,
         (Form::Json, _) => {
             bounded_json(body)?;
-            let mut partitions = vec![name.to_owned()];
-            let out = &mut Sink::new(record, &mut partitions, complaints, 0);
+            let (mut partitions, mut complaints) = (vec![name.to_owned()], Complaints::default());
+            let out = &mut Sink::new(record, &mut partitions, &mut complaints, 0);
             let read = match signal {
                 Signal::Metrics => export::metrics(body, out),
                 Signal::Logs => export::logs(body, out),
@@ -104,9 +105,8 @@ fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded
             read.map_err(Fault::malformed)?;
             // A request has no lines.
             let place = format!("{name}:0: ");
-            for complaint in complaints {
-                *complaint = complaint.strip_prefix(&place).unwrap_or(complaint).to_owned();
-            }
+            let texts = complaints.texts().iter();
+            *told = texts.map(|text| text.strip_prefix(&place).unwrap_or(text).to_owned()).collect();
         }
     }
     Ok(decoded)

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use relight_core::Span;
 
-use super::figures::{Figures, NAMES};
+use super::figures::{Figures, NAMES, Unit, rough};
 use crate::failure::Failure;
 
 type Compare = fn(&f64, &f64) -> bool;
@@ -18,6 +18,7 @@ const OPERATORS: [(&str, Compare); 6] =
 pub(crate) struct Expectation {
     text: String,
     name: &'static str,
+    unit: Unit,
     needs_labels: bool,
     compare: Compare,
     /// The number, or the length of time in seconds.
@@ -34,16 +35,37 @@ impl FromStr for Expectation {
         };
         let (name, limit, compare) =
             OPERATORS.iter().find_map(split).ok_or("write it as `incidents > 0` or `delay_p90 > 1m`")?;
-        let known = NAMES.iter().find(|(known, _)| *known == name);
-        let (name, needs_labels) = *known.ok_or_else(|| {
-            let have: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+        let known = NAMES.iter().find(|(known, ..)| *known == name);
+        let (name, unit, needs_labels) = *known.ok_or_else(|| {
+            let have: Vec<&str> = NAMES.iter().map(|(name, ..)| *name).collect();
             format!("no figure is named `{name}` (have: {})", have.join(", "))
         })?;
         let number = limit.parse().ok().filter(|n: &f64| !n.is_nan());
-        let limit = number.or_else(|| limit.parse::<Span>().ok().map(Span::secs_f64));
-        let limit =
-            limit.ok_or_else(|| format!("`{text}` compares with neither a number nor a time such as 90s"))?;
-        Ok(Self { text: text.trim().to_owned(), name, needs_labels, compare, limit })
+        let span = || limit.parse::<Span>().ok().map(Span::secs_f64);
+        let limit = match (number, unit) {
+            (Some(number), _) => number,
+            (None, Unit::Time) => {
+                span().ok_or_else(|| format!("`{text}` compares with no time such as 90s or 5m"))?
+            }
+            (None, Unit::Number) if span().is_some() => {
+                return Err(format!(
+                    "`{name}` is a number and `{limit}` a time: write `{name} > 0`, or name a time"
+                ));
+            }
+            (None, Unit::Number) => return Err(format!("`{text}` compares with no number")),
+        };
+        Ok(Self { text: text.trim().to_owned(), name, unit, needs_labels, compare, limit })
+    }
+}
+
+impl Expectation {
+    /// The figure as it is compared, with its unit.
+    fn shown(&self, figures: &Figures) -> String {
+        match (figures.get(self.name), self.unit) {
+            (Some(value), Unit::Number) => value.to_string(),
+            (Some(secs), Unit::Time) => rough(Span::from_ns((secs * 1e9) as i64)),
+            (None, _) => "not known".to_owned(),
+        }
     }
 }
 
@@ -61,9 +83,7 @@ pub(super) fn judge(expectations: &[Expectation], figures: &Figures) -> Result<(
     let failed: Vec<String> = expectations
         .iter()
         .filter(holds)
-        .map(|e| {
-            format!("--fail-if '{}' holds: {} is {}", e.text, e.name, figures.get(e.name).unwrap_or(f64::NAN))
-        })
+        .map(|e| format!("--fail-if '{}' holds: {} is {}", e.text, e.name, e.shown(figures)))
         .collect();
     if failed.is_empty() { Ok(()) } else { Err(Failure::Expectation(failed.join("\n"))) }
 }
@@ -86,8 +106,10 @@ mod tests {
         for (text, why) in [
             ("incidents", "write it as"),
             ("incident > 0", "no figure is named `incident`"),
-            ("incidents > many", "neither a number nor a time"),
-            ("incidents > NaN", "neither a number nor a time"),
+            ("incidents > many", "no number"),
+            ("incidents > NaN", "no number"),
+            ("incidents > 5m", "`incidents` is a number and `5m` a time: write `incidents > 0`"),
+            ("delay_p50 > soon", "no time such as 90s"),
         ] {
             assert!(text.parse::<Expectation>().expect_err(text).contains(why), "{text}");
         }

@@ -6,25 +6,34 @@ use relight_runtime::Report;
 
 use super::labels::Verdict;
 
-/// Names that `--fail-if` knows, and whether they need `--labels`.
-pub(super) const NAMES: [(&str, bool); 17] = [
-    ("incidents", false),
-    ("unresolved", false),
-    ("escalated", false),
-    ("actions", false),
-    ("findings", false),
-    ("refused", false),
-    ("points", false),
-    ("series", false),
-    ("time_to_detect_p50", false),
-    ("time_to_detect_p90", false),
-    ("time_to_recover_p50", false),
-    ("time_to_recover_p90", false),
-    ("recall", true),
-    ("missed", true),
-    ("false_alerts", true),
-    ("delay_p50", true),
-    ("delay_p90", true),
+/// What a figure is a figure of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    Number,
+    Time,
+}
+
+use Unit::{Number, Time};
+
+/// Names that `--fail-if` knows, what they are figures of, and whether they need `--labels`.
+pub(super) const NAMES: [(&str, Unit, bool); 17] = [
+    ("incidents", Number, false),
+    ("unresolved", Number, false),
+    ("escalated", Number, false),
+    ("actions", Number, false),
+    ("findings", Number, false),
+    ("refused", Number, false),
+    ("points", Number, false),
+    ("series", Number, false),
+    ("time_to_detect_p50", Time, false),
+    ("time_to_detect_p90", Time, false),
+    ("time_to_recover_p50", Time, false),
+    ("time_to_recover_p90", Time, false),
+    ("recall", Number, true),
+    ("missed", Number, true),
+    ("false_alerts", Number, true),
+    ("delay_p50", Time, true),
+    ("delay_p90", Time, true),
 ];
 
 /// Figures by name; times are in seconds. A figure that there is none of is not in it.
@@ -45,6 +54,9 @@ impl Figures {
             ("points", totals.points as f64),
             ("series", totals.series as f64),
         ]);
+        if !report.times_known {
+            return figures;
+        }
         let detect = incidents().filter_map(|i| Some(i.detected?.since(i.onset))).collect();
         figures.percentiles(["time_to_detect_p50", "time_to_detect_p90"], detect);
         let recover = incidents().filter_map(|i| Some(i.recovered?.since(i.onset))).collect();
@@ -87,6 +99,11 @@ pub(crate) fn grouped(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `1 row`, `2,000 rows`.
+pub(super) fn count(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 /// A value to four significant digits.

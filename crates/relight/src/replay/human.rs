@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use relight_core::Timestamp;
 use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState, Resolution};
+use relight_core::record::Reason;
 use relight_engine::control::summary::Percentiles;
 use relight_runtime::{History, Report};
 
 use super::Story;
-use super::figures::{grouped, rough, short};
+use super::figures::{count, grouped, rough, short};
 use super::labels::Verdict;
 use crate::output::{BOLD, DIM, GREEN, RED, YELLOW};
 
@@ -44,7 +45,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 fn stream(out: &mut String, report: &Report, run_time: Option<Duration>) {
     let totals = &report.totals;
-    if totals.first.is_known() && totals.last.is_known() {
+    if report.times_known && totals.first.is_known() && totals.last.is_known() {
         let length = rough(totals.last.since(totals.first));
         line(out, format_args!("{BOLD}{} to {}{BOLD:#} ({length})", totals.first, totals.last));
     }
@@ -56,25 +57,50 @@ fn stream(out: &mut String, report: &Report, run_time: Option<Duration>) {
     line(
         out,
         format_args!(
-            "{} series, {} points, {} events{rate}",
+            "{} series, {}, {}{rate}",
             grouped(totals.series),
-            grouped(totals.points),
-            grouped(totals.events)
+            count(totals.points, "point"),
+            count(totals.events, "event")
         ),
     );
     line(
         out,
         format_args!(
-            "{} findings in {} rows over {} bins",
-            grouped(totals.findings),
-            grouped(totals.rows),
-            grouped(totals.turns)
+            "{} in {} over {}",
+            count(totals.findings, "finding"),
+            count(totals.rows, "row"),
+            count(totals.turns, "bin")
         ),
     );
-    if !totals.refused.is_empty() {
-        let refused: Vec<String> =
-            totals.refused.iter().map(|(reason, n)| format!("{} {}", grouped(*n), reason.name())).collect();
-        line(out, format_args!("{YELLOW}refused{YELLOW:#}: {}", refused.join(", ")));
+    for (reason, n) in &totals.refused {
+        line(out, format_args!("{YELLOW}refused{YELLOW:#}: {} {}", grouped(*n), words(*reason)));
+    }
+}
+
+/// A reason, and what to do about it.
+const fn words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Malformed => "malformed: they could not be read, the notes name the first",
+        Reason::NonFinite => "not finite: NaN or infinite, which no detector can judge",
+        Reason::Future => {
+            "too far in the future: over 10 minutes ahead of what surrounds them; look at the sender's clock"
+        }
+        Reason::Late => {
+            "late: their bin was closed already; put the capture in order, or raise `allowed_lateness`"
+        }
+        Reason::Duplicate => "duplicate: sent twice, which does no harm",
+        Reason::DuplicateConflict => {
+            "in conflict: same series and time, another value, of which the first counts; tell the senders apart by a label"
+        }
+        Reason::BadHistogram => "bad histograms: bounds must ascend, with one more count than bounds",
+        Reason::LabelLimit => "over the limit of labels: too many, or one too long",
+        Reason::SeriesLimit => "of series beyond `max_series`: raise it, or drop labels that churn",
+        Reason::FoldedEarly => {
+            "folded early: over 4,096 points of one series in one bin; they count all the same"
+        }
+        Reason::SourceSeriesLimit => "of series beyond the `max_series` of their source",
+        Reason::MemoryLimit => "of new series, while there was no memory for them",
+        Reason::NoRecordedValue => "without a value: an empty field, or a marker that a series ended",
     }
 }
 
@@ -82,9 +108,8 @@ fn of_seed(seed: &History) -> String {
     let rows = seed.rows();
     match seed.span() {
         Some((first, effective)) => format!(
-            "seeded {} row{} from {first} to {effective}, effective at {effective}",
-            grouped(rows as u64),
-            if rows == 1 { "" } else { "s" },
+            "seeded {} from {first} to {effective}, effective at {effective}",
+            count(rows as u64, "row"),
         ),
         None => format!("{YELLOW}seeded no rows{YELLOW:#}: the earlier captures hold no values"),
     }
@@ -97,11 +122,11 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
     };
     line(out, format_args!("\n{RED}incident{RED:#} {BOLD}{}{BOLD:#} {}", incident.rule, incident.group));
     line(out, format_args!("  {DIM}{}{episode}{DIM:#}", incident.id));
-    moment(out, "onset", Some(incident.onset), incident.onset);
-    moment(out, "detected", incident.detected, incident.onset);
-    moment(out, "acted", incident.acted, incident.onset);
-    moment(out, "mitigated", incident.mitigated, incident.onset);
-    moment(out, "recovered", incident.recovered, incident.onset);
+    if story.report.times_known {
+        moments(out, incident);
+    } else {
+        line(out, format_args!("  {:<10} not known: the file is not in order of time", "times"));
+    }
     line(out, format_args!("  {:<10} {}", "state", state(incident)));
     for evidence in incident.evidence.iter().take(EVIDENCE_SHOWN) {
         band(out, evidence);
@@ -111,16 +136,34 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
     }
 }
 
-fn moment(out: &mut String, what: &str, at: Option<Timestamp>, onset: Timestamp) {
-    let Some(at) = at else { return };
-    let after = if at == onset { String::new() } else { format!("  {} after onset", rough(at.since(onset))) };
-    line(out, format_args!("  {what:<10} {at}{after}"));
+/// In order of time: a proof may come after the group was back in its band, or before.
+fn moments(out: &mut String, incident: &Incident) {
+    let moments = [
+        ("onset", Some(incident.onset), ""),
+        ("detected", incident.detected, ""),
+        ("acted", incident.acted, ""),
+        ("recovered", incident.recovered, ": back in its band"),
+        ("verified", incident.mitigated, ": the proof of the action held"),
+    ];
+    let mut known: Vec<(&str, Timestamp, &str)> =
+        moments.into_iter().filter_map(|(what, at, means)| Some((what, at?, means))).collect();
+    known.sort_by_key(|(_, at, _)| *at);
+    for (what, at, means) in known {
+        let after = at.since(incident.onset);
+        let after = match what {
+            "onset" => String::new(),
+            _ => format!("  {} after onset{means}", rough(after)),
+        };
+        line(out, format_args!("  {what:<10} {at}{after}"));
+    }
 }
 
 fn state(incident: &Incident) -> String {
     let why = match incident.resolution {
         Some(Resolution::VerifiedAction) => {
-            format!("{GREEN}resolved{GREEN:#} by an action that was verified")
+            format!(
+                "{GREEN}resolved{GREEN:#} by an action that was verified (simulated: nothing was touched)"
+            )
         }
         Some(Resolution::SelfRecovered) => format!("{GREEN}resolved{GREEN:#}, recovered by itself"),
         Some(Resolution::NewNormal) => "over: the new level was learned as normal".to_owned(),
@@ -144,18 +187,9 @@ const fn live(state: IncidentState) -> &'static str {
 }
 
 fn band(out: &mut String, evidence: &Evidence) {
-    let Evidence { detector, signal, labels, value, score, expected, lower, upper, .. } = evidence;
+    let Evidence { detector, signal, labels, value, score, expected, .. } = evidence;
     let seen = if value.is_nan() { "no data".to_owned() } else { short(*value) };
-    let band = match (lower.is_finite(), upper.is_finite()) {
-        // A change of context: no single value is to blame, but where and how widely they lie.
-        (true, true) if evidence.band().holds(*value) => {
-            format!("in its band {} .. {}, but level or spread has moved", short(*lower), short(*upper))
-        }
-        (true, true) => format!("outside {} .. {}", short(*lower), short(*upper)),
-        (true, false) => format!("below {}", short(*lower)),
-        (false, true) => format!("above {}", short(*upper)),
-        (false, false) => "anomalous".to_owned(),
-    };
+    let band = evidence.in_words(short);
     let expected =
         if expected.is_finite() { format!(", expected {}", short(*expected)) } else { String::new() };
     line(
@@ -173,16 +207,19 @@ fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {
         Some(plan) => plan.summary.clone(),
         None => action.action.clone(),
     };
-    let detail = if action.detail.is_empty() { String::new() } else { format!(": {}", action.detail) };
+    // What blocks says so itself: `blocked by cooldown: ..`.
+    let joint = if action.state == ActionState::Blocked { " by " } else { ": " };
+    let detail = if action.detail.is_empty() { String::new() } else { format!("{joint}{}", action.detail) };
+    let at = action.started.unwrap_or(action.planned);
+    let at = if story.report.times_known { format!(", {at}") } else { String::new() };
     line(
         out,
         format_args!(
-            "  {:<10} {}. {what} {DIM}({} with {}, {}){DIM:#} {}{detail}",
+            "  {:<10} {}. {what} {DIM}({} with {}{at}){DIM:#} {}{detail}",
             "would",
             action.step + 1,
             action.action,
             action.with,
-            action.started.unwrap_or(action.planned),
             outcome(action),
         ),
     );
@@ -245,10 +282,10 @@ fn labels(out: &mut String, verdict: &Verdict) {
     line(
         out,
         format_args!(
-            "\n{BOLD}labels{BOLD:#}: {colour}{} of {n} faults caught, {} false alert{}{colour:#}",
+            "\n{BOLD}labels{BOLD:#}: {colour}{} of {} caught, {}{colour:#}",
             verdict.caught(),
-            verdict.false_alerts.len(),
-            if verdict.false_alerts.len() == 1 { "" } else { "s" }
+            count(n as u64, "fault"),
+            count(verdict.false_alerts.len() as u64, "false alert")
         ),
     );
     for caught in &verdict.faults {

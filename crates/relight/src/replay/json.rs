@@ -4,7 +4,7 @@
 //! notices (bad lines of this very run, say) are left to standard error.
 
 use anyhow::Context;
-use relight_core::incident::{Action, Incident};
+use relight_core::incident::{Action, Evidence, Incident};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::summary::{Percentiles, RuleSummary};
 use relight_runtime::Totals;
@@ -14,12 +14,31 @@ use super::Story;
 use super::labels::{Caught, Verdict};
 use crate::failure::Failure;
 
+/// Keys of moments.
+const TIMES: [&str; 12] = [
+    "first",
+    "last",
+    "onset",
+    "detected",
+    "acted",
+    "mitigated",
+    "recovered",
+    "resolved",
+    "planned",
+    "started",
+    "ended",
+    "at",
+];
+
 pub(super) fn render(story: &Story<'_>) -> Result<String, Failure> {
     let report = story.report;
     let mut lines = vec![totals(&report.totals)];
     lines.extend(report.incidents.iter().filter(|i| i.detected.is_some()).map(incident));
     lines.extend(report.actions.iter().map(|a| action(a, story)));
     lines.extend(report.rules.iter().map(rule));
+    if !report.times_known {
+        lines.iter_mut().for_each(forget_times);
+    }
     if let Some(verdict) = story.verdict {
         lines.push(labels(verdict));
         lines.extend(verdict.faults.iter().map(fault));
@@ -78,9 +97,45 @@ fn incident(incident: &Incident) -> Value {
         "time_to_recover_s": since_onset(incident.recovered),
         "findings": incident.findings,
         "worst_score": finite(incident.worst_score),
-        "evidence": incident.evidence,
+        "evidence": incident.evidence.iter().map(evidence).collect::<Vec<Value>>(),
         "timeline": incident.timeline,
     })
+}
+
+/// Evidence whose bounds are numbers, or null where there is none.
+fn evidence(evidence: &Evidence) -> Value {
+    let Evidence { detector, signal, labels, at, value, score, expected, lower, upper } = evidence;
+    // serde_json writes what is not finite as null.
+    json!({
+        "detector": detector,
+        "signal": signal,
+        "labels": labels,
+        "at": at,
+        "value": value,
+        "score": finite(*score),
+        "expected": expected,
+        "lower": lower,
+        "upper": upper,
+    })
+}
+
+/// The keys of times that were made up, wherever they stand, become null.
+fn forget_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                // A rule's `resolved` is a count.
+                let is_time = TIMES.contains(&key.as_str()) && field.is_string();
+                if is_time || key.ends_with("_s") {
+                    *field = Value::Null;
+                } else {
+                    forget_times(field);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_times),
+        _ => {}
+    }
 }
 
 /// JSON has no infinity; the largest number there is says as much.

@@ -13,11 +13,13 @@ use relight_runtime::Report;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::output;
 
 /// How long after its end a fault may be told of: as long as a stalled partition holds time back
 /// (`max_skew`), which is also three bins of a 30 s scrape and a `for` of half a minute.
 const GRACE: Span = Span::from_secs(120);
+
+/// Bad lines of a labels file that are named.
+const MAX_LISTED: usize = 20;
 
 /// A known fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,23 +64,38 @@ impl Verdict {
     }
 }
 
-/// Reads a labels file: one fault a line.
+/// Reads a labels file: one fault a line, compressed as captures may be.
 pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
-    let text = output::read_text(path)?;
-    let mut faults: Vec<Fault> = Vec::new();
+    let text = relight_ingest::read_text(path)?;
+    let (mut faults, mut bad) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = format!("{}:{}", path.display(), number + 1);
-        let fault: Fault = serde_json::from_str(line).map_err(|error| {
-            Failure::usage(format_args!(
-                "{place}: {error}; a fault is {{\"fault\":..,\"start\":..,\"end\":..,\"labels\":{{..}}}}"
-            ))
-        })?;
-        if fault.end < fault.start {
-            return Err(Failure::usage(format_args!("{place}: `end` is before `start`")));
+        match fault(line) {
+            Ok(fault) => faults.push(fault),
+            Err(why) => bad.push(format!("{}:{}: {why}", path.display(), number + 1)),
         }
-        faults.push(fault);
     }
-    Ok(faults)
+    if bad.is_empty() {
+        return Ok(faults);
+    }
+    let more = bad.len().saturating_sub(MAX_LISTED);
+    bad.truncate(MAX_LISTED);
+    if more > 0 {
+        bad.push(format!("... and {more} more"));
+    }
+    bad.push("a fault is {\"fault\":..,\"start\":..,\"end\":..,\"labels\":{..}}".to_owned());
+    Err(Failure::usage(bad.join("\n")))
+}
+
+fn fault(line: &str) -> Result<Fault, String> {
+    let fault: Fault = serde_json::from_str(line)
+        .map_err(|error| error.to_string().replace("at line 1 column", "at column"))?;
+    if fault.end < fault.start { Err("`end` is before `start`".to_owned()) } else { Ok(fault) }
+}
+
+/// Faults that nothing was recorded of: they are missed whatever the config says.
+pub(super) fn outside<'a>(faults: &'a [Fault], report: &Report) -> Vec<&'a Fault> {
+    let (first, last) = (report.totals.first, report.totals.last);
+    faults.iter().filter(|fault| fault.end < first || fault.start > last).collect()
 }
 
 /// Holds incidents against faults.

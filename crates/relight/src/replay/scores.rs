@@ -1,10 +1,11 @@
 //! `--scores`: the rows of a table as they were written, each with its score.
 //!
 //! Of several detectors the largest score counts. An excursion alerts once: its first row keeps its
-//! score and the rest stay below 1. A row that could not be read, or was refused, has the score 0.
+//! score and the rest stay below 1. A row that could not be read, or was refused, has the score 0. `-` stands
+//! for standard output, of which a reader may go away.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 pub(super) struct Scores {
     path: PathBuf,
     rows: SampleRows,
-    out: BufWriter<File>,
+    out: BufWriter<Box<dyn Write>>,
     emission: Emission,
     /// The rows up to this offset, exclusive, are written.
     written: u64,
@@ -29,7 +30,12 @@ impl Scores {
     pub(super) fn create(capture: &Path, file: &Path) -> Result<Self, Failure> {
         let rows = relight_ingest::sample_rows(capture)?;
         let context = || format!("failed to write `{}`", file.display());
-        let mut out = BufWriter::new(File::create(file).with_context(context).map_err(Failure::Usage)?);
+        let sink: Box<dyn Write> = if is_stdout(file) {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(file).with_context(context).map_err(Failure::Usage)?)
+        };
+        let mut out = BufWriter::new(sink);
         out.write_all(b"timestamp,value,anomaly_score\n").with_context(context)?;
         let emission = Emission::default();
         Ok(Self { path: file.to_owned(), rows, out, emission, written: 0, failed: None })
@@ -64,19 +70,30 @@ impl Scores {
         Ok(())
     }
 
-    fn write(&mut self, row: &SampleRow, score: f64) -> std::io::Result<()> {
+    fn write(&mut self, row: &SampleRow, score: f64) -> io::Result<()> {
         writeln!(self.out, "{},{},{score}", field(&row.timestamp), field(&row.value))
     }
 
     pub(super) fn finish(mut self) -> Result<(), Failure> {
-        if let Some(error) = self.failed.take() {
-            return Err(error.into());
+        let failed = self.failed.take().map_or(Ok(()), Err);
+        let written = failed.and_then(|()| self.write_through(None)).and_then(|()| {
+            self.out.flush().with_context(|| format!("failed to write `{}`", self.path.display()))
+        });
+        match written {
+            Err(error) if !has_reader_gone(&error) => Err(error.into()),
+            _ => Ok(()),
         }
-        self.write_through(None)?;
-        let flushed = self.out.flush();
-        flushed.with_context(|| format!("failed to write `{}`", self.path.display()))?;
-        Ok(())
     }
+}
+
+/// Whether `--scores` names standard output.
+pub(super) fn is_stdout(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// `| head` is no failure.
+fn has_reader_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// A field, quoted if it must be.

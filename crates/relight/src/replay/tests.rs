@@ -114,7 +114,15 @@ fn report() -> Report {
         refused: vec![(Reason::Malformed, 3)],
     };
     let rules = summarize(&incidents, &actions);
-    Report { totals, incidents, actions, rules, notices: vec!["shop.ndjson:3: not a JSON object".to_owned()] }
+    Report {
+        totals,
+        incidents,
+        actions,
+        rules,
+        notices: vec!["shop.ndjson:3: not a JSON object".to_owned()],
+        times_known: true,
+        ..Report::default()
+    }
 }
 
 fn plans() -> BTreeMap<String, Plan> {
@@ -150,16 +158,16 @@ fn for_people() {
     let expected = r#"2025-11-23T07:50:00Z to 2025-11-23T08:33:00Z (43m)
 212 series, 1,234,567 points, 2 events, read in 1.5 s (823,044 points/s)
 12 findings in 300 rows over 258 bins
-refused: 3 malformed
+refused: 3 malformed: they could not be read, the notes name the first
 
 incident bad-deploy {service="checkout"}
   01KARELIGHT0000000000000AA
   onset      2025-11-23T08:00:00Z
   detected   2025-11-23T08:00:20Z  20s after onset
   acted      2025-11-23T08:00:20Z  20s after onset
-  mitigated  2025-11-23T08:01:20Z  1m20s after onset
-  recovered  2025-11-23T08:00:50Z  50s after onset
-  state      resolved by an action that was verified
+  recovered  2025-11-23T08:00:50Z  50s after onset: back in its band
+  verified   2025-11-23T08:01:20Z  1m20s after onset: the proof of the action held
+  state      resolved by an action that was verified (simulated: nothing was touched)
   left       errors{service="checkout"} was 0.3125, above 0.0125, expected 0.004 (score 12.5 by errors_ewma)
   would      1. roll checkout back to 3 (rollback with k8s, 2025-11-23T08:00:20Z) helped
 
@@ -176,13 +184,7 @@ labels: 1 of 3 faults caught, 0 false alerts
 
 #[test]
 fn nothing_happened() {
-    let report = Report {
-        totals: Totals::default(),
-        incidents: Vec::new(),
-        actions: Vec::new(),
-        rules: Vec::new(),
-        notices: Vec::new(),
-    };
+    let report = Report { times_known: true, ..Report::default() };
     let story = Story { report: &report, plans: &BTreeMap::new(), verdict: None, seed: None };
     let text = plain(&human::render(&story, None));
     assert_eq!(text, "0 series, 0 points, 0 events\n0 findings in 0 rows over 0 bins\n\nno incidents\n");
@@ -205,7 +207,8 @@ fn for_programs() {
     assert_eq!(lines[1]["onset"], "2025-11-23T08:00:00Z");
     assert_eq!(lines[1]["time_to_recover_s"], 50.0);
     assert_eq!(lines[1]["worst_score"], f64::MAX);
-    assert_eq!(lines[1]["evidence"][0]["lower"], "-Inf");
+    assert_eq!(lines[1]["evidence"][0]["lower"], serde_json::Value::Null);
+    assert_eq!(lines[1]["evidence"][0]["upper"], 0.0125);
     assert_eq!(lines[2]["plan"]["body"]["revision"], 3);
     assert_eq!(lines[3]["time_to_detect_s"]["p90"], 20.0);
     assert_eq!(lines[4]["recall"], 1.0 / 3.0);

@@ -90,7 +90,7 @@ fn record(args: &CaptureArgs, config: &Config, runtime: &Runtime, file: CaptureF
     live.wait_for(hub.awaited());
     let listeners = start_sources(config, &hub, runtime)?;
     let commits_nothing: Guard = Arc::new(|| None);
-    let readers = Readers::start(config, &hub, &commits_nothing)?;
+    let readers = Readers::start(config, &hub, &commits_nothing, &inputs)?;
     drop(hub);
     let greeting = format!(
         "{BOLD}relight{BOLD:#} records into {}; INT ends it\n{}{}",

@@ -1,0 +1,196 @@
+//! What `replay` tells when there is less in the result than was hoped for.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const START_SECS: u64 = 1_763_884_800;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).expect("it can be written");
+    }
+    folder
+}
+
+fn replay(folder: &TempDir, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relight"));
+    command.current_dir(folder.path()).arg("replay").args(args).output().expect("the binary runs")
+}
+
+/// Exit code, standard output and standard error.
+fn told(folder: &TempDir, args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = replay(folder, args);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// Rows of a table, 60 s apart, with a spike at some of them.
+fn table(rows: std::ops::Range<u64>, spikes: std::ops::Range<u64>) -> String {
+    let mut text = "timestamp,value\n".to_owned();
+    for i in rows {
+        let value = if spikes.contains(&i) { 500 } else { 100 + i * 7 % 5 };
+        writeln!(text, "{},{value}", START_SECS + i * 60).expect("a String takes every line");
+    }
+    text
+}
+
+/// Points of one service, 5 s apart.
+fn points(which: std::ops::Range<u64>) -> String {
+    let mut text = String::new();
+    for i in which {
+        let (t, value) = (START_SECS + i * 5, 20 + i * 7 % 5);
+        let line =
+            format!(r#"{{"t":{t},"metric":"latency_ms","labels":{{"service":"cart"}},"value":{value}}}"#);
+        writeln!(text, "{line}").expect("a String takes every line");
+    }
+    text
+}
+
+/// Scenario: a misspelt metric, a label that no series has, and an event that never came.
+/// Guarantee: each is told with its signal and key, and with the nearest name where one is near.
+#[test]
+fn what_a_config_never_met_is_told() {
+    let config = "signals:\n  slow: {value: latncy_ms, by: [service]}\n  odd: {value: latency_ms, by: [svc]}\n\
+                  \x20 deploys: {events: deploy, by: [service]}\n";
+    let folder = folder(&[("a.ndjson", &points(0..200)), ("c.yaml", config)]);
+    let (code, _, notes) = told(&folder, &["a.ndjson", "-c", "c.yaml"]);
+    assert_eq!(code, Some(0), "{notes}");
+    for said in [
+        "signal `slow`: nothing matched `value: latncy_ms`; did you mean `latency_ms`?",
+        "signal `odd`: no series of it has the label `svc` of `by`",
+        "signal `deploys`: nothing matched `events: deploy`",
+    ] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+}
+
+/// Scenario: a wild value after 59 rows, and the same with enough rows before it.
+/// Guarantee: that it could not be judged yet is told, and only then.
+#[test]
+fn a_warm_up_is_told() {
+    let folder = folder(&[("short.csv", &table(0..60, 59..60)), ("long.csv", &table(0..300, 299..300))]);
+    let warm = "1 of 1 row still warming up at the end: `adaptive` finds nothing in a row before it has seen 100 values";
+    let (_, summary, notes) = told(&folder, &["short.csv"]);
+    assert!(notes.contains(warm) && summary.contains("0 findings in 1 row over 60 bins"), "{notes}{summary}");
+    let (_, summary, notes) = told(&folder, &["long.csv"]);
+    assert!(notes.is_empty() && summary.contains("1 finding in 1 row over 300 bins"), "{notes}{summary}");
+}
+
+/// Scenario: a state folder that is asked again, that goes on between two bins, and that was cut within one.
+/// Guarantee: what is of earlier runs is told, and late points with why they are late and what to do.
+#[test]
+fn what_a_state_folder_brings_along_is_told() {
+    let folder = folder(&[
+        ("r1.ndjson", &points(0..201)),
+        ("r2.ndjson", &points(201..400)),
+        ("calm.ndjson", &points(400..600)),
+    ]);
+    let notes = |args: &[&str]| told(&folder, &[args, &["--state", "s"]].concat()).2;
+    assert!(!notes(&["r1.ndjson"]).contains("earlier run"));
+    let again = notes(&["r1.ndjson"]);
+    assert!(again.contains("0 new records: what is shown is from the earlier runs"), "{again}");
+    let seam = notes(&["r2.ndjson"]);
+    assert!(seam.contains("1 new point came too late: an earlier run of this state folder closed"), "{seam}");
+    let on = notes(&["calm.ndjson"]);
+    assert!(on.contains("400 of 600 records are from the earlier runs"), "{on}");
+}
+
+/// Scenario: rows that stand in no order, with a spike that opens an incident.
+/// Guarantee: no time of it is printed, in JSON it is null, and labels, which name times, are refused.
+#[test]
+fn times_of_an_unsorted_table_are_not_known() {
+    let (late, early) = (table(400..800, 700..720), table(0..400, 0..0));
+    let early = early.strip_prefix("timestamp,value\n").expect("its header");
+    let fault = r#"{"fault":"x","start":"2025-11-23T20:00:00Z","end":"2025-11-23T21:00:00Z"}"#;
+    let rules = "interval: sample\nrules:\n  - {name: odd, when: adaptive.score > 1.0}\n";
+    let folder = folder(&[
+        ("u.csv", &(late.clone() + early)),
+        ("ok.csv", &late),
+        ("f.ndjson", fault),
+        ("c.yaml", rules),
+    ]);
+    for (file, known) in [("ok.csv", true), ("u.csv", false)] {
+        let (code, summary, notes) = told(&folder, &[file, "-c", "c.yaml"]);
+        assert_eq!(code, Some(0), "{notes}");
+        assert!(summary.contains("incident odd"), "{summary}");
+        assert_eq!(
+            summary.contains("times      not known: the file is not in order of time"),
+            !known,
+            "{summary}"
+        );
+        assert_eq!(summary.contains("2025-11-2"), known, "{summary}");
+        let (_, json, _) = told(&folder, &[file, "-c", "c.yaml", "--json"]);
+        assert_eq!(json.contains("\"onset\":null") && json.contains("\"first\":null"), !known, "{json}");
+        let (code, _, error) = told(&folder, &[file, "-c", "c.yaml", "--labels", "f.ndjson"]);
+        assert_eq!(code == Some(1) && error.contains("not in order of time"), !known, "{error}");
+    }
+}
+
+/// Scenario: captures and seeds without a single record, alone and among others.
+/// Guarantee: alone they fail the run with 1 and say why; among others they are a note.
+#[test]
+fn a_run_that_read_nothing_has_failed() {
+    let folder = folder(&[
+        ("empty.csv", ""),
+        ("header.csv", "timestamp,value\n"),
+        ("bad.ndjson", "x\n"),
+        ("pretty.json", "{\n \"resourceMetrics\": []\n}\n"),
+        ("a.csv", &table(0..150, 0..0)),
+    ]);
+    for (args, said) in [
+        (&["empty.csv"][..], "`empty.csv` is empty"),
+        (&["header.csv"], "there is no record in the captures"),
+        (&["bad.ndjson"], "all 1 lines were refused"),
+        (&["pretty.json"], "a line is expected, as `jq -c . pretty.json` writes it"),
+        (&["a.csv", "--seed", "bad.ndjson"], "nothing could be read of --seed"),
+        (&["a.csv", "--seed", "header.csv"], "nothing could be read of --seed"),
+    ] {
+        let (code, summary, error) = told(&folder, args);
+        assert_eq!((code, summary.as_str()), (Some(1), ""), "{args:?}: {error}");
+        assert!(error.contains(said), "{args:?}: {error}");
+    }
+    let (code, _, notes) = told(&folder, &["."]);
+    assert_eq!(code, Some(0), "{notes}");
+    assert!(
+        notes.contains("empty.csv` is empty") && notes.contains("pretty.json` is JSON spread"),
+        "{notes}"
+    );
+}
+
+/// Scenario: labels that are compressed, that lie outside the capture, and of which several lines are bad.
+/// Guarantee: compressed ones are read, the outside is told, and all bad lines are named at once.
+#[test]
+fn labels_are_read_as_captures_are() {
+    let fault = r#"{"fault":"x","start":"2020-01-01T00:00:00Z","end":"2020-01-01T00:05:00Z"}"#;
+    let folder = folder(&[("a.csv", &table(0..150, 0..0)), ("bad.ndjson", "x\n\n{}\n")]);
+    let packed = zstd::encode_all(fault.as_bytes(), 0).expect("memory does not fail");
+    std::fs::write(folder.path().join("f.ndjson.zst"), packed).expect("it can be written");
+    let (code, summary, notes) = told(&folder, &["a.csv", "--labels", "f.ndjson.zst"]);
+    assert_eq!(code, Some(0), "{notes}");
+    assert!(summary.contains("0 of 1 fault caught"), "{summary}");
+    assert!(
+        notes.contains("fault `x` (2020-01-01T00:00:00Z to 2020-01-01T00:05:00Z) lies outside"),
+        "{notes}"
+    );
+    let (code, _, error) = told(&folder, &["a.csv", "--labels", "bad.ndjson"]);
+    assert!(code == Some(2) && error.contains("bad.ndjson:1:") && error.contains("bad.ndjson:3:"), "{error}");
+}
+
+/// Guarantee: `--scores -` writes the scores, and nothing else, to standard output.
+#[test]
+fn scores_go_to_standard_output() {
+    let folder = folder(&[("a.csv", &table(0..150, 0..0))]);
+    let (code, scores, notes) = told(&folder, &["a.csv", "--scores", "-"]);
+    assert_eq!(code, Some(0), "{notes}");
+    assert!(
+        scores.starts_with("timestamp,value,anomaly_score\n") && scores.lines().count() == 151,
+        "{scores}"
+    );
+    assert!(!Path::new(&folder.path().join("-")).exists());
+    let (code, _, error) = told(&folder, &["a.csv", "--scores", "-", "--json"]);
+    assert!(code == Some(2) && error.contains("name a file"), "{error}");
+}
