@@ -59,7 +59,7 @@ enum Protocol {
     Grpc,
     Http(Events),
     RemoteWrite(String, Arc<Families>),
-    Alertmanager(String, Seen),
+    Alertmanager(String, Arc<Seen>),
 }
 
 impl Protocol {
@@ -78,7 +78,7 @@ impl Protocol {
             SourceKind::Otlp(_) if key == "grpc" => Self::Grpc,
             SourceKind::Otlp(_) => Self::Http(Events::default()),
             SourceKind::PrometheusRemoteWrite(write) => Self::RemoteWrite(write.path.clone(), Arc::default()),
-            SourceKind::Alertmanager(alerts) => Self::Alertmanager(alerts.path.clone(), Seen::default()),
+            SourceKind::Alertmanager(alerts) => Self::Alertmanager(alerts.path.clone(), Arc::default()),
         }
     }
 }

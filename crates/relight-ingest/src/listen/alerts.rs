@@ -13,11 +13,10 @@ use relight_core::Timestamp;
 use relight_core::record::{Event, Reason, Record};
 use serde::Deserialize;
 
-use super::events::Fresh;
 use super::front::{Fault, Front, cut};
 use super::http::{nothing_at, plain_body, post, refuse, respond};
 use super::reply::{Form, Payload};
-use super::seen::Seen;
+use super::seen::{Fresh, Seen};
 use super::signal::{MAX_ENTRIES, bounded_json, rejections};
 use super::stats::{Outcome, add};
 use crate::key;
@@ -52,7 +51,7 @@ struct Alert {
 /// Answers one notification.
 pub(super) async fn handle(
     front: &Arc<Front>,
-    (path, seen): (&str, &Seen),
+    (path, seen): (&str, &Arc<Seen>),
     request: Request<Incoming>,
 ) -> (Outcome, Response<Payload>) {
     match take(front, path, seen, request).await {
@@ -64,7 +63,7 @@ pub(super) async fn handle(
 async fn take(
     front: &Arc<Front>,
     path: &str,
-    seen: &Seen,
+    seen: &Arc<Seen>,
     request: Request<Incoming>,
 ) -> Result<Outcome, Fault> {
     if request.uri().path() != path {
@@ -72,17 +71,16 @@ async fn take(
     }
     let admitted = post(front, &request)?;
     let (body, _admitted) = plain_body(front, request, true, admitted).await?;
-    let mut fresh = Fresh { seen, names: Vec::new() };
+    let mut fresh = Fresh::new(seen);
     let mut record = Record::default();
     let repeated = read(&body, &mut fresh, &mut record)?;
-    let refused = front.deliver_record(record).await?;
-    fresh.names.clear();
+    let refused = front.deliver_events(record, fresh).await?;
     add(&front.stats.repeated_events, repeated);
     Ok(if rejections(&refused).is_some() { Outcome::Partial } else { Outcome::Taken })
 }
 
 /// Reads a notification into a record; gives the number of repetitions.
-fn read(body: &[u8], fresh: &mut Fresh<'_>, record: &mut Record) -> Result<u64, Fault> {
+fn read(body: &[u8], fresh: &mut Fresh, record: &mut Record) -> Result<u64, Fault> {
     bounded_json(body)?;
     let message: Message = serde_json::from_slice(body)
         .map_err(|error| Fault::malformed(format!("no notification: {error}")))?;
@@ -95,7 +93,7 @@ fn read(body: &[u8], fresh: &mut Fresh<'_>, record: &mut Record) -> Result<u64, 
     let mut repeated = 0;
     for alert in &message.alerts {
         match event(alert) {
-            Ok(event) if fresh.insert(identity(alert, &event)) => record.events.push(event),
+            Ok(event) if fresh.insert(identity(alert, &event))? => record.events.push(event),
             Ok(_) => repeated += 1,
             Err(reason) => record.refuse(reason),
         }
@@ -142,8 +140,8 @@ mod tests {
     /// Guarantee: two events, each at the time of its change.
     #[test]
     fn alerts_are_events() {
-        let (seen, mut record) = (Seen::default(), Record::default());
-        let mut fresh = Fresh { seen: &seen, names: Vec::new() };
+        let mut record = Record::default();
+        let mut fresh = Fresh::new(&Arc::default());
         let repeated: Result<Vec<u64>, Fault> = [&[FIRING][..], &[FIRING, RESOLVED], &[]]
             .map(|alerts| read(message("4", alerts).as_bytes(), &mut fresh, &mut record))
             .into_iter()
@@ -163,8 +161,7 @@ mod tests {
     #[test]
     fn what_is_no_notification_is_malformed() {
         for body in ["", "[]", "{}", r#"{"version":4}"#, &message("3", &[FIRING]), &message("4", &["{}"])] {
-            let seen = Seen::default();
-            let mut fresh = Fresh { seen: &seen, names: Vec::new() };
+            let mut fresh = Fresh::new(&Arc::default());
             let read = read(body.as_bytes(), &mut fresh, &mut Record::default());
             assert_eq!(read.map_err(|fault| fault.outcome), Err(Outcome::Malformed), "{body}");
         }

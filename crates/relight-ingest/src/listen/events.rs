@@ -6,6 +6,8 @@
 //! `data.message`, else `data` if that is a text. Its time is `time`, else that of arrival. One with the
 //! `source` and `id` of one that was taken lately is a repetition: answered with success and not taken again.
 
+use std::sync::Arc;
+
 use hyper::HeaderMap;
 use relight_core::record::{Event, Reason, Record};
 use relight_core::{Labels, Timestamp};
@@ -13,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::front::{Fault, Front};
 use super::http::media_type;
-use super::seen::Seen;
+use super::seen::{Fresh, Seen};
 use super::signal::{MAX_ENTRIES, bounded_json};
 use super::stats::{Outcome, add};
 use crate::{key, scan};
@@ -27,7 +29,7 @@ const MAX_TEXT_BYTES: usize = 4 << 10;
 /// What the listener remembers of the events that it took.
 #[derive(Default)]
 pub(super) struct Events {
-    seen: Seen,
+    seen: Arc<Seen>,
 }
 
 impl Events {
@@ -41,11 +43,11 @@ impl Events {
         bounded_json(body)?;
         let events = read(headers, body)?;
         let mut record = Record::default();
-        let mut fresh = Fresh { seen: &self.seen, names: Vec::new() };
+        let mut fresh = Fresh::new(&self.seen);
         let mut repeated = 0;
         for event in &events {
             let (identity, event) = event_of(event, front.now())?;
-            if !fresh.insert(identity) {
+            if !fresh.insert(identity)? {
                 repeated += 1;
                 continue;
             }
@@ -55,35 +57,12 @@ impl Events {
             }
         }
         let taken = record.events.len();
-        let refused = front.deliver_record(record).await?;
-        fresh.names.clear();
+        let refused = front.deliver_events(record, fresh).await?;
         add(&front.stats.repeated_events, repeated);
         let outcome = if refused.is_empty() { Outcome::Taken } else { Outcome::Partial };
         let refused: Map<String, Value> =
             refused.into_iter().map(|(reason, n)| (reason.name().to_owned(), n.into())).collect();
         Ok((outcome, json!({ "taken": taken, "repeated": repeated, "refused": refused }).to_string()))
-    }
-}
-
-/// Identities that count as seen only if their request is taken.
-pub(super) struct Fresh<'a> {
-    pub(super) seen: &'a Seen,
-    pub(super) names: Vec<String>,
-}
-
-impl Fresh<'_> {
-    pub(super) fn insert(&mut self, name: String) -> bool {
-        let is_new = self.seen.insert(&name);
-        if is_new {
-            self.names.push(name);
-        }
-        is_new
-    }
-}
-
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        self.names.iter().for_each(|name| self.seen.remove(name));
     }
 }
 

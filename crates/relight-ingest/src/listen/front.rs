@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Clock;
+use super::seen::Fresh;
 use super::stats::{Outcome, SourceStats, add, sub};
 use crate::journal::Journal;
 use crate::live::{Delivery, Inlet, Load, Refused, Verdict};
@@ -47,7 +48,7 @@ impl Fault {
         Self::new(Outcome::Malformed, message)
     }
 
-    fn busy(what: &str) -> Self {
+    pub(super) fn busy(what: &str) -> Self {
         Self::new(Outcome::Busy, format!("{what}; send it again later"))
     }
 }
@@ -159,11 +160,18 @@ impl Front {
 
     /// Hands a load to the engine and waits for what becomes of it: what was refused, by reason.
     pub(super) async fn deliver(&self, load: Load) -> Result<Vec<(Reason, u32)>, Fault> {
+        self.deliver_with(load, None).await
+    }
+
+    async fn deliver_with(&self, load: Load, fresh: Option<Fresh>) -> Result<Vec<(Reason, u32)>, Fault> {
         if self.way.stands_by() {
             return Err(Fault::busy("this relight stands by, another one takes this"));
         }
         let (sender, verdict) = oneshot::channel();
         let answer = Box::new(move |verdict| {
+            if let (Some(fresh), Verdict::Taken(_)) = (fresh, &verdict) {
+                fresh.taken();
+            }
             // The sender may have gone away; then nobody wants to know.
             let _ = sender.send(verdict);
         });
@@ -195,6 +203,18 @@ impl Front {
             return Ok(Vec::new());
         }
         self.deliver(Load::Record(Box::new(record))).await
+    }
+
+    /// The same for events that are known by their identities.
+    pub(super) async fn deliver_events(
+        &self,
+        record: Record,
+        fresh: Fresh,
+    ) -> Result<Vec<(Reason, u32)>, Fault> {
+        if record.events.is_empty() && record.refused.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.deliver_with(Load::Record(Box::new(record)), Some(fresh)).await
     }
 
     /// In how many seconds to come again: spread, so that those who were sent away do not come back as one.

@@ -3,15 +3,17 @@
 //!
 //! Bounded: the oldest is forgotten first, and so would be repeated.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use super::front::Fault;
 
 /// Identities that are kept. A sender repeats itself within minutes, and no site deploys 8,192 times in those.
 const KEPT: usize = 8_192;
 /// A longer one is kept by its front.
 const MAX_BYTES: usize = 1 << 10;
 
-/// Identities of what was taken lately.
+/// Identities of what was taken lately, and of what is on its way to the engine.
 #[derive(Default)]
 pub(super) struct Seen {
     known: Mutex<Known>,
@@ -19,36 +21,91 @@ pub(super) struct Seen {
 
 #[derive(Default)]
 struct Known {
-    names: HashSet<Arc<str>>,
+    names: HashMap<Arc<str>, Stage>,
     order: VecDeque<Arc<str>>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The engine has yet to say what becomes of it. Its sender may be gone by then.
+    OnItsWay,
+    Taken,
+}
+
 impl Seen {
-    /// Takes note of an identity; `false` if it is there already.
-    pub(super) fn insert(&self, name: &str) -> bool {
+    /// Takes note of an identity; gives where it stands if it is there already.
+    fn insert(&self, name: &str) -> Option<Stage> {
         let name: Arc<str> = front(name).into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.names.insert(Arc::clone(&name)) {
-            return false;
+        if let Some(stage) = known.names.get(&name) {
+            return Some(*stage);
         }
+        known.names.insert(Arc::clone(&name), Stage::OnItsWay);
         known.order.push_back(name);
         if known.order.len() > KEPT
             && let Some(oldest) = known.order.pop_front()
         {
             known.names.remove(&oldest);
         }
-        true
+        None
+    }
+
+    fn settle(&self, name: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stage) = known.names.get_mut(front(name)) {
+            *stage = Stage::Taken;
+        }
     }
 
     /// Forgets an identity: what had it was not taken after all.
-    pub(super) fn remove(&self, name: &str) {
+    fn remove(&self, name: &str) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.names.remove(front(name)) {
+        if known.names.remove(front(name)).is_some() {
             // It came last or nearly so.
             if let Some(at) = known.order.iter().rposition(|other| **other == *front(name)) {
                 known.order.remove(at);
             }
         }
+    }
+}
+
+/// Identities that are new with one request. It goes to the engine with what they are of, so that the engine's word counts
+/// and not whether the sender was still there to hear it: unless they were taken they are forgotten.
+pub(super) struct Fresh {
+    seen: Arc<Seen>,
+    names: Vec<String>,
+}
+
+impl Fresh {
+    pub(super) fn new(seen: &Arc<Seen>) -> Self {
+        Self { seen: Arc::clone(seen), names: Vec::new() }
+    }
+
+    /// Whether it is new. What an earlier request has on its way may yet be lost: its sender has to come again.
+    pub(super) fn insert(&mut self, name: String) -> Result<bool, Fault> {
+        match self.seen.insert(&name) {
+            None => {
+                self.names.push(name);
+                Ok(true)
+            }
+            Some(Stage::OnItsWay) if !self.names.contains(&name) => {
+                Err(Fault::busy("an earlier request with the same event is still on its way"))
+            }
+            Some(_) => Ok(false),
+        }
+    }
+
+    /// The engine has them.
+    pub(super) fn taken(mut self) {
+        for name in std::mem::take(&mut self.names) {
+            self.seen.settle(&name);
+        }
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.names.iter().for_each(|name| self.seen.remove(name));
     }
 }
 
@@ -60,15 +117,42 @@ fn front(name: &str) -> &str {
 mod tests {
     use super::*;
 
+    /// Scenario: one more than is kept.
+    /// Guarantee: the oldest is forgotten first, and the rest is known.
     #[test]
     fn the_oldest_is_forgotten_first() {
-        let seen = Seen::default();
-        assert!((0..=KEPT).all(|i| seen.insert(&i.to_string())));
-        assert!(!seen.insert("1") && !seen.insert(&KEPT.to_string()));
-        assert!(seen.insert("0"), "one too many came after it");
-        seen.remove("7");
-        assert!(seen.insert("7"));
+        let seen = Arc::new(Seen::default());
+        let insert = |name: &str| {
+            let mut fresh = Fresh::new(&seen);
+            let is_new = fresh.insert(name.to_owned()).expect("nothing is on its way");
+            fresh.taken();
+            is_new
+        };
+        assert!((0..=KEPT).all(|i| insert(&i.to_string())));
+        assert!(!insert("1") && !insert(&KEPT.to_string()));
+        assert!(insert("0"), "one too many came after it");
         let known = seen.known.lock().expect("nobody panicked");
         assert_eq!((known.names.len(), known.order.len()), (KEPT, KEPT));
+    }
+
+    /// Scenario: a request with an event twice; another with it while the first is on its way; then the first is lost, or
+    /// taken.
+    /// Guarantee: within a request the second is a repetition; the other request has to come again; afterwards the event
+    /// is new if it was lost, and a repetition if it was taken.
+    #[test]
+    fn what_is_on_its_way_is_not_taken_yet() {
+        for is_taken in [false, true] {
+            let seen = Arc::new(Seen::default());
+            let name = || "deploy".to_owned();
+            let (mut first, mut second) = (Fresh::new(&seen), Fresh::new(&seen));
+            assert_eq!([first.insert(name()).ok(), first.insert(name()).ok()], [Some(true), Some(false)]);
+            assert!(second.insert(name()).is_err());
+            if is_taken {
+                first.taken();
+            } else {
+                drop(first);
+            }
+            assert_eq!(second.insert(name()).ok(), Some(!is_taken));
+        }
     }
 }

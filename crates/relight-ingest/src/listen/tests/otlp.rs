@@ -275,6 +275,30 @@ fn a17_ack_lost_retry() {
     assert_eq!(world.entries(), 1);
 }
 
+/// Scenario: a change event is on its way to the engine when its sender goes away; it sends the event again before the engine
+/// has taken the first, and once more afterwards.
+/// Guarantee: the event is taken once: meanwhile its sender is told to come again, then that it is a repetition.
+#[test]
+fn a17_ack_lost_retry_of_an_event() {
+    let mut world = World::otlp(Engine::Waits);
+    let http = world.address("http");
+    let kind = [("content-type", "application/cloudevents+json")];
+    let mut socket = client::connect(http);
+    let head = client::head("/v1/events", &kind, EVENT.len());
+    std::io::Write::write_all(&mut socket, &[head.as_bytes(), EVENT].concat()).expect("it is read");
+    world.await_that("it to wait", || world.figure("requests_waiting") == 1);
+    drop(socket);
+    world.await_requests(Outcome::Disconnected, 1);
+    assert_eq!(post(http, "/v1/events", &kind, EVENT).status, 503);
+    world.go();
+    let mut answer = post(http, "/v1/events", &kind, EVENT);
+    while answer.status == 503 {
+        answer = post(http, "/v1/events", &kind, EVENT);
+    }
+    assert_eq!(answer.text(), r#"{"refused":{},"repeated":1,"taken":0}"#);
+    assert_eq!(world.entries(), 1);
+}
+
 /// Scenario: relight stops with requests unanswered.
 /// Guarantee: their senders are told to come again.
 #[test]
