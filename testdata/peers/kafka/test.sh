@@ -13,7 +13,7 @@ for tool in java mvn; do
 done
 data=$(mktemp -d)
 # Below the ports that the system hands out by itself.
-port=$((10000 + $$ % 7000 * 3))
+port=$((10000 + $$ % 4000 * 5))
 pid=$("$here/start.sh" "$cache" "$data" "$port")
 trap 'kill "$pid"; while kill -0 "$pid" 2> /dev/null; do sleep 0.1; done; rm -rf "$data"' EXIT
 trap 'exit 1' INT TERM
