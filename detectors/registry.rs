@@ -208,6 +208,7 @@ fn a_forgotten_row_is_a_new_one() {
         (0..300).map(|i| (f64::from(i) * 0.618_034).fract() + f64::from(i / 150)).collect();
     for spec in ALL {
         let (mut used, mut new) = (bank(spec), bank(spec));
+        used.grow(2);
         used.forget(0);
         feed(used.as_mut(), 0, &values);
         let saved = |bank: &dyn Bank, row: u32| {

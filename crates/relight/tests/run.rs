@@ -344,9 +344,9 @@ fn heartbeats_come_while_bins_close() {
     assert!(daemon.stop("-TERM").success());
 }
 
-/// An export request of so many series that nothing else has, with long names.
+/// An export request of so many series that nothing else has, with long names, in the second that was sent last.
 fn strangers(from: usize, count: usize) -> String {
-    let time = (START * 1_000_000_000).to_string();
+    let time = ((START + 119) * 1_000_000_000).to_string();
     let padding = "x".repeat(900);
     let point = |n: usize| {
         let name = json!({"key": "pod", "value": {"stringValue": format!("{n}-{padding}")}});

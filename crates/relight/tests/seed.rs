@@ -183,6 +183,8 @@ fn what_cannot_be_a_seed() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
         assert!(error.contains(said), "{args:?}: {error}");
     }
-    let summary = told(folder.path(), &["day.ndjson", "--seed", "none.ndjson"]);
-    assert!(summary.contains("seeded no rows"), "{summary}");
+    let nothing = replay(folder.path(), &["day.ndjson", "--seed", "none.ndjson"]);
+    let error = String::from_utf8_lossy(&nothing.stderr).into_owned();
+    assert_eq!(nothing.status.code(), Some(1), "{error}");
+    assert!(error.contains("there is no point in the earlier captures"), "{error}");
 }

@@ -239,7 +239,15 @@ impl Control {
         let was_held = is_held(incident, turn.rule);
         self.count_held(incident, turn);
         note_stale(incident, turn);
-        if was_held || !is_held(incident, turn.rule) {
+        if !is_held(incident, turn.rule) {
+            return;
+        }
+        if incident.state == IncidentState::Mitigated && self.has_had_its_time(incident, turn) {
+            // What the step was to bring about has come, and the trouble is still there: the next step's turn.
+            relapse(incident, turn.end);
+            return self.advance(incident, out);
+        }
+        if was_held {
             return;
         }
         if incident.state == IncidentState::Pending {
@@ -249,11 +257,15 @@ impl Control {
             incident.note(turn.end, "opened", what.clone());
             out.audit(self.now(), "incident_opened", &incident.id, what);
         }
-        if incident.state == IncidentState::Mitigated {
-            // What the step was to bring about has come, and the trouble is still there: the next step's turn.
-            relapse(incident, turn.end);
-        }
         self.advance(incident, out);
+    }
+
+    /// Whether the time that the last step has to help is over.
+    fn has_had_its_time(&self, incident: &Incident, turn: &GroupTurn<'_>) -> bool {
+        let Some(action) = self.current_action(incident) else { return true };
+        let verify = turn.rule.respond.get(action.step as usize).and_then(|step| step.verify.as_ref());
+        let within = verify.map_or(Span::ZERO, |verify| verify.within);
+        action.ended.is_none_or(|ended| turn.end >= ended.plus(within))
     }
 
     /// The condition does not hold in a turn of an open incident.
