@@ -46,7 +46,8 @@ pub(crate) struct File {
     pub(crate) warm_up: Span,
     /// How much memory may be resident. Left out: four fifths and nine tenths of what the cgroup may use, if it has a
     /// limit.
-    pub(crate) memory: Option<Memory>,
+    #[schemars(with = "Option<Memory>")]
+    pub(crate) memory: Option<Value>,
     /// Where `relight run` shows /metrics, /healthz and /readyz: a loopback `ADDRESS:PORT`, or `off`.
     pub(crate) admin: String,
     /// A sign of life, sent while bins close and the ledger commits: whoever gets it notices when relight is dead.

@@ -109,13 +109,13 @@ fn daemon(file: &raw::File, report: &mut Report) -> Daemon {
         catch_up: file.catch_up,
         warm_up: file.warm_up,
         heartbeat: None,
-        memory: memory(file.memory, report),
+        memory: memory(file.memory.clone(), report),
         admin: admin(&file.admin, report),
     }
 }
 
-fn memory(written: Option<raw::Memory>, report: &mut Report) -> Option<(u64, u64)> {
-    let raw::Memory { soft_bytes, hard_bytes } = written?;
+fn memory(written: Option<Value>, report: &mut Report) -> Option<(u64, u64)> {
+    let raw::Memory { soft_bytes, hard_bytes } = read(written?, "memory", report)?;
     if soft_bytes > hard_bytes {
         report.error(
             "memory.soft_bytes",
