@@ -182,7 +182,7 @@ fn b06_poison_panics_detector() {
         let calm = Sim::new(seed).run(&World::generate(seed), &settings);
         let world = with_magic(World::generate(seed));
         let magic = Sim::new(seed).run(&world, &settings);
-        let (last, mut hidden) = (Timestamp::from_secs(WORLDS_BEGIN + 3_010), 0);
+        let (last, mut hidden) = (Timestamp::from_secs(WORLDS_BEGIN + 4_010), 0);
         for (turn, readings) in &calm.readings {
             let (all, seen) = (of_fragile(readings), of_fragile(&magic.readings[turn]));
             let same = all.iter().filter(|bits| seen.contains(bits)).count();
