@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod builtin;
+mod change;
 mod check;
 mod condition;
 mod errors;

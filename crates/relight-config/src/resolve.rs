@@ -375,7 +375,7 @@ fn detector(
             "{} {} of {}",
             spec.name,
             (spec.state_shape)(&parameters),
-            watched.as_ref().map(what)?
+            watched.as_ref().map(SignalSpec::meaning)?
         ),
         signal,
         source,
@@ -467,7 +467,7 @@ fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUs
         Binning::Sample => "interval sample\n".to_owned(),
     };
     for signal in signals {
-        writeln!(text, "signal {:?} {}", signal.name, what(signal)).expect("a String takes any text");
+        writeln!(text, "signal {:?} {}", signal.name, signal.meaning()).expect("a String takes any text");
     }
     for detector in detectors {
         let DetectorUse { name, kind, state_version, state_shape, signal, .. } = detector;
@@ -475,19 +475,4 @@ fn fingerprint(binning: Binning, signals: &[SignalSpec], detectors: &[DetectorUs
             .expect("a String takes any text");
     }
     text.into_bytes()
-}
-
-/// What a signal's values are, as text.
-fn what(signal: &SignalSpec) -> String {
-    let kind = match &signal.kind {
-        SignalKind::EverySeries => "every_series".to_owned(),
-        SignalKind::Value { of, aggregate } => format!("value {aggregate:?} {:?}", of.text()),
-        SignalKind::Rate { of } => format!("rate {:?}", of.text()),
-        SignalKind::Ratio { of, to, min_denominator, missing_is_zero } => {
-            format!("ratio {:?} {:?} {min_denominator:?} {missing_is_zero}", of.text(), to.text())
-        }
-        SignalKind::Quantile { of, q } => format!("quantile {q:?} {:?}", of.text()),
-        SignalKind::EventCount { of } => format!("events {:?}", of.text()),
-    };
-    format!("{kind} {:?}", signal.by)
 }

@@ -95,6 +95,23 @@ pub struct SignalSpec {
     pub by: By,
 }
 
+impl SignalSpec {
+    /// Everything that its rows' labels and values depend on, on one line: while it is unchanged, rows are kept.
+    pub fn meaning(&self) -> String {
+        let kind = match &self.kind {
+            SignalKind::EverySeries => "every_series".to_owned(),
+            SignalKind::Value { of, aggregate } => format!("value {aggregate:?} {:?}", of.text()),
+            SignalKind::Rate { of } => format!("rate {:?}", of.text()),
+            SignalKind::Ratio { of, to, min_denominator, missing_is_zero } => {
+                format!("ratio {:?} {:?} {min_denominator:?} {missing_is_zero}", of.text(), to.text())
+            }
+            SignalKind::Quantile { of, q } => format!("quantile {q:?} {:?}", of.text()),
+            SignalKind::EventCount { of } => format!("events {:?}", of.text()),
+        };
+        format!("{kind} {:?}", self.by)
+    }
+}
+
 impl fmt::Debug for SignalSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SignalSpec({} by {:?})", self.name, self.by)

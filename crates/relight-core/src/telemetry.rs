@@ -56,6 +56,10 @@ catalogue! {
     CONDITION_ERRORS = Counter "relight_condition_errors_total" [];
     /// Panics of detectors on a row's values; a row that has had three is quarantined.
     DETECTOR_PANICS = Counter "relight_detector_panics_total" [];
+    /// When the config that rules was loaded, as seconds since 1970.
+    CONFIG_LOADED = Gauge "relight_config_last_reload_success_timestamp_seconds" [];
+    /// 1 if the config file was taken when it was last read, 0 if it was refused and the one before rules on.
+    CONFIG_TAKEN = Gauge "relight_config_last_reload_successful" [];
     /// Turns that came again after a rewind with other findings.
     DIGEST_MISMATCHES = Counter "relight_digest_mismatches_total" [];
     /// Events taken in.

@@ -8,7 +8,8 @@
 //! Stable words of the audit: `incident_opened`, `incident_reopened`, `incident_resolved`,
 //! `incident_escalated`, `incident_acknowledged`, `action_planned`, `action_blocked`,
 //! `action_awaiting`, `action_started`, `action_attempt`, `action_retried`, `action_unknown`,
-//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`, `stands_by`, `leads`, `trouble`.
+//! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`, `stands_by`, `leads`, `trouble`,
+//! `config_loaded`.
 //!
 //! An action's way out: [`Effect::Start`] offers it to its responder, who asks with
 //! [`ControlInput::Ready`]; the gates are read again, the attempt is written, and [`Effect::Send`] lets it
@@ -22,6 +23,7 @@ mod holds;
 mod incident;
 mod ladder;
 mod memory;
+mod reload;
 mod standby;
 pub mod summary;
 mod trouble;
@@ -34,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use relight_core::incident::{
-    Action, ActionState, Applied, Hold, Incident, IncidentState, LedgerState, LedgerWrite, Resolution,
+    Action, ActionState, Applied, Hold, Incident, IncidentState, LedgerState, LedgerWrite,
 };
 use relight_core::record::Event;
 use relight_core::responder::Plan;
@@ -224,15 +226,9 @@ const DAY: Span = Span::from_secs(24 * 3600);
 impl Control {
     /// Goes on from what the ledger holds. What can no longer matter stays in the ledger only.
     pub fn new(settings: Arc<Settings>, state: LedgerState) -> Self {
-        let mut rules_of = vec![Vec::new(); settings.detectors.len()];
-        for (rule, spec) in settings.rules.iter().enumerate() {
-            for detector in &spec.detectors {
-                rules_of[*detector].push(rule);
-            }
-        }
         let nothing = Applied { turn: Timestamp::MIN, count: 0, digest: 0, control: Timestamp::MIN };
         let mut control = Self {
-            rules_of,
+            rules_of: rules_of(&settings),
             applied: state.applied_through.unwrap_or(nothing),
             incidents: state.incidents.into_iter().map(|i| (i.id.clone(), i)).collect(),
             groups: BTreeMap::new(),
@@ -407,20 +403,17 @@ impl Control {
             self.deadline(&id, out);
         }
     }
+}
 
-    /// Live incidents whose rule is gone.
-    fn retire_orphans(&mut self, out: &mut Out<'_>) {
-        let known: BTreeSet<&str> = self.settings.rules.iter().map(|rule| rule.name.as_str()).collect();
-        let gone = |incident: &&Incident| incident.is_live() && !known.contains(incident.rule.as_str());
-        let orphans: Vec<String> = self.incidents.values().filter(gone).map(|i| i.id.clone()).collect();
-        for id in orphans {
-            let Some(mut incident) = self.incidents.remove(&id) else {
-                continue;
-            };
-            self.resolve(&mut incident, self.now(), Resolution::RuleRemoved, out);
-            self.put(incident, out);
+/// Per detector, the rules that look at it.
+fn rules_of(settings: &Settings) -> Vec<Vec<usize>> {
+    let mut rules_of = vec![Vec::new(); settings.detectors.len()];
+    for (rule, spec) in settings.rules.iter().enumerate() {
+        for detector in &spec.detectors {
+            rules_of[*detector].push(rule);
         }
     }
+    rules_of
 }
 
 /// Whether an incident is looked at in every turn: it is live, or seems to come back.

@@ -46,6 +46,17 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Bus {
     workers: JoinSet<()>,
     stopping: watch::Sender<bool>,
+    posts: BTreeMap<String, Post>,
+    inputs: Sender<LiveInput>,
+    now: Now,
+    guard: Guard,
+    runtime: Handle,
+}
+
+/// Where a worker is reached, and what it works with.
+struct Post {
+    queue: Queue<Job>,
+    responder: Arc<watch::Sender<Arc<dyn AnyResponder>>>,
 }
 
 /// Control's side of the bus: hands effects to the workers, never waits.
@@ -57,7 +68,7 @@ pub struct BusOutbox {
 
 /// What one worker works with.
 struct Worker {
-    responder: Arc<dyn AnyResponder>,
+    responder: watch::Receiver<Arc<dyn AnyResponder>>,
     inputs: Sender<LiveInput>,
     now: Now,
     guard: Guard,
@@ -71,17 +82,57 @@ impl Bus {
         (now, guard): (&Now, &Guard),
         runtime: &Handle,
     ) -> (Self, BusOutbox) {
-        let (stopping, told) = watch::channel(false);
-        let (mut workers, mut queues) = (JoinSet::new(), BTreeMap::new());
+        let mut bus = Self {
+            workers: JoinSet::new(),
+            stopping: watch::channel(false).0,
+            posts: BTreeMap::new(),
+            inputs: inputs.clone(),
+            now: Arc::clone(now),
+            guard: Arc::clone(guard),
+            runtime: runtime.clone(),
+        };
+        let (outbox, _) = bus.reload(responders);
+        (bus, outbox)
+    }
+
+    /// An outbox for other responders, and what makes them rule. Those that stay keep their queue and their worker, and what is
+    /// under way ends as it began; until the second is called, those that were there work as they did.
+    pub fn reload(
+        &mut self,
+        responders: &BTreeMap<String, Arc<dyn AnyResponder>>,
+    ) -> (BusOutbox, Box<dyn FnOnce() + Send>) {
+        let (mut queues, mut stays) = (BTreeMap::new(), Vec::new());
         for (name, responder) in responders {
-            let (queue, jobs) = channel(QUEUE);
-            let (now, guard) = (Arc::clone(now), Arc::clone(guard));
-            let worker = Worker { responder: Arc::clone(responder), inputs: inputs.clone(), now, guard };
-            workers.spawn_on(worker.run(jobs, told.clone()), runtime);
-            queues.insert(name.clone(), queue);
+            if !self.posts.contains_key(name) {
+                let post = self.post(responder);
+                self.posts.insert(name.clone(), post);
+            }
+            if let Some(post) = self.posts.get(name) {
+                queues.insert(name.clone(), post.queue.clone());
+                stays.push((Arc::clone(&post.responder), Arc::clone(responder)));
+            }
         }
-        let outbox = BusOutbox { queues, inputs: inputs.clone(), guard: Arc::clone(guard) };
-        (Self { workers, stopping }, outbox)
+        let outbox = BusOutbox { queues, inputs: self.inputs.clone(), guard: Arc::clone(&self.guard) };
+        let rule = move || {
+            for (post, responder) in stays {
+                post.send_replace(responder);
+            }
+        };
+        (outbox, Box::new(rule))
+    }
+
+    /// No responders but these: the workers of others end when what waits for them is done.
+    pub fn retain(&mut self, responders: &BTreeMap<String, Arc<dyn AnyResponder>>) {
+        self.posts.retain(|name, _| responders.contains_key(name));
+    }
+
+    fn post(&mut self, responder: &Arc<dyn AnyResponder>) -> Post {
+        let (queue, jobs) = channel(QUEUE);
+        let (post, responder) = watch::channel(Arc::clone(responder));
+        let (now, guard) = (Arc::clone(&self.now), Arc::clone(&self.guard));
+        let worker = Worker { responder, inputs: self.inputs.clone(), now, guard };
+        self.workers.spawn_on(worker.run(jobs, self.stopping.subscribe()), &self.runtime);
+        Post { queue, responder: Arc::new(post) }
     }
 
     /// Takes no more jobs and lets those under way end, for at most so long. Whether all have; what has not is
@@ -164,6 +215,10 @@ impl Worker {
         }
     }
 
+    fn responder(&self) -> Arc<dyn AnyResponder> {
+        Arc::clone(&self.responder.borrow())
+    }
+
     /// Waits for room: an answer must not be lost, and the engine takes inputs before anything else.
     async fn tell(&self, input: ControlInput) {
         let inputs = self.inputs.clone();
@@ -172,7 +227,7 @@ impl Worker {
     }
 
     fn offer(&self, action: &Action, incident: &Incident) -> ControlInput {
-        match self.responder.plan(&Request { action, incident }) {
+        match self.responder().plan(&Request { action, incident }) {
             Ok(plan) => ControlInput::Ready { action: action.id.clone(), plan: Some(plan) },
             Err(error) => self.outcome(action, Answer::Failed, format!("no plan: {error}")),
         }
@@ -218,7 +273,7 @@ impl Worker {
         plan: &Plan,
         attempt: Option<Attempt>,
     ) -> Result<Applied, ResponderError> {
-        let (responder, plan, name) = (Arc::clone(&self.responder), plan.clone(), action.with.clone());
+        let (responder, plan, name) = (self.responder(), plan.clone(), action.with.clone());
         let call = async move {
             match attempt {
                 Some(attempt) => responder.apply(attempt, &plan).await.map(|r| Applied::Receipt(r.summary)),

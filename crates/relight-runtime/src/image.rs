@@ -7,6 +7,7 @@ use relight_core::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
 use relight_core::record::Kind;
 use relight_core::rule::Settings;
 use relight_core::series::KeyGroup;
+use relight_core::signal::SignalSpec;
 use relight_engine::directory::{Directory, RowAddr, SeriesAddr, SourceIx, Stat, key_groups};
 use relight_engine::intake::Routed;
 use relight_store::ImageKind;
@@ -84,7 +85,7 @@ fn save_rows(
         if order.is_empty() {
             continue;
         }
-        spec.name.encode(&mut image);
+        title(spec).encode(&mut image);
         (order.len() as u32).encode(&mut image);
         for row in &order {
             let (key, stat) = directory.row_identity(RowAddr { signal: signal as u16, group, row: *row });
@@ -176,8 +177,13 @@ fn series_names(directory: &mut Directory, image: &[u8]) -> Result<Vec<u8>, Corr
     Ok(reader.take(left, "series states")?.to_vec())
 }
 
+/// What an image calls a signal.
+fn title(signal: &SignalSpec) -> String {
+    format!("{} {}", signal.name, signal.meaning())
+}
+
 /// Names the rows of an image and returns each signal's states. Signals that the config no longer
-/// has are passed over.
+/// has, or that mean something else now, are passed over: their rows start cold.
 fn row_names(
     settings: &Settings,
     directory: &mut Directory,
@@ -187,8 +193,8 @@ fn row_names(
     let mut reader = Reader::new(image);
     let mut states = Vec::new();
     while reader.left() > 0 {
-        let name = String::decode(&mut reader)?;
-        let signal = settings.signals.iter().position(|s| s.name == name);
+        let found = String::decode(&mut reader)?;
+        let signal = settings.signals.iter().position(|signal| title(signal) == found);
         for _ in 0..reader.len(5, "rows")? {
             let key = decode_bytes(&mut reader, "row key")?;
             let stat = Stat::from_code(u8::decode(&mut reader)?).ok_or(Corrupt::Value("statistic"))?;

@@ -19,7 +19,7 @@ mod shards;
 pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
 pub use live::{
-    Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, SystemClock, Tell,
+    Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, Reload, SystemClock, Tell,
     Trouble, resident_bytes,
 };
 pub use pipeline::{

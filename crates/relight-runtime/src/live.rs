@@ -13,6 +13,8 @@ mod ledger;
 mod liveness;
 mod memory;
 mod recording;
+mod reload;
+mod snapshots;
 mod standby;
 mod stream;
 mod trouble;
@@ -36,14 +38,16 @@ use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
 pub use clock::{Clock, SystemClock};
 pub use heart::Pulse;
 pub use memory::{MemoryLimits, Meter, resident_bytes};
+pub use reload::Reload;
 pub use trouble::Trouble;
 
 use clock::ControlClock;
 use figures::Figures;
 use heart::Heart;
-use liveness::{Liveness, Patience, Silence};
+use liveness::{Liveness, Silence};
 use memory::Memory;
 use recording::Recording;
+use reload::patience;
 use stream::Stream;
 
 /// Deliveries taken from one partition before the others have their turn.
@@ -87,6 +91,10 @@ pub enum LiveInput {
         /// Who is told.
         kept: Sender<bool>,
     },
+    /// Another config.
+    Reload(Box<Reload>),
+    /// Something that people should know of what runs beside the engine.
+    Notice(String),
     /// What is queued is still taken, a snapshot is cut, and the run ends.
     Stop,
 }
@@ -148,16 +156,10 @@ impl Live {
         }
         let now = clock.now();
         pipeline.set_now(now);
-        let patience = Patience {
-            idle_after: live.idle_after,
-            max_skew: settings.max_skew,
-            catch_up: live.catch_up,
-            lateness: settings.allowed_lateness,
-        };
         let (cut, cuts) = bounded(1);
         let mut run = Self {
             figures: Figures::new(now, pipeline.generation()),
-            liveness: Liveness::new(patience),
+            liveness: Liveness::new(patience(&live, &settings)),
             next_cut: now.plus(live.snapshot_every),
             next_post: now,
             next_blind: now,
@@ -242,6 +244,8 @@ impl Live {
                         // Whoever asked may be gone.
                         let _ = kept.try_send(is_kept);
                     }
+                    LiveInput::Reload(reload) => self.reload(*reload, now)?,
+                    LiveInput::Notice(notice) => self.notice(&notice),
                     LiveInput::Stop => return self.stop(watch),
                 }
             }
@@ -387,47 +391,6 @@ impl Live {
             self.pipeline.control(ControlInput::Timeout, now)?;
         }
         Ok(())
-    }
-
-    /// Takes back the snapshot that was written, and begins the next when it is due.
-    fn snapshot(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
-        if let Ok(written) = self.cuts.try_recv() {
-            self.written(written, now);
-        }
-        if now < self.next_cut {
-            return Ok(());
-        }
-        self.next_cut = now.plus(self.how.snapshot_every);
-        if let Some(cut) = self.pipeline.cut()? {
-            self.figures.cutting(now, cut.bytes());
-            let back = self.cut.clone();
-            self.writer = Some(std::thread::spawn(move || {
-                // Nobody takes it back only when the run is over.
-                let _ = back.send(cut.write());
-            }));
-        }
-        Ok(())
-    }
-
-    fn written(&mut self, written: Written, now: Timestamp) {
-        match self.pipeline.written(written) {
-            Ok(()) => {
-                self.figures.cut(self.pipeline.generation());
-                let covered = self.pipeline.covered();
-                for stream in &self.streams {
-                    if let Some(next_offset) = covered.get(&*stream.outlet.partition) {
-                        stream.outlet.cover(*next_offset);
-                    }
-                }
-            }
-            Err(error) => {
-                self.figures.cut_failed();
-                self.notice(&format!(
-                    "failed to write a snapshot: {error}; offsets stay where the last one left them, next try at {}",
-                    self.next_cut.max(now)
-                ));
-            }
-        }
     }
 
     /// What is queued is taken, all turns that are due are run, and a snapshot is cut.

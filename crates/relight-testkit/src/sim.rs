@@ -30,6 +30,8 @@ pub struct Sim {
     /// Records between snapshots, on average; 0 = none.
     snapshot_every: u64,
     damage: bool,
+    /// Records between reloads of the same settings, on average; 0 = none.
+    reload_every: u64,
     outcomes: BTreeMap<String, SimulatedOutcome>,
 }
 
@@ -130,6 +132,7 @@ impl Sim {
             rewind: 0,
             snapshot_every: 0,
             damage: false,
+            reload_every: 0,
             outcomes: BTreeMap::new(),
         }
     }
@@ -167,6 +170,13 @@ impl Sim {
     #[must_use]
     pub const fn damage(mut self) -> Self {
         self.damage = true;
+        self
+    }
+
+    /// Reloads the same settings once in so many records.
+    #[must_use]
+    pub const fn reloads(mut self, every: u64) -> Self {
+        self.reload_every = every;
         self
     }
 
@@ -226,7 +236,7 @@ impl Sim {
         rng: &mut Rng,
         seen: &mut Seen,
     ) -> Result<(Totals, u64), RuntimeError> {
-        let settings = Arc::clone(settings);
+        let (settings, reloaded) = (Arc::clone(settings), Arc::clone(settings));
         let responders = Box::new(Responders::new(self.outcomes.clone()));
         let mut engine =
             Pipeline::open(settings, self.threads, stores, responders, self.commit, &mut Vec::new())?;
@@ -254,6 +264,9 @@ impl Sim {
                 engine.end_source(source)?;
             }
             self.disturb(&mut engine, fuse, rng)?;
+            if self.reload_every > 0 && rng.one_in(self.reload_every) {
+                engine.reload(Arc::clone(&reloaded), None)?;
+            }
         }
         engine.run(seen)?;
         fuse.douse();

@@ -64,6 +64,15 @@ fn worlds_are_eventful() {
     assert!(outcome.totals.evicted > 100, "{} series evicted", outcome.totals.evicted);
 }
 
+/// Scenario: the same config is loaded again and again in mid-stream, with records held back and bins open; then with crashes
+/// before and after it, too.
+/// Guarantee: findings, values, incidents, planned actions and state are those of a run that was left alone.
+#[test]
+fn reloads_change_nothing() {
+    check("reloads", |seed| Sim::new(seed + 7_000).threads(3).reloads(40));
+    check("reloads and crashes", |seed| Sim::new(seed + 8_000).reloads(100).crashes(300).rewinds(9));
+}
+
 /// Guarantee: threads change nothing, and neither does the pace at which partitions are read.
 #[test]
 fn threads_and_pace_change_nothing() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use relight_core::record::{Kind, Record};
 use relight_core::rule::Settings;
 use relight_core::telemetry::Board;
@@ -15,8 +15,8 @@ use relight_engine::control::ControlInput;
 use relight_ingest::CaptureFile;
 use relight_ingest::live::{Budget, Delivery, Hub, Inlet, Load, Outlet, Reads, Refused};
 use relight_runtime::{
-    Clock, Live, LiveInput, LiveSettings, ReplayObserver, ReplayRequest, Responders, RuntimeError, ScoredRow,
-    Stores, Turn, Watch, replay,
+    Clock, Live, LiveInput, LiveSettings, Reload, ReplayObserver, ReplayRequest, Responders, RuntimeError,
+    ScoredRow, Stores, Turn, Watch, replay,
 };
 use relight_store::{Ledger, MemoryBaselines, MemoryLedger};
 use relight_testkit::faulty::{CommitStep, Crash, FaultyBaselines, FaultyLedger, Fuse};
@@ -56,19 +56,37 @@ struct Came {
     digest: u64,
 }
 
-fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
-    let stores = Stores {
-        baselines: Box::new(FaultyBaselines { inner: disk.baselines.clone(), fuse: fuse.clone() }),
-        ledger: Box::new(FaultyLedger { inner: disk.ledger.clone(), fuse: fuse.clone() }),
-    };
-    let how = LiveSettings {
+fn how() -> LiveSettings {
+    LiveSettings {
         idle_after: Span::from_secs(60),
         catch_up: Span::from_secs(30),
         // The clock stands still: a snapshot is due in every round.
         snapshot_every: Span::ZERO,
         was_killed: false,
         warm_up: Span::ZERO,
+    }
+}
+
+/// The same settings and the same responders, once more.
+fn reload_of(settings: &Arc<Settings>) -> LiveInput {
+    let (done, _) = bounded(1);
+    let (settings, swapped) = (Arc::clone(settings), Box::new(|| ()));
+    LiveInput::Reload(Box::new(Reload {
+        settings,
+        live: how(),
+        outbox: None,
+        heartbeat: None,
+        swapped,
+        done,
+    }))
+}
+
+fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
+    let stores = Stores {
+        baselines: Box::new(FaultyBaselines { inner: disk.baselines.clone(), fuse: fuse.clone() }),
+        ledger: Box::new(FaultyLedger { inner: disk.ledger.clone(), fuse: fuse.clone() }),
     };
+    let how = how();
     let outbox = Box::new(Responders::default());
     let tell: relight_runtime::Tell = Box::new(|_| ());
     Live::open(Arc::clone(settings), how, 2, stores, outbox, Box::new(Still), (Board::default(), tell))
@@ -98,15 +116,20 @@ fn feed(inlet: Inlet, world: &World, partition: usize, over: &AtomicBool) -> Inl
     inlet
 }
 
-/// Lights the fuse after some turns.
+/// Lights the fuse after some turns, and has the same settings loaded again every so many.
 struct Killer {
     fuse: Fuse,
     turns: u64,
+    reload_every: u64,
+    reload: Box<dyn Fn()>,
 }
 
 impl Watch for Killer {
     fn turn(&mut self, _: &Turn<'_>) {
         self.turns = self.turns.saturating_sub(1);
+        if self.reload_every > 0 && self.turns.is_multiple_of(self.reload_every) {
+            (self.reload)();
+        }
         if self.turns == 0 {
             self.fuse.light(Crash { step: CommitStep::Ledger, spared: 0, after: true });
         }
@@ -120,18 +143,40 @@ fn life(
     settings: &Arc<Settings>,
     (fuse, turns): (&Fuse, u64),
 ) -> Result<Came, RuntimeError> {
-    let mut killer = Killer { fuse: fuse.clone(), turns };
-    watched(world, disk, (live(disk, settings, fuse), fuse), &mut killer)
+    life_with_reloads(world, disk, settings, (fuse, turns), 0)
+}
+
+fn life_with_reloads(
+    world: &World,
+    disk: &Disk,
+    settings: &Arc<Settings>,
+    (fuse, turns): (&Fuse, u64),
+    reload_every: u64,
+) -> Result<Came, RuntimeError> {
+    let (inputs, asked): (Sender<LiveInput>, Receiver<LiveInput>) = unbounded();
+    let (again, anew) = (inputs.clone(), Arc::clone(settings));
+    let reload = Box::new(move || again.send(reload_of(&anew)).expect("the engine runs"));
+    let mut killer = Killer { fuse: fuse.clone(), turns, reload_every, reload };
+    fed(world, disk, (live(disk, settings, fuse), fuse), (inputs, asked), &mut killer)
 }
 
 fn watched(
     world: &World,
     disk: &Disk,
+    live: (Live, &Fuse),
+    watch: &mut dyn Watch,
+) -> Result<Came, RuntimeError> {
+    fed(world, disk, live, unbounded(), watch)
+}
+
+fn fed(
+    world: &World,
+    disk: &Disk,
     (mut live, fuse): (Live, &Fuse),
+    (inputs, asked): (Sender<LiveInput>, Receiver<LiveInput>),
     watch: &mut dyn Watch,
 ) -> Result<Came, RuntimeError> {
     let (hub, opened): (Hub, Receiver<Outlet>) = Hub::new(live.resume());
-    let (inputs, asked): (Sender<LiveInput>, Receiver<LiveInput>) = unbounded();
     // Before the first record, so that none joins late and finds its bins closed.
     let open = |(name, _): &(String, Vec<Record>)| hub.open(name, Reads::Pull, &Budget::new(1 << 20));
     let inlets: Vec<Inlet> = world.partitions.iter().map(open).collect();
@@ -195,6 +240,30 @@ fn a_crash_changes_nothing() {
         assert_eq!(calm.incidents.len(), stormy.incidents.len(), "{what}: incidents");
         assert_eq!(calm.digest, stormy.digest, "{what}: the state");
     }
+}
+
+/// Scenario: the same config is loaded every few turns of a live run; then with crashes right after commits of the ledger
+/// between the snapshot, the swap and the turn after it.
+/// Guarantee: incidents, points and all that was learned are those of a run that was left alone.
+#[test]
+fn a_reload_changes_nothing() {
+    let settings = settings();
+    let world = World::generate(11);
+    let calm = life(&world, &Disk::default(), &settings, (&Fuse::default(), u64::MAX)).expect("no crash");
+    let (disk, fuse) = (Disk::default(), Fuse::default());
+    let again = life_with_reloads(&world, &disk, &settings, (&fuse, 100_000), 7).expect("no crash");
+    assert!(again == calm, "reloads");
+    let (disk, mut lives) = (Disk::default(), 0);
+    let stormy = loop {
+        let turns = if lives < 3 { 35 } else { 100_000 };
+        match life_with_reloads(&world, &disk, &settings, (&fuse, turns), 7) {
+            Ok(came) => break came,
+            Err(RuntimeError::Store(_)) => lives += 1,
+            Err(error) => panic!("{error}"),
+        }
+        fuse.douse();
+    };
+    assert!(lives > 0 && stormy == calm, "reloads and {lives} crashes");
 }
 
 /// Scenario: a world is fed to a driver that is stopped, and opened again on its stores.

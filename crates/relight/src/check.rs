@@ -8,8 +8,11 @@ use crate::REGISTRY;
 use crate::failure::Failure;
 use crate::output::{self, GREEN};
 
-pub(crate) fn run(path: &Path) -> Result<(), Failure> {
+pub(crate) fn run(path: &Path, against: Option<&Path>) -> Result<(), Failure> {
     let config = read(path)?;
+    if let Some(running) = against {
+        compare(&read(running)?, &config)?;
+    }
     let settings = &config.settings;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let text = format!(
@@ -21,6 +24,19 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         count(config.responders.len(), "responder"),
     );
     output::print(&text)
+}
+
+/// Says beforehand what a reload would come to.
+fn compare(running: &Config, config: &Config) -> Result<(), Failure> {
+    let refusals = running.refusals(config);
+    if !refusals.is_empty() {
+        return Err(Failure::usage(format_args!("a reload would be refused\n{}", refusals.join("\n"))));
+    }
+    let cold = running.cold(config);
+    if cold.is_empty() {
+        return output::print("a reload would keep all that was learned\n");
+    }
+    output::print(&format!("a reload would start rows cold\n{}\n", cold.join("\n")))
 }
 
 /// Reads a config; all that is wrong with it is one failure.

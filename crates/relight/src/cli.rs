@@ -22,11 +22,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Validates a config: every error at once, with file, line and column
-    #[command(after_help = "Examples:\n  relight check -c shop.yaml")]
+    #[command(after_help = CHECK_HELP)]
     Check {
         /// The config file
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// The config file that a daemon runs with: says what a reload would start cold, or why it would be refused
+        #[arg(long, value_name = "RUNNING")]
+        against: Option<PathBuf>,
     },
     /// Watches live streams, until it is told to stop
     #[command(after_help = RUN_HELP)]
@@ -170,6 +173,11 @@ pub(crate) struct ReplayArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+const CHECK_HELP: &str = "\
+Examples:
+  relight check -c shop.yaml
+  relight check -c new.yaml --against shop.yaml";
 
 const RUN_HELP: &str = "\
 Examples:

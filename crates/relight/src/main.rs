@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Check { config } => check::run(&config),
+        Command::Check { config, against } => check::run(&config, against.as_deref()),
         Command::Run(args) => run::run(&args),
         Command::Capture(args) => run::capture::run(&args),
         Command::Replay(args) => replay::run(&args),

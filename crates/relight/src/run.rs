@@ -4,6 +4,7 @@ pub(crate) mod capture;
 mod files;
 mod notify;
 mod readers;
+mod reload;
 mod standby;
 mod steering;
 
@@ -15,20 +16,22 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use relight_config::Config;
+use relight_core::Span;
 use relight_core::telemetry::{self as metrics, Board, Sample};
 use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
-    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now,
+    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now, Pulse,
     RuntimeError, Stores, SystemClock, resident_bytes,
 };
 use relight_store::{Spool, StateDir};
 use relight_web::Web;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Handle, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::readers::Readers;
+use self::reload::{Reloader, Shown};
 use self::standby::{Fenced, Standby, until_fenced};
 use crate::check;
 use crate::cli::RunArgs;
@@ -69,11 +72,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(state) = &args.state {
         config.daemon.state.clone_from(state);
     }
+    // What a later one is held against.
+    let written = config.clone();
     if let Some(less) = files::bound(&mut config) {
         output::notice(&less);
     }
     let runtime = io_threads()?;
-    let ended = serve(args, &config, &runtime);
+    let ended = serve(args, (&config, written), &runtime);
     // What is still at it has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -85,7 +90,12 @@ fn io_threads() -> Result<Runtime, Failure> {
     Ok(threads.context("failed to start the I/O threads")?)
 }
 
-fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failure> {
+fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime) -> Result<(), Failure> {
+    let hangups = {
+        let _in_runtime = runtime.enter();
+        // Before anything is begun: unheard, it would end the process.
+        signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?
+    };
     let board = Board::default();
     let (inputs, asked) = bounded(INPUTS);
     let now: Now = Arc::new(|| SystemClock::default().wall());
@@ -100,7 +110,12 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     }
     let spool = Spool::of(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
     steering::at_start(&spool, &mut live)?;
-    let heartbeat = heartbeat(config, &mut live, &guard, runtime);
+    let beats = heartbeat(config, &guard, runtime.handle()).map(|(shown, (every, pulse))| {
+        live.heartbeat(every, pulse);
+        shown
+    });
+    let shown = Arc::new(Shown::new(beats));
+    let reloader = Reloader::new(args, written, &inputs, &guard, &shown);
     let (hub, opened) = Hub::new(live.resume());
     live.wait_for(hub.awaited());
     limit_memory(config, &mut live, &hub);
@@ -112,7 +127,7 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
     live.also_post(Box::new(move || {
         let mut samples: Vec<_> = stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect();
         samples.extend(counted());
-        samples.extend(heartbeat.iter().flat_map(Heartbeat::samples));
+        samples.extend(shown.samples());
         samples.push(Sample::plain(metrics::ACTS, f64::from(u8::from(guard().is_some()))));
         samples
     }));
@@ -127,7 +142,7 @@ fn serve(args: &RunArgs, config: &Config, runtime: &Runtime) -> Result<(), Failu
         .name("relight-steer".to_owned())
         .spawn(move || steering::watch(&spool, &steered))
         .context("failed to start a thread")?;
-    runtime.block_on(watch_over(engine, around, fenced))?;
+    runtime.block_on(watch_over(engine, around, fenced, (reloader, hangups)))?;
     StateDir::end(&config.daemon.state).map_err(|error| Failure::Run(error.into()))
 }
 
@@ -136,16 +151,9 @@ fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Re
         StateDir::open(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
     let was_killed = StateDir::begin(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let how = LiveSettings {
-        idle_after: config.daemon.idle_after,
-        catch_up: config.daemon.catch_up,
-        snapshot_every: config.daemon.snapshot_every,
-        was_killed,
-        warm_up: config.daemon.warm_up,
-    };
     Live::open(
         Arc::new(config.settings.clone()),
-        how,
+        live_settings(config, was_killed),
         args.threads.map_or_else(cores, usize::from),
         Stores { baselines, ledger },
         Box::new(outbox),
@@ -163,20 +171,30 @@ fn limit_memory(config: &Config, live: &mut Live, hub: &Hub) {
     }
 }
 
+fn live_settings(config: &Config, was_killed: bool) -> LiveSettings {
+    let daemon = &config.daemon;
+    LiveSettings {
+        idle_after: daemon.idle_after,
+        catch_up: daemon.catch_up,
+        snapshot_every: daemon.snapshot_every,
+        was_killed,
+        warm_up: daemon.warm_up,
+    }
+}
+
 /// Of two relights only the one that acts gives a sign of life.
-fn heartbeat(config: &Config, live: &mut Live, guard: &Guard, runtime: &Runtime) -> Option<Heartbeat> {
+fn heartbeat(config: &Config, guard: &Guard, runtime: &Handle) -> Option<(Heartbeat, (Span, Pulse))> {
     let (with, every) = config.daemon.heartbeat.as_ref()?;
     let responder = config.responders.get(with)?;
-    let heartbeat = Heartbeat::new(with, responder, runtime.handle(), Arc::new(output::notice));
+    let heartbeat = Heartbeat::new(with, responder, runtime, Arc::new(output::notice));
     let sent = heartbeat.clone();
     let guard = Arc::clone(guard);
-    let beat = move |now| {
+    let beat: Pulse = Box::new(move |now| {
         if guard().is_some() {
             sent.beat(now);
         }
-    };
-    live.heartbeat(*every, Box::new(beat));
-    Some(heartbeat)
+    });
+    Some((heartbeat, (*every, beat)))
 }
 
 fn start_sources(config: &Config, hub: &Hub, runtime: &Runtime) -> Result<Vec<(String, Running)>, Failure> {
@@ -242,7 +260,12 @@ fn spawn(mut live: Live, opened: Receiver<Outlet>, asked: Receiver<LiveInput>) -
 }
 
 /// Until a signal, or until the engine cannot go on.
-async fn watch_over(mut engine: Engine, around: Around, fenced: Fenced) -> Result<(), Failure> {
+async fn watch_over(
+    mut engine: Engine,
+    mut around: Around,
+    fenced: Fenced,
+    (reloader, hangups): (Reloader, Signal),
+) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
     notify::ready();
@@ -253,6 +276,7 @@ async fn watch_over(mut engine: Engine, around: Around, fenced: Fenced) -> Resul
         () = until_fenced(fenced) => is_fenced = true,
         _ = &mut engine.ended => return ended(engine),
         never = notify::watchdog(&around.board, around.readers.is_stuck()) => match never {},
+        never = reloader.watch(hangups, &mut around.bus) => match never {},
     }
     notify::stopping();
     output::notice("stopping: a second signal ends it at once");

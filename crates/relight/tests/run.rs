@@ -1,5 +1,7 @@
 //! The daemon as a process: data in by OTLP, a page out by webhook, a stop, and a start that goes on.
 
+mod reload;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -22,9 +24,14 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: &Path) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_relight"))
             .args(["run", "-c"])
             .arg(config)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary is built");

@@ -6,14 +6,26 @@ use relight_core::codec::{Codec, Corrupt, Reader};
 
 use relight_core::Timestamp;
 use relight_core::record::{decode_event, encode_event};
+use relight_core::rule::Settings;
 
 use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands};
 use crate::counters::Counters;
+use crate::directory::Directory;
 
 /// Version of what [`Intake::save`] writes.
 const VERSION: u16 = 3;
 
 impl Intake {
+    /// Other settings and names from now on. Partitions, held records, open bins and what was counted stay.
+    pub fn reload(&mut self, settings: &Settings, mut directory: Directory) {
+        debug_assert_eq!(self.binning, settings.binning, "open bins are of this length");
+        directory.supersede(&self.directory);
+        self.directory = directory;
+        self.lateness = settings.allowed_lateness;
+        // Guesses are numbers of the directory before.
+        self.partitions.iter_mut().for_each(|p| p.hint = u32::MAX);
+    }
+
     /// Partitions by name.
     pub fn partitions(&self) -> Vec<PartitionState> {
         self.by_name.values().map(|ix| self.partitions[*ix as usize].state()).collect()

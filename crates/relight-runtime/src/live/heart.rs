@@ -12,11 +12,11 @@ use crate::error::RuntimeError;
 pub type Pulse = Box<dyn Fn(Timestamp) + Send>;
 
 pub(super) struct Heart {
-    pulse: Pulse,
-    every: Span,
-    next: Timestamp,
+    pub(super) pulse: Pulse,
+    pub(super) every: Span,
+    pub(super) next: Timestamp,
     /// Up to where bins had closed at the last beat.
-    closed: Timestamp,
+    pub(super) closed: Timestamp,
 }
 
 impl Live {

@@ -36,6 +36,13 @@ impl Lateness {
         Self { allowed, newest: Window::default(), before: Window::default(), ends: None, was_late: false }
     }
 
+    /// Another bound: what was counted under the one before says nothing of it.
+    pub(super) fn allow(&mut self, allowed: Span) {
+        if self.allowed != allowed {
+            *self = Self::new(allowed);
+        }
+    }
+
     /// Counts a record that was taken in. `watermark` is its partition's as it stood before it.
     pub(super) fn count(&mut self, record: &Record, late: u32, watermark: Timestamp) {
         self.newest.points += record.points.len() as u64;

@@ -59,6 +59,11 @@ impl Liveness {
         Self { patience, partitions: Vec::new(), base: None }
     }
 
+    /// Other bounds from now on.
+    pub(crate) const fn patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
     /// A partition is read from now on. `resumed`: the state knows it. Returns whether its watermark is
     /// to be kept for a while.
     pub(crate) fn open(&mut self, ix: u32, reads: Reads, resumed: bool, now: Timestamp) -> bool {

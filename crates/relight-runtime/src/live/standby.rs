@@ -28,17 +28,18 @@ impl Live {
         Ok(())
     }
 
-    /// Waits for the snapshot that is being written, and writes one more.
-    pub(super) fn cut_now(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+    /// Waits for the snapshot that is being written, and writes one more. Whether that is on the disk.
+    pub(super) fn cut_now(&mut self, now: Timestamp) -> Result<bool, RuntimeError> {
         if self.pipeline.is_cutting() {
             match self.cuts.recv() {
                 Ok(written) => self.written(written, now),
                 Err(_) => return Err(RuntimeError::Worker),
             }
         }
+        let before = self.pipeline.generation();
         if let Some(cut) = self.pipeline.cut()? {
             self.written(cut.write(), now);
         }
-        Ok(())
+        Ok(self.pipeline.generation() > before)
     }
 }

@@ -1,4 +1,4 @@
-//! What systemd is told: ready, stopping, and a watchdog that is wired to the engine's progress.
+//! What systemd is told: ready, reloading, stopping, and a watchdog that is wired to the engine's progress.
 //!
 //! Without systemd (`NOTIFY_SOCKET` is not set) nothing is told to nobody.
 
@@ -11,6 +11,13 @@ use sd_notify::NotifyState;
 /// State is loaded and listeners are bound.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready, NotifyState::Status("watching")]);
+}
+
+/// The config is read again; [`ready`] says that this is over, however it ended.
+pub(super) fn reloading() {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the config again")]);
+    }
 }
 
 /// It was told to stop.

@@ -1,0 +1,171 @@
+//! SIGHUP: the config file is read again, and rules from the next turn on, or everything stays as it is.
+//!
+//! Waits for no target and starts nothing anew: what is queued, planned or under way goes on. Which changes need a restart is
+//! the config crate's to say.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use relight_config::Config;
+use relight_core::Timestamp;
+use relight_core::telemetry::{self as metrics, Sample};
+use relight_runtime::{Bus, Clock as _, Guard, Heartbeat, LiveInput, Reload, SystemClock};
+use tokio::runtime::Handle;
+use tokio::signal::unix::Signal;
+
+use super::{heartbeat, live_settings, notify};
+use crate::check;
+use crate::cli::RunArgs;
+use crate::output;
+
+/// Signals that come within this of a reload are one.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the pages show of the config that rules.
+pub(super) struct Shown {
+    taken: AtomicBool,
+    loaded_ns: AtomicI64,
+    heartbeat: Mutex<Option<Heartbeat>>,
+}
+
+impl Shown {
+    pub(super) fn new(heartbeat: Option<Heartbeat>) -> Self {
+        let shown =
+            Self { taken: AtomicBool::new(true), loaded_ns: AtomicI64::new(0), heartbeat: Mutex::new(None) };
+        shown.loaded(heartbeat);
+        shown
+    }
+
+    fn loaded(&self, heartbeat: Option<Heartbeat>) {
+        self.taken.store(true, Ordering::Relaxed);
+        self.loaded_ns.store(SystemClock::default().wall().ns(), Ordering::Relaxed);
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = heartbeat;
+    }
+
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let loaded = Timestamp::from_ns(self.loaded_ns.load(Ordering::Relaxed));
+        let taken = f64::from(u8::from(self.taken.load(Ordering::Relaxed)));
+        let mut samples = vec![
+            Sample::plain(metrics::CONFIG_LOADED, loaded.secs_f64()),
+            Sample::plain(metrics::CONFIG_TAKEN, taken),
+        ];
+        let heartbeat = self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.extend(heartbeat.iter().flat_map(Heartbeat::samples));
+        samples
+    }
+}
+
+/// Goes over from one config to the next.
+pub(super) struct Reloader {
+    file: Option<PathBuf>,
+    state: Option<PathBuf>,
+    config: Config,
+    inputs: Sender<LiveInput>,
+    guard: Guard,
+    shown: Arc<Shown>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        args: &RunArgs,
+        config: Config,
+        inputs: &Sender<LiveInput>,
+        guard: &Guard,
+        shown: &Arc<Shown>,
+    ) -> Self {
+        Self {
+            file: args.config.clone(),
+            state: args.state.clone(),
+            config,
+            inputs: inputs.clone(),
+            guard: Arc::clone(guard),
+            shown: Arc::clone(shown),
+        }
+    }
+
+    /// Reloads at every signal, and once for those that come together.
+    pub(super) async fn watch(mut self, mut hangups: Signal, bus: &mut Bus) -> Infallible {
+        loop {
+            if hangups.recv().await.is_none() {
+                return std::future::pending().await;
+            }
+            notify::reloading();
+            match self.reload(bus).await {
+                Ok(cold) => {
+                    cold.iter().for_each(|what| self.tell(format!("reload: rows start cold: {what}")));
+                    self.tell("reload: the config was taken and rules from now on".to_owned());
+                }
+                Err(reasons) => {
+                    self.shown.taken.store(false, Ordering::Relaxed);
+                    reasons.iter().for_each(|why| self.tell(format!("reload: {why}")));
+                    self.tell("reload: refused, the config of before rules on".to_owned());
+                }
+            }
+            notify::ready();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// What starts cold, or why everything is as it was.
+    async fn reload(&mut self, bus: &mut Bus) -> Result<Vec<String>, Vec<String>> {
+        let config = self.read().await?;
+        let refusals = self.config.refusals(&config);
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        let (outbox, swapped) = bus.reload(&config.responders);
+        let (shown, heartbeat) = heartbeat(&config, &self.guard, &Handle::current()).unzip();
+        let (done, told) = bounded(1);
+        let reload = LiveInput::Reload(Box::new(Reload {
+            settings: Arc::new(config.settings.clone()),
+            live: live_settings(&config, false),
+            outbox: Some(Box::new(outbox)),
+            heartbeat,
+            swapped,
+            done,
+        }));
+        let inputs = self.inputs.clone();
+        let swap = move || inputs.send(reload).ok().and_then(|()| told.recv().ok());
+        let took = tokio::task::spawn_blocking(swap).await.ok().flatten();
+        let took = took.unwrap_or_else(|| Err("the engine has ended".to_owned()));
+        let rules = if took.is_ok() { &config } else { &self.config };
+        bus.retain(&rules.responders);
+        took.map_err(|why| vec![why])?;
+        let cold = self.config.cold(&config);
+        self.shown.loaded(shown);
+        self.config = config;
+        Ok(cold)
+    }
+
+    async fn read(&self) -> Result<Config, Vec<String>> {
+        let Some(file) = self.file.clone() else {
+            return Err(vec![
+                "relight was started without a config file: there is none to read again".to_owned(),
+            ]);
+        };
+        let read = tokio::task::spawn_blocking(move || check::read(&file).map_err(|f| f.to_string())).await;
+        let read = read.unwrap_or_else(|_| Err("reading the config panicked".to_owned()));
+        let mut config = read.map_err(|errors| {
+            // The frame of what `check` prints says what is not so here.
+            let errors = errors.lines().filter(|line| !line.ends_with("nothing was started"));
+            errors.map(str::to_owned).collect::<Vec<_>>()
+        })?;
+        if let Some(state) = &self.state {
+            config.daemon.state.clone_from(state);
+        }
+        Ok(config)
+    }
+
+    /// By the engine, so that the pages show it, too.
+    fn tell(&self, notice: String) {
+        if let Err(error) = self.inputs.try_send(LiveInput::Notice(notice))
+            && let LiveInput::Notice(notice) = error.into_inner()
+        {
+            output::notice(&notice);
+        }
+    }
+}
