@@ -85,6 +85,7 @@ fn soak(secs: usize) -> bool {
 }
 
 /// Sends for so many seconds and looks at memory every ten.
+#[expect(clippy::disallowed_methods, reason = "a steady rate is what the memory is watched under")]
 fn feed(hub: &Hub, board: &Board, secs: usize) -> Vec<(f64, f64)> {
     let inlet = hub.open("otlp", Reads::Push, &Budget::new(64 << 20));
     let clock = SystemClock::default();

@@ -120,7 +120,7 @@ pub fn replay_seeded(
     let names = request.settings.detectors.iter().map(|detector| detector.name.clone());
     let warming = names.zip(pipeline.warming()?).filter(|(_, of)| of.warming > 0).collect();
     let times_known = request.settings.binning != Binning::Sample || inputs.are_in_order();
-    Ok(Report { earlier, times_known, warming, notices, ..report(&mut pipeline)? })
+    Ok(Report { earlier, warming, times_known, notices, ..report(&mut pipeline)? })
 }
 
 /// A seed must not know what is to be judged.

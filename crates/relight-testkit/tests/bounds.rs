@@ -165,7 +165,7 @@ fn d01_series_explosion() {
             if bin == 20 {
                 before = run.state_bytes();
             }
-            if flood && bin >= 30 && bin < 40 {
+            if flood && (30..40).contains(&bin) {
                 let new = (0..1_000)
                     .map(|n| (key(&format!("m{:02}", n % 100), "pod", n + bin as usize * 1_000), 1.0));
                 run.feed("otlp", bin, new);

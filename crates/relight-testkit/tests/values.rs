@@ -26,8 +26,11 @@ impl ReplayObserver for Rows {
     }
 }
 
+/// Seconds since the start, and values.
+type Values = Vec<(i64, f64)>;
+
 /// Replays lines: the rows, and what was refused.
-fn came(lines: &[String]) -> (Vec<(i64, f64)>, Vec<(&'static str, u64)>) {
+fn came(lines: &[String]) -> (Values, Vec<(&'static str, u64)>) {
     let file = tempfile::Builder::new().suffix(".ndjson").tempfile().expect("a temporary file");
     std::fs::write(file.path(), lines.join("\n")).expect("it can be written");
     let config = relight_config::parse("values.yaml", CONFIG, &REGISTRY, &|_| None).expect("it is valid");

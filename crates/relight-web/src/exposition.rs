@@ -47,8 +47,11 @@ mod tests {
 
     use super::*;
 
+    /// Labels.
+    type Pairs = Vec<(String, String)>;
+
     /// A line as a reader of the format takes it: name, labels, value.
-    fn read(line: &str) -> Option<(&str, Vec<(String, String)>, f64)> {
+    fn read(line: &str) -> Option<(&str, Pairs, f64)> {
         let (name, mut rest) = line.split_once('{')?;
         let mut labels = Vec::new();
         loop {

@@ -73,7 +73,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
         return Err(Failure::Run(anyhow::anyhow!(why)));
     }
     if let Some(faults) = &faults {
-        notes::outside(&labels::outside(faults, &report)).iter().for_each(|note| output::notice(note));
+        for note in notes::outside(&labels::outside(faults, &report)) {
+            output::notice(&note);
+        }
     }
     let verdict = faults.map(|faults| labels::judge(&faults, &report));
     let plans = plans(&report, &config);

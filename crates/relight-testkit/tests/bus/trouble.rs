@@ -89,7 +89,9 @@ fn b15_c17_a_source_that_is_down_is_told_once() {
         rig.settle();
     };
     (0..10).for_each(|_| second(&[Some("shop"), Some("bank")]));
-    queue.iter().for_each(|inlet| rig.say(inlet, Load::Unreachable("no broker".to_owned())));
+    for inlet in &queue {
+        rig.say(inlet, Load::Unreachable("no broker".to_owned()));
+    }
     (0..60).for_each(|_| second(&[None, None]));
     let incident = told(&rig, SOURCE_DOWN);
     assert_eq!(of(&incident.group, "about"), "queue");

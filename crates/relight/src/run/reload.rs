@@ -96,12 +96,16 @@ impl Reloader {
             notify::reloading();
             match self.reload(bus).await {
                 Ok(cold) => {
-                    cold.iter().for_each(|what| self.tell(format!("reload: rows start cold: {what}")));
+                    for what in cold {
+                        self.tell(format!("reload: rows start cold: {what}"));
+                    }
                     self.tell("reload: the config was taken and rules from now on".to_owned());
                 }
                 Err(reasons) => {
                     self.shown.taken.store(false, Ordering::Relaxed);
-                    reasons.iter().for_each(|why| self.tell(format!("reload: {why}")));
+                    for why in reasons {
+                        self.tell(format!("reload: {why}"));
+                    }
                     self.tell("reload: refused, the config of before rules on".to_owned());
                 }
             }

@@ -31,7 +31,9 @@ impl Play {
     fn turn(&mut self, input: ControlInput, now: Timestamp) -> Vec<Effect> {
         let (mut writes, mut effects) = (Vec::new(), Vec::new());
         self.control.control_turn(input, now, &mut writes, &mut effects);
-        writes.into_iter().for_each(|write| self.ledger.apply(write));
+        for write in writes {
+            self.ledger.apply(write);
+        }
         effects
     }
 
