@@ -82,6 +82,7 @@ struct Said {
 }
 
 /// The reader of one topic.
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own, and all go together")]
 pub(super) struct Reader {
     shared: Shared,
     topic: Arc<str>,

@@ -99,10 +99,13 @@ fn partitions(
         return Err("it has no partitions".to_owned());
     }
     let unknown: Vec<i32> = new.iter().copied().filter(|id| !is_known(*id)).collect();
-    let committed = committed(client, topic, &unknown)?;
+    let mut committed_for = committed(client, topic, &unknown)?;
+    // Of those that the state knows only to be told where the group thinks otherwise: nobody waits for that.
+    let known: Vec<i32> = new.iter().copied().filter(|id| is_known(*id)).collect();
+    committed_for.extend(committed(client, topic, &known).unwrap_or_default());
     let of_new = new.into_iter().map(|partition| Found {
         partition,
-        committed: committed.iter().find(|(id, _)| *id == partition).map(|(_, offset)| *offset),
+        committed: committed_for.iter().find(|(id, _)| *id == partition).map(|(_, offset)| *offset),
         bounds: if unknown.contains(&partition) { bounds(client, topic, partition).ok() } else { None },
     });
     Ok(of_new.collect())

@@ -1,7 +1,6 @@
 //! The Kafka source against librdkafka's own mock cluster, in process. What that cannot do (transactions, login,
 //! added partitions) is tested against the real broker, in `tests/peer.rs` of this folder.
 
-mod bomb;
 mod faults;
 mod formats;
 mod offsets;

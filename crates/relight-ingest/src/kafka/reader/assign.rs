@@ -80,10 +80,12 @@ impl Reader {
         for Found { partition, committed, bounds } in found {
             let hub = &self.shared.surroundings.hub;
             let (generation, state) = bounds::known(hub, &self.shared.name, &self.topic, partition);
-            let from = bounds::start(Known { state, committed, bounds, is_added }, self.shared.start);
+            // The state's offset wins over the group's.
+            let begins = committed.filter(|_| state.is_none());
+            let from = bounds::start(Known { state, committed: begins, bounds, is_added }, self.shared.start);
             let mut part = self.parts.remove(&partition).unwrap_or_else(|| self.open(partition, generation));
             let next = if let From::Offset(next) = from { Some(next) } else { None };
-            part.begin(next, committed, state.is_some());
+            part.begin(next, begins, state.is_some());
             let about = part.inlet.partition().to_owned();
             self.parts.insert(partition, part);
             places.push((partition, from));

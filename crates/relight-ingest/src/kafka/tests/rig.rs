@@ -1,7 +1,6 @@
 //! A cluster, a producer, a source and an engine that only takes notes.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +18,6 @@ use relight_core::source::kafka::Kafka;
 use tempfile::TempDir;
 
 use super::super::{Clock, KafkaSource, News, Notice, Surroundings};
-use super::bomb;
 use crate::live::{Delivery, Hub, Load, Next, Outlet, Verdict};
 
 /// Nothing that is waited for takes this long on a machine that is alive.
@@ -222,18 +220,6 @@ impl Rig {
             self.producer.poll(Duration::from_millis(50));
             record = back;
         }
-    }
-
-    /// Writes a batch of records to the first partition as it is: past any producer.
-    pub(super) fn produce_batch(&self, batch: &[u8]) {
-        let broker = self.cluster.bootstrap_servers();
-        let mut stream = std::net::TcpStream::connect(broker).expect("a broker in this process");
-        stream.write_all(&bomb::produce(TOPIC, 0, batch)).expect("it reads");
-        let mut length = [0; 4];
-        stream.read_exact(&mut length).expect("an answer");
-        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-        stream.read_exact(&mut answer).expect("an answer");
-        assert_eq!(bomb::error(&answer, TOPIC), Some(0));
     }
 
     pub(super) fn flush(&self) {
