@@ -54,12 +54,15 @@ pub struct NewRow {
     pub groups: Vec<u32>,
 }
 
+/// There is one a row: a third variant would make it half as large again.
 enum Name {
+    /// Of [`NOBODY`] it is a number that no row has.
     Series(u32, Stat),
     Key(Box<[u8]>),
-    /// Nobody has this number.
-    Free,
 }
+
+/// No series has this number.
+const NOBODY: u32 = u32::MAX;
 
 /// A row that several series may feed, and how many feeds it has.
 struct Fed {
@@ -205,9 +208,9 @@ impl Rows {
     /// How many feeds a row has. Of a series by itself there is one.
     pub(super) fn feeds(&self, at: RowAddr) -> u32 {
         match self.name(at) {
+            Name::Series(NOBODY, _) => 0,
             Name::Series(..) => 1,
             Name::Key(key) => self.by_key.get(&(at.signal, key.clone())).map_or(0, |fed| fed.feeds),
-            Name::Free => 0,
         }
     }
 
@@ -224,7 +227,7 @@ impl Rows {
                 fed.feeds = fed.feeds.saturating_sub(feeds);
                 fed.feeds
             }),
-            Name::Series(..) | Name::Free => 0,
+            Name::Series(..) => 0,
         };
         is_gone.then(|| GoneRow { at, groups: (left == 0).then(|| self.remove(at, arena)) })
     }
@@ -240,7 +243,7 @@ impl Rows {
     fn remove(&mut self, at: RowAddr, arena: &Arena) -> Vec<u32> {
         let key = self.identity(at, arena).0.to_vec();
         let name = &mut self.names[at.signal as usize][at.group.ix()][at.row as usize];
-        if let Name::Key(key) = std::mem::replace(name, Name::Free) {
+        if let Name::Key(key) = std::mem::replace(name, Name::Series(NOBODY, Stat::Plain)) {
             self.by_key.remove(&(at.signal, key));
         }
         self.free.entry((at.signal, at.group)).or_default().push(at.row);
@@ -300,9 +303,9 @@ impl Rows {
 
     pub(super) fn identity<'a>(&'a self, at: RowAddr, arena: &'a Arena) -> (&'a [u8], Stat) {
         match self.name(at) {
+            Name::Series(NOBODY, _) => (&[], Stat::Plain),
             Name::Series(ix, stat) => (arena.key(*ix), *stat),
             Name::Key(key) => (key, Stat::Plain),
-            Name::Free => (&[], Stat::Plain),
         }
     }
 
@@ -325,7 +328,7 @@ impl Rows {
     pub(super) fn order(&self, signal: usize, group: KeyGroup, arena: &Arena) -> Vec<u32> {
         let at = |row: u32| RowAddr { signal: signal as u16, group, row };
         let names = &self.names[signal][group.ix()];
-        let taken = |row: &u32| !matches!(names[*row as usize], Name::Free);
+        let taken = |row: &u32| !matches!(names[*row as usize], Name::Series(NOBODY, _));
         let mut order: Vec<u32> = (0..names.len() as u32).filter(taken).collect();
         order.sort_unstable_by(|a, b| self.identity(at(*a), arena).cmp(&self.identity(at(*b), arena)));
         order
