@@ -89,16 +89,22 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn request(to: SocketAddr, method: &str, path: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(to).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    exchange(to, method, path, body).expect("it answers")
+}
+
+/// The answer. An error where a request was cut off: one that is sent away may be, while it is still being written.
+fn exchange(to: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("it reads");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// An export request with one point of one gauge.
@@ -351,19 +357,6 @@ fn heartbeats_come_while_bins_close() {
     assert!(daemon.stop("-TERM").success());
 }
 
-/// Whether a request was taken; one that is sent away may be cut off while it is still being written.
-fn is_taken(to: SocketAddr, body: &str) -> bool {
-    let mut stream = TcpStream::connect(to).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    let head = format!(
-        "POST /v1/metrics HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let mut answer = String::new();
-    let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-    written.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
-}
-
 /// An export request of so many series that nothing else has, with long names, in the second that was sent last.
 fn strangers(from: usize, count: usize) -> String {
     let time = ((START + 119) * 1_000_000_000).to_string();
@@ -402,7 +395,8 @@ fn d06_memory_limit() {
     send(&daemon, 60..120, quiet);
     let mut sent = 0;
     let busy = loop {
-        if is_taken(daemon.http, &strangers(sent, 1_000)) {
+        let answer = exchange(daemon.http, "POST", "/v1/metrics", &strangers(sent, 1_000));
+        if answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
             sent += 1_000;
             assert!(sent < 1_000_000, "memory has no edge");
             continue;
