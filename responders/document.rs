@@ -3,6 +3,7 @@
 //! Built as values and serialised, never put together from texts. Holds no secret.
 
 use relight_core::incident::Evidence;
+use relight_core::record::Event;
 use relight_core::responder::Request;
 use serde_json::{Map, Value, json};
 
@@ -30,6 +31,7 @@ pub(crate) fn document(request: &Request<'_>) -> Value {
             "worst_score": number(incident.worst_score),
         },
         "evidence": incident.evidence.iter().map(evidence).collect::<Vec<_>>(),
+        "context": incident.context.iter().map(event).collect::<Vec<_>>(),
         "action": {
             "id": action.id,
             "do": action.action,
@@ -64,6 +66,10 @@ fn evidence(evidence: &Evidence) -> Value {
         "lower": number(evidence.lower),
         "upper": number(evidence.upper),
     })
+}
+
+fn event(event: &Event) -> Value {
+    json!({"at": event.at, "kind": event.kind, "labels": labels(&event.labels), "body": event.body})
 }
 
 fn labels(labels: &relight_core::Labels) -> Value {

@@ -1,6 +1,7 @@
 //! An incident and an action as they may be: what a responder tries its settings on.
 
 use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState};
+use relight_core::record::Event;
 use relight_core::responder::EffectKind;
 use relight_core::{Labels, Span, Timestamp};
 
@@ -34,9 +35,15 @@ fn incident() -> Incident {
         relearned: 0,
         worst_score: 2.0,
         evidence: vec![evidence(at)],
+        context: vec![deploy(at)],
         next_step: 0,
         timeline: Vec::new(),
     }
+}
+
+fn deploy(at: Timestamp) -> Event {
+    let labels = Labels::new([("service".to_owned(), "shop".to_owned())]);
+    Event { at, kind: "deploy".to_owned(), labels, body: "v7".to_owned() }
 }
 
 fn action() -> Action {

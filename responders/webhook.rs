@@ -229,11 +229,15 @@ impl Responder for Webhook {
 }
 
 impl Webhook {
-    /// A template is filled in once before it counts, so that what can never work is an error of the config.
+    /// A template is filled in before it counts, with context and without, so that what can never work is an error of
+    /// the config.
     fn tried(self) -> Result<Self, ConfigError> {
-        let (incident, action) = crate::sample::incident_and_action();
-        let plan = self.plan(&Request { action: &action, incident: &incident });
-        plan.map_err(|PlanError(message)| ConfigError::at("template", message))?;
+        let (mut incident, action) = crate::sample::incident_and_action();
+        for what in ["", "where `context` is empty, as it may be: "] {
+            let plan = self.plan(&Request { action: &action, incident: &incident });
+            plan.map_err(|PlanError(message)| ConfigError::at("template", format!("{what}{message}")))?;
+            incident.context.clear();
+        }
         Ok(self)
     }
 

@@ -278,6 +278,8 @@ fn bad_settings_are_refused() {
         ("headers", json!({ "Idempotency-Key": "c" })),
         ("header_secrets", json!({ "Authorization": "nobody" })),
         ("template", json!("{{ nothing }}")),
+        ("template", json!("{{ context[0].body }}")),
+        ("template", json!("[{% for event in context %}{{ event.text }}{% endfor %}]")),
         ("template", json!("{")),
         ("sign_secret", json!("hunter2")),
         ("content_type", json!("a\nb")),

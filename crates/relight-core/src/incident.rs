@@ -109,6 +109,10 @@ pub struct Incident {
     pub worst_score: f64,
     /// The rows that spoke first, at most [`MAX_EVIDENCE`].
     pub evidence: Vec<Evidence>,
+    /// What happened about the time of its onset, this episode: changes and log records that agree with the group,
+    /// oldest first, at most [`MAX_CONTEXT`], their texts cut.
+    #[serde(default)]
+    pub context: Vec<Event>,
     /// The rung of the ladder that is next.
     pub next_step: u32,
     /// What happened, oldest first, at most [`MAX_MOMENTS`].
@@ -117,6 +121,8 @@ pub struct Incident {
 
 /// Rows of evidence kept of one incident.
 pub const MAX_EVIDENCE: usize = 8;
+/// Events kept of one incident.
+pub const MAX_CONTEXT: usize = 16;
 /// Moments kept of one incident; later ones replace the last.
 pub const MAX_MOMENTS: usize = 256;
 
@@ -146,6 +152,7 @@ impl Incident {
             relearned: 0,
             worst_score: 0.0,
             evidence: Vec::new(),
+            context: Vec::new(),
             next_step: 0,
             timeline: Vec::new(),
         }

@@ -2,6 +2,8 @@
 //!
 //! A [`Record`] is a reusable buffer, so that a steady stream decodes without allocating.
 
+use serde::{Deserialize, Serialize};
+
 use crate::aliases::Aliases;
 use crate::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
 use crate::series::Labels;
@@ -36,6 +38,11 @@ impl Kind {
     /// Whether the value counts up from a start, so that only differences mean something.
     pub const fn is_cumulative(self) -> bool {
         matches!(self, Self::Cumulative | Self::CumulativeHistogram)
+    }
+
+    /// Whether the value is what was counted since the point before.
+    pub const fn is_delta(self) -> bool {
+        matches!(self, Self::Delta | Self::DeltaHistogram)
     }
 }
 
@@ -83,7 +90,7 @@ pub struct Point {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Event time.
     pub at: Timestamp,
@@ -154,11 +161,13 @@ pub enum Reason {
     SourceSeriesLimit,
     /// A new series, while there is no memory for it.
     MemoryLimit,
+    /// A delta whose time begins before that of the last one is over: counted already, in part at least.
+    DeltaOverlap,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::NonFinite,
         Self::Future,
@@ -172,6 +181,7 @@ impl Reason {
         Self::NoRecordedValue,
         Self::SourceSeriesLimit,
         Self::MemoryLimit,
+        Self::DeltaOverlap,
     ];
 
     /// The name in counters and reports.
@@ -190,6 +200,7 @@ impl Reason {
             Self::NoRecordedValue => "no_recorded_value",
             Self::SourceSeriesLimit => "source_series_limit",
             Self::MemoryLimit => "memory_limit",
+            Self::DeltaOverlap => "delta_overlap",
         }
     }
 }

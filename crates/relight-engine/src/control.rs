@@ -17,6 +17,7 @@
 
 mod attempts;
 mod changes;
+mod context;
 mod findings;
 mod gates;
 mod holds;
@@ -71,6 +72,8 @@ pub struct BinTurn<'a> {
     pub end: Timestamp,
     /// Events before T that no turn before has seen, by (time, partition, offset).
     pub events: &'a [Event],
+    /// What happened lately, for people: [`crate::intake::Intake::recent`].
+    pub recent: &'a [Event],
     /// The bin's findings, by (signal, labels), then detector.
     pub findings: &'a [Finding],
     /// The answers to [`Control::queries`], in its order; views in the order of the rule's detectors.
@@ -386,7 +389,8 @@ impl Control {
                 continue;
             };
             let findings = groups.get(query).map_or(&[][..], Vec::as_slice);
-            let group = GroupTurn { rule, query, start: turn.start, end: turn.end, views, findings };
+            let BinTurn { start, end, recent, .. } = *turn;
+            let group = GroupTurn { rule, query, start, end, recent, views, findings };
             self.group_turn(&group, out);
         }
     }

@@ -9,6 +9,8 @@ mod aliased;
 mod commands;
 mod overflow;
 mod partition;
+mod recent;
+mod routed;
 mod sources;
 mod state;
 #[cfg(test)]
@@ -17,82 +19,26 @@ mod tests;
 use std::collections::BTreeMap;
 
 use relight_core::aliases::Aliases;
-use relight_core::record::{ControlRecord, Event, Histogram, Kind, Point, Reason, Record};
+use relight_core::record::{ControlRecord, Event, Histogram, Point, Reason, Record};
 use relight_core::rule::{Settings, SourceBound};
 use relight_core::series::encode_key;
 use relight_core::signal::Binning;
 use relight_core::{KeyView, Span, Timestamp};
 
 use crate::counters::Counters;
-use crate::directory::{Directory, NewRow, NewSeries, RowAddr, SeriesAddr};
+use crate::directory::{Directory, NewRow, RowAddr, SeriesAddr};
 
 pub use commands::Command;
 pub use overflow::Overflow;
 pub use partition::PartitionState;
+pub use routed::{Routed, RoutedPoint};
 
 use commands::{OpenCommand, OpenCommands};
 use partition::{Jump, Partition, with_keys};
+use recent::Recent;
 
 /// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed.
 pub const MAX_AHEAD: Span = Span::from_secs(600);
-
-/// A point on its way to Fold.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RoutedPoint {
-    /// Its series.
-    pub series: SeriesAddr,
-    /// Key of its bin.
-    pub bin: Timestamp,
-    /// Event time.
-    pub at: Timestamp,
-    /// Start of the sum, [`Timestamp::MIN`] if unknown.
-    pub start: Timestamp,
-    /// Value, or index of its histogram in [`Routed::histograms`].
-    pub value: f64,
-    /// Offset of its record.
-    pub offset: u64,
-    /// Place within its record.
-    pub index: u32,
-    /// Its partition.
-    pub partition: u16,
-    /// How the value is meant.
-    pub kind: Kind,
-}
-
-/// What intake hands on. New series and rows come before the points that need them.
-#[derive(Debug, Default)]
-pub struct Routed {
-    /// Points.
-    pub points: Vec<RoutedPoint>,
-    /// Histograms of points.
-    pub histograms: Vec<Histogram>,
-    /// Series met for the first time.
-    pub series: Vec<NewSeries>,
-    /// Rows met for the first time.
-    pub rows: Vec<NewRow>,
-}
-
-impl Routed {
-    /// Whether there is nothing to hand on.
-    pub fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.series.is_empty() && self.rows.is_empty()
-    }
-
-    /// Moves everything of `more` behind what is here.
-    pub fn append(&mut self, more: &mut Self) {
-        let base = self.histograms.len() as f64;
-        self.histograms.append(&mut more.histograms);
-        let moved = more.points.drain(..).map(|mut point| {
-            if point.kind.is_histogram() {
-                point.value += base;
-            }
-            point
-        });
-        self.points.extend(moved);
-        self.series.append(&mut more.series);
-        self.rows.append(&mut more.rows);
-    }
-}
 
 #[derive(Debug, Clone, PartialEq)]
 struct OpenEvent {
@@ -142,6 +88,7 @@ pub struct Intake {
     overflow: Overflow,
     open: BTreeMap<Timestamp, OpenBin>,
     commands: OpenCommands,
+    recent: Recent,
     /// The bin that the last point fell into, while it is open: nearly always also the next one's.
     newest: Option<(Timestamp, Timestamp)>,
     /// End of the last bin that was closed.
@@ -162,6 +109,7 @@ impl Intake {
             overflow: Overflow::default(),
             open: BTreeMap::new(),
             commands: BTreeMap::new(),
+            recent: Recent::default(),
             newest: None,
             closed_through: Timestamp::MIN,
         }
@@ -421,6 +369,11 @@ impl Intake {
         (self.end_of(bin) <= self.watermark()).then_some(bin)
     }
 
+    /// The last events of closed bins: a bounded choice of them, with their texts cut, for people to read.
+    pub fn recent(&self) -> &[Event] {
+        self.recent.events()
+    }
+
     /// Whether a bin holds points or events.
     pub fn has_bin(&self, bin: Timestamp) -> bool {
         self.open.contains_key(&bin)
@@ -464,7 +417,8 @@ impl Intake {
             }
         }
         self.closed_through = self.closed_through.max(end);
-        let events = events.into_iter().map(|e| e.event).collect();
+        let events: Vec<Event> = events.into_iter().map(|e| e.event).collect();
+        self.recent.remember(&events);
         ReadyBin { bin, at: open.at, end, offset: open.offset, events, event_rows, commands }
     }
 

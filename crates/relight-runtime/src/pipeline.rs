@@ -343,7 +343,8 @@ impl Pipeline {
             views.push((query, seen));
         }
         let start = if ready.bin == ready.end { ready.at } else { ready.bin };
-        let turn = BinTurn { start, end: ready.end, events: &ready.events, findings, views: &views };
+        let (events, recent) = (&*ready.events, self.intake.recent());
+        let turn = BinTurn { start, end: ready.end, events, recent, findings, views: &views };
         let mut effects = Vec::new();
         self.control.bin_turn(&turn, &mut self.writes, &mut effects);
         let now = self.now.map_or(ready.end, |now| now.max(ready.end));

@@ -153,6 +153,26 @@ fn c13_u64_wrap() {
     assert_eq!(below, [(10, 0.0), (20, 1.0)]);
 }
 
+/// Scenario: deltas with a gap between two; then two writers under one name, whose times overlap; one whose start is after its end.
+/// Guarantee: what follows a gap is a rate over its own time; of overlapping ones the first counts, and each other is told.
+#[test]
+fn c14_delta_gap_overlap() {
+    let gap = [(10, "10", Some(0)), (20, "20", Some(10)), (60, "30", Some(50)), (70, "10", Some(65))];
+    rates(&counter("delta", &gap), &[(10, 1.0), (20, 2.0), (60, 3.0), (70, 2.0)]);
+    // The gap lies within a bin here: 6 in the 3 seconds that are known.
+    let within = [(10, "1", Some(9)), (12, "2", Some(11)), (19, "3", Some(18)), (20, "1", Some(19))];
+    rates(&counter("delta", &within), &[(10, 2.0), (20, 1.0)]);
+
+    let mut two = counter("delta", &[(10, "10", Some(0)), (20, "20", Some(10)), (30, "30", Some(20))]);
+    two.extend(counter("delta", &[(13, "77", Some(3)), (23, "88", Some(13)), (33, "99", Some(30))]));
+    let (rows, refused) = came(&two);
+    assert_eq!(refused, vec![("delta_overlap", 2)]);
+    assert_eq!(rows[..2], [(10, 1.0), (20, 2.0)]);
+    assert_eq!(rows[2], (30, (30.0 + 99.0) / 13.0));
+    let odd = [(10, "10", Some(0)), (20, "20", Some(25)), (30, "30", Some(20))];
+    rates(&counter("delta", &odd), &[(10, 1.0), (20, 2.0), (30, 3.0)]);
+}
+
 /// Scenario: an exporter changes from cumulative to delta in mid-stream, and back.
 /// Guarantee: what was the total of one is no value of the other: each change begins a stream of its own.
 #[test]

@@ -235,7 +235,7 @@ unbounded (`lower`, `upper` of evidence) or, of a table in no order, not known (
   totals    partitions, records, points, events, series, rows, bins, findings, first, last, refused
   incident  id, rule, group, state, episode, stale, onset, detected, acted, mitigated, recovered,
             resolved, resolution, time_to_detect_s, time_to_recover_s, findings, worst_score,
-            evidence, timeline
+            evidence, context (events: at, kind, labels, body), timeline
   action    id, incident, episode, rule, step, do, with, mutates, args, state, planned, started,
             ended, detail, plan
   rule      rule, resolved, by_verified_action, by_themselves, new_normal, closed, time_to_detect_s,

@@ -123,6 +123,18 @@ fn send(daemon: &Daemon, seconds: std::ops::Range<i64>, value: impl Fn(i64) -> f
     }
 }
 
+/// Log records of one service.
+fn send_logs(daemon: &Daemon, service: &str, second: i64, records: &Value) {
+    let mut records = records.clone();
+    for record in records.as_array_mut().into_iter().flatten() {
+        record["timeUnixNano"] = ((START + second) * 1_000_000_000).to_string().into();
+    }
+    let attribute = json!([{"key": "service.name", "value": {"stringValue": service}}]);
+    let logs = json!({"resourceLogs": [{"resource": {"attributes": attribute}, "scopeLogs": [{"logRecords": records}]}]});
+    let answer = request(daemon.http, "POST", "/v1/logs", &logs.to_string());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 fn quiet(second: i64) -> f64 {
     10.0 + (second % 3) as f64 * 0.1
 }
@@ -191,21 +203,33 @@ rules:
     file
 }
 
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 fn idempotency_key(head: &str) -> &str {
     head.lines().find_map(|line| line.strip_prefix("idempotency-key:")).map_or("", str::trim)
 }
 
-/// Scenario: a gauge leaves its band; the receiver of the page answers 503 once. Then the daemon is stopped,
-/// started on the same state, and sent more.
+/// Scenario: a deploy and log records of two services; the daemon is stopped and started; a gauge leaves its band; the
+/// receiver of the page answers 503 once. Then the daemon is stopped, started on the same state, and sent more.
 /// Guarantee: the receiver accepts exactly one body, under the key of the first attempt, with the incident, its
-/// onset and the band; the stop is clean, and the start goes on where it ended: nothing is paged again.
+/// onset, the band and what happened there before; the stop is clean, and the start goes on where it ended: nothing is
+/// paged again.
 #[test]
 fn a_fault_pages_once_and_a_restart_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
     let (hook, told) = receiver(&[503, 200]);
     let file = config(dir.path(), hook);
     let daemon = Daemon::start(&file);
-    send(&daemon, 0..120, quiet);
+    send(&daemon, 0..110, quiet);
+    let error = json!({"severityText": "ERROR", "body": {"stringValue": "no route to payments"}});
+    send_logs(&daemon, "shop", 110, &json!([{"eventName": "deploy", "body": {"stringValue": "v7"}}, error]));
+    send_logs(&daemon, "cart", 111, &json!([error]));
+    send(&daemon, 112..116, quiet);
+    assert!(daemon.stop("-TERM").success());
+    let daemon = Daemon::start(&file);
+    send(&daemon, 116..120, quiet);
     send(&daemon, 120..130, |_| 50.0);
     let (refused, _) = told.recv_timeout(PATIENCE).expect("a page");
     let (accepted, page) = told.recv_timeout(PATIENCE).expect("the page again");
@@ -216,14 +240,21 @@ fn a_fault_pages_once_and_a_restart_goes_on() {
         assert!(text.contains(part), "{part} is not in {page:#}");
     }
     assert_eq!(page["incident"]["id"].as_str().map(str::len), Some(26), "{page:#}");
-    daemon.wait_for("relight_points_total", |n| n >= 130.0);
+    let context: Vec<(&str, &str)> = page["context"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|event| (text_of(&event["kind"]), text_of(&event["body"])))
+        .collect();
+    assert_eq!(context, [("deploy", "v7"), ("log", "no route to payments")], "{page:#}");
+    daemon.wait_for("relight_points_total", |n| n >= 128.0);
     assert!(daemon.stop("-TERM").success());
 
     let daemon = Daemon::start(&file);
-    daemon.wait_for("relight_points_total", |n| n >= 130.0);
+    daemon.wait_for("relight_points_total", |n| n >= 128.0);
     assert_eq!(daemon.metric("relight_series"), Some(1.0));
     send(&daemon, 130..140, |_| 50.0);
-    daemon.wait_for("relight_points_total", |n| n >= 140.0);
+    daemon.wait_for("relight_points_total", |n| n >= 138.0);
     assert!(daemon.stop("-TERM").success());
     assert!(told.try_recv().is_err(), "it was paged again");
 }

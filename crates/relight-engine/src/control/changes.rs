@@ -60,7 +60,8 @@ fn key(event: &Event) -> (Timestamp, String, Labels) {
     (event.at, event.kind.clone(), event.labels.clone())
 }
 
-fn agrees(event: &Labels, group: &Labels) -> bool {
+/// Whether labels share a key with a group, and agree with it on all that they share.
+pub(super) fn agrees(event: &Labels, group: &Labels) -> bool {
     let mut shared = event.iter().filter_map(|(key, value)| Some((value, group.get(key)?))).peekable();
     shared.peek().is_some() && shared.all(|(theirs, ours)| theirs == ours)
 }

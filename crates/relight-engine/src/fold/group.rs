@@ -286,6 +286,7 @@ fn take(
         Fate::Superseded => counters.refuse(Reason::FoldedEarly, 1),
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
+        Fate::Overlap => counters.refuse(Reason::DeltaOverlap, 1),
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Fate {
     Conflict,
     /// Older than a total that was folded early; the difference is counted already.
     Superseded,
+    /// A delta over a time that is counted already, in part at least.
+    Overlap,
 }
 
 /// What one series did in one bin.
@@ -46,9 +48,8 @@ pub(super) struct Tally {
     increments: u32,
     /// Observations by bucket.
     pub(super) buckets: Option<Histogram>,
-    /// The time that the increase covers.
-    from: Option<Timestamp>,
-    to: Timestamp,
+    /// The time that the increase covers, without the gaps between deltas.
+    covered: Span,
     /// The point taken last, to recognise its copies.
     newest: Option<(Timestamp, f64)>,
 }
@@ -69,11 +70,11 @@ impl Tally {
         (self.increments > 0).then_some(self.increase)
     }
 
-    /// Increase per second over the time between the point before the bin and the last one in it.
+    /// Increase per second of the time that it covers: of a running total, since the point before the bin.
     pub(super) fn rate(&self, interval: Span) -> Option<f64> {
         let increase = self.increase()?;
-        let covered = self.to.since(self.from?).secs_f64();
-        Some(increase / if covered > 0.0 { covered } else { interval.secs_f64() })
+        let covered = if self.covered > Span::ZERO { self.covered } else { interval };
+        Some(increase / covered.secs_f64())
     }
 
     /// Takes the next point of the series in order of time.
@@ -96,6 +97,10 @@ impl Tally {
         if last.kind == kind && kind.is_cumulative() && at < before {
             // Only where points were folded early: a total from before the last one is no reset.
             return Fate::Superseded;
+        }
+        if last.kind == kind && kind.is_delta() && point.start.is_known() && point.start < before {
+            // Two writers under one name, or a time sent again: added up, it would count twice.
+            return Fate::Overlap;
         }
         // A histogram's value is its place in the bin's log, which tells who came first: none of it is kept.
         let value = if kind.is_histogram() { 0.0 } else { point.entry.value };
@@ -133,14 +138,9 @@ impl Tally {
 
     fn count(&mut self, last: &Last, point: Waiting<'_>, increase: f64, interval: Span) {
         let at = point.entry.at;
-        let from = if last.at.is_known() {
-            last.at
-        } else if point.start.is_known() {
-            point.start
-        } else {
-            at.minus(interval)
-        };
-        self.add(from, at, increase);
+        // A start after the point before is a gap: of its time nothing is known.
+        let from = last.at.max(point.start).min(at);
+        self.add(if from.is_known() { from } else { at.minus(interval) }, at, increase);
     }
 
     fn histogram(
@@ -172,8 +172,7 @@ impl Tally {
     fn add(&mut self, from: Timestamp, to: Timestamp, increase: f64) {
         self.increase += increase;
         self.increments += 1;
-        self.from.get_or_insert(from);
-        self.to = to;
+        self.covered = Span::from_ns(self.covered.ns().saturating_add(to.since(from).ns()));
     }
 }
 
@@ -185,8 +184,7 @@ impl Codec for Tally {
         self.increments.encode(out);
         self.buckets.as_ref().map(|h| h.bounds.clone()).encode(out);
         self.buckets.as_ref().map(|h| h.counts.clone()).encode(out);
-        self.from.encode(out);
-        self.to.encode(out);
+        self.covered.encode(out);
         self.newest.map(|(at, _)| at).encode(out);
         self.newest.map(|(_, value)| value).encode(out);
     }
@@ -197,9 +195,9 @@ impl Codec for Tally {
         let bounds: Option<Vec<f64>> = Codec::decode(reader)?;
         let counts: Option<Vec<u64>> = Codec::decode(reader)?;
         let buckets = bounds.zip(counts).map(|(bounds, counts)| Histogram { bounds, counts });
-        let (from, to) = (Codec::decode(reader)?, Codec::decode(reader)?);
+        let covered = Codec::decode(reader)?;
         let newest = Option::<Timestamp>::decode(reader)?.zip(Option::<f64>::decode(reader)?);
-        Ok(Self { n, sum, increase, increments, buckets, from, to, newest })
+        Ok(Self { n, sum, increase, increments, buckets, covered, newest })
     }
 }
 

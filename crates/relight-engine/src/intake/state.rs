@@ -8,12 +8,13 @@ use relight_core::Timestamp;
 use relight_core::record::{decode_event, encode_event};
 use relight_core::rule::Settings;
 
+use super::recent::Recent;
 use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands};
 use crate::counters::Counters;
 use crate::directory::Directory;
 
 /// Version of what [`Intake::save`] writes.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 impl Intake {
     /// Other settings and names from now on. Partitions, held records, open bins and what was counted stay.
@@ -60,6 +61,7 @@ impl Intake {
             }
         }
         commands::save(&self.commands, &ranks, out);
+        self.recent.save(out);
     }
 
     /// Reads what [`Intake::save`] wrote, into an intake that has seen nothing.
@@ -83,6 +85,7 @@ impl Intake {
         }
         self.open = load_bins(reader, self.partitions.len())?;
         self.commands = commands::load(reader, self.partitions.len())?;
+        self.recent = Recent::load(reader)?;
         Ok(())
     }
 }

@@ -69,6 +69,15 @@ pub(crate) fn incident(id: &str, nth: u32) -> Incident {
         relearned: 0,
         worst_score: pick(5).abs(),
         evidence: vec![evidence; 3],
+        context: vec![
+            Event {
+                at,
+                kind: "deploy".to_owned(),
+                labels: labels("checkout"),
+                body: "v7".to_owned()
+            };
+            2
+        ],
         next_step: 1,
         timeline: vec![Moment { at, what: "opened".to_owned(), detail: "x".repeat(200) }; 5],
     }

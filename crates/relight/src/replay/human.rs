@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relight_core::Timestamp;
 use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState, Resolution};
-use relight_core::record::Reason;
+use relight_core::record::{Event, Reason};
 use relight_engine::control::summary::Percentiles;
 use relight_runtime::{History, Report};
 
@@ -16,6 +16,8 @@ use crate::output::{BOLD, DIM, GREEN, RED, YELLOW};
 
 /// Rows of evidence that are shown of one incident.
 const EVIDENCE_SHOWN: usize = 3;
+/// Characters that are shown of an event's text.
+const TEXT_SHOWN: usize = 120;
 
 /// The summary. `run_time` is how long it took; without it, no rate is told.
 pub(super) fn render(story: &Story<'_>, run_time: Option<Duration>) -> String {
@@ -100,6 +102,9 @@ const fn words(reason: Reason) -> &'static str {
         }
         Reason::SourceSeriesLimit => "of series beyond the `max_series` of their source",
         Reason::MemoryLimit => "of new series, while there was no memory for them",
+        Reason::DeltaOverlap => {
+            "of overlapping deltas: their time is counted already; tell their writers apart by a label"
+        }
         Reason::NoRecordedValue => "without a value: an empty field, or a marker that a series ended",
     }
 }
@@ -130,6 +135,9 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
     line(out, format_args!("  {:<10} {}", "state", state(incident)));
     for evidence in incident.evidence.iter().take(EVIDENCE_SHOWN) {
         band(out, evidence);
+    }
+    for event in &incident.context {
+        happened(out, event);
     }
     for action in story.report.actions.iter().filter(|action| action.incident == incident.id) {
         of_action(out, action, story);
@@ -198,6 +206,22 @@ fn band(out: &mut String, evidence: &Evidence) {
             "  {:<10} {signal}{labels} was {BOLD}{seen}{BOLD:#}, {band}{expected} {DIM}(score {} by {detector}){DIM:#}",
             "left",
             short(*score)
+        ),
+    );
+}
+
+/// Foreign text: what could move a terminal's cursor, or turn a line around, is escaped.
+fn happened(out: &mut String, event: &Event) {
+    let Event { at, kind, labels, body } = event;
+    let rest = if body.chars().nth(TEXT_SHOWN).is_some() { "..." } else { "" };
+    let text: String = body.chars().take(TEXT_SHOWN).collect();
+    line(
+        out,
+        format_args!(
+            "  {:<10} {at} {} {labels} {DIM}{}{rest}{DIM:#}",
+            "about then",
+            kind.escape_debug(),
+            text.escape_debug()
         ),
     );
 }

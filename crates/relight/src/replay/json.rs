@@ -98,6 +98,7 @@ fn incident(incident: &Incident) -> Value {
         "findings": incident.findings,
         "worst_score": finite(incident.worst_score),
         "evidence": incident.evidence.iter().map(evidence).collect::<Vec<Value>>(),
+        "context": incident.context,
         "timeline": incident.timeline,
     })
 }

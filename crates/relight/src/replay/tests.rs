@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState, Moment, Resolution};
-use relight_core::record::Reason;
+use relight_core::record::{Event, Reason};
 use relight_core::responder::{EffectKind, Plan};
 use relight_core::{Labels, Span, Timestamp};
 use relight_engine::control::summary::summarize;
@@ -37,6 +37,11 @@ fn evidence() -> Evidence {
     }
 }
 
+fn deploy() -> Event {
+    let body = "v7\u{1b}[2J\nof the shop".to_owned();
+    Event { at: at(-30), kind: "deploy".to_owned(), labels: labels(&[("service", "checkout")]), body }
+}
+
 fn incident() -> Incident {
     Incident {
         id: "01KARELIGHT0000000000000AA".to_owned(),
@@ -61,6 +66,7 @@ fn incident() -> Incident {
         relearned: 0,
         worst_score: f64::INFINITY,
         evidence: vec![evidence()],
+        context: vec![deploy()],
         next_step: 1,
         timeline: vec![Moment { at: at(20), what: "opened".to_owned(), detail: String::new() }],
     }
@@ -169,6 +175,7 @@ incident bad-deploy {service="checkout"}
   verified   2025-11-23T08:01:20Z  1m20s after onset: the proof of the action held
   state      resolved by an action that was verified (simulated: nothing was touched)
   left       errors{service="checkout"} was 0.3125, above 0.0125, expected 0.004 (score 12.5 by errors_ewma)
+  about then 2025-11-23T07:59:30Z deploy {service="checkout"} v7\u{1b}[2J\nof the shop
   would      1. roll checkout back to 3 (rollback with k8s, 2025-11-23T08:00:20Z) helped
 
 rule        resolved  by action  by itself   detect p50 / p90  recover p50 / p90

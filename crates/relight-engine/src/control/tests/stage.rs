@@ -284,7 +284,9 @@ impl Stage {
             .collect();
         self.now = start.plus(INTERVAL);
         let events = std::mem::take(&mut self.events);
-        let turn = BinTurn { start, end: self.now, events: &events, findings: &findings, views: &views };
+        let end = self.now;
+        let turn =
+            BinTurn { start, end, events: &events, recent: &events, findings: &findings, views: &views };
         let mut turned = Turned::default();
         self.control.bin_turn(&turn, &mut turned.0, &mut turned.1);
         self.commit(turned)
