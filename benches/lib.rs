@@ -2,6 +2,8 @@
 //! Control, stores or threads.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+pub mod fleet;
+
 use relight_core::aliases::Aliases;
 use relight_core::detector::Policy;
 use relight_core::record::{Kind, Record};
@@ -20,7 +22,8 @@ use relight_testkit::rules;
 pub const INTERVAL: Span = Span::from_secs(10);
 /// Points in a record, as an exporter's request has them.
 pub const POINTS_PER_RECORD: usize = 1_000;
-const START: Timestamp = Timestamp::from_secs(1_767_225_600);
+/// The first bin.
+pub const START: Timestamp = Timestamp::from_secs(1_767_225_600);
 
 /// Settings with every series a signal and these detectors on it.
 ///

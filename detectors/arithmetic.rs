@@ -16,7 +16,8 @@ pub(crate) fn learn_scale(scale: &mut f32, n: u32, deviation: f32) {
 /// The step of a running mean that has seen `n` values: a plain mean first, exponential from `rate` on.
 #[inline]
 pub(crate) fn rate(n: u32, rate: f64) -> f64 {
-    at_least(1.0 / (f64::from(n) + 1.0), rate)
+    // Of a row that has settled the mean's step is the smaller one: no need to divide.
+    if f64::from(n) * rate >= 1.0 { rate } else { at_least(1.0 / (f64::from(n) + 1.0), rate) }
 }
 
 /// [`rate`] for one row after the other. Neighbours have mostly seen as much as each other, so the

@@ -1,7 +1,7 @@
 //! One million series: rate against the same work one point at a time, and memory a series.
 //!
-//! Both sides run in this process, on the same points, one after the other: read the ratio. `-- 200000`
-//! sets another number of series.
+//! Both sides run in this process, on the same points, taking turns a bin at a time, so that a machine's other work hits
+//! both; the median bin of each counts: read the ratio. `-- 200000` sets another number of series.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
 use std::collections::HashMap;
@@ -20,75 +20,91 @@ const HOUR: Span = Span::from_secs(3_600);
 /// Hours in a week: after a bin in each them every slot of a seasonal table has been touched, and paid for in memory.
 const WEEK: usize = 168;
 /// Bins that are timed, after those that build the tables.
-const TIMED: usize = 12;
+const TIMED: usize = 13;
+/// Bins after which the naive side's detectors do all of their work.
+const NAIVE_WARM: usize = 110;
 
 fn main() {
     let series = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
     println!("{series} series, one point each a bin, steady order, one thread");
-    if std::env::args().any(|arg| arg == "only=naive") {
-        say("naive", one_point_at_a_time(series) * 1e9, "ns/point", "");
-        return;
-    }
-    if let Some(only) = std::env::args().find_map(|arg| arg.strip_prefix("only=").map(str::to_owned)) {
-        let detectors: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
-        say(&only, fleet(series, &detectors, 2).0 * 1e9, "ns/point", "");
-        return;
-    }
     // Memory first: what a side frees, the allocator keeps, and the next one would seem to need less.
-    let trio = fleet(series, &["ewma", "seasonal", "changepoint"], WEEK);
-    let adaptive = fleet(series, &["adaptive"], WEEK);
+    let mut trio = Ours::new(series, &["ewma", "seasonal", "changepoint"], WEEK);
+    let mut adaptive = Ours::new(series, &["adaptive"], WEEK);
+    say("fold + adaptive", median(adaptive.bins().take(TIMED)), "ns/point", "at most 1000");
+    say("  resident memory, all weekly slots touched", adaptive.bytes, "bytes/series", "at most 720");
+    drop(adaptive);
+    let mut naive = Naive::new(series);
+    let (ours, theirs): (Vec<f64>, Vec<f64>) = trio.bins().zip(naive.bins()).take(TIMED).unzip();
+    let (ours, theirs) = (median(ours), median(theirs));
+    drop(naive);
+    say("one point at a time, map of boxed detectors", theirs, "ns/point", "");
+    say("fold + ewma + seasonal + changepoint", ours, "ns/point", "");
+    say("  ratio", theirs / ours, "times", "at least 8");
+    say("  resident memory, all weekly slots touched", trio.bytes, "bytes/series", "at most 480");
+    drop(trio);
     for alone in [&[][..], &["ewma"], &["seasonal"], &["changepoint"]] {
-        say(&format!("fold + {alone:?}"), fleet(series, alone, 6).0 * 1e9, "ns/point", "where the time goes");
+        let ns = median(Ours::new(series, alone, 6).bins().take(TIMED));
+        say(&format!("fold + {alone:?}"), ns, "ns/point", "where the time goes");
     }
-    let naive = one_point_at_a_time(series);
-    say("one point at a time, map of boxed detectors", naive * 1e9, "ns/point", "");
-    say("fold + ewma + seasonal + changepoint", trio.0 * 1e9, "ns/point", "");
-    say("  ratio", naive / trio.0, "times", "at least 8");
-    say("  resident memory, all weekly slots touched", trio.1, "bytes/series", "at most 480");
-    say("fold + adaptive", adaptive.0 * 1e9, "ns/point", "at most 1000");
-    say("  resident memory, all weekly slots touched", adaptive.1, "bytes/series", "at most 720");
 }
 
-/// Seconds a point, and resident bytes a series between the first fifth of the fleet and all of it.
-fn fleet(series: usize, detectors: &[&str], hours: usize) -> (f64, f64) {
-    let first = series / 5;
-    let mut rng = Rng::new(1);
-    let mut some = scrape(0..first);
-    let mut all = scrape(0..series);
-    let settings = settings(detectors);
-    let mut engine = Engine::new(&settings);
-    let mut clock = Span::ZERO;
-    run(&mut engine, &mut some, &mut clock, hours, HOUR, &mut rng);
-    let before = resident_bytes();
-    run(&mut engine, &mut all, &mut clock, hours, HOUR, &mut rng);
-    let after = resident_bytes();
-    // The first bin after a gap goes over to another hour's slots, as one in 180 does: not timed.
-    run(&mut engine, &mut all, &mut clock, 2, INTERVAL, &mut rng);
-    let timed = run(&mut engine, &mut all, &mut clock, TIMED, INTERVAL, &mut rng);
-    let [names, fold, detect] = engine.state_bytes().map(|bytes| bytes / series);
-    println!("{detectors:?}: names {names}, series {fold}, rows {detect} bytes/series by their own count");
-    let seconds = timed.as_secs_f64() / (TIMED * series) as f64;
-    (seconds, after.saturating_sub(before) as f64 / (series - first) as f64)
+fn median(bins: impl IntoIterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = bins.into_iter().collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
-/// Time spent in the engine over `bins` bins that are `apart`.
-fn run(
-    engine: &mut Engine,
-    records: &mut [Record],
-    clock: &mut Span,
-    bins: usize,
-    apart: Span,
-    rng: &mut Rng,
-) -> Duration {
-    let mut spent = Duration::ZERO;
-    for _ in 0..bins {
-        refresh(records, *clock, rng);
-        *clock = Span::from_ns(clock.ns() + apart.ns());
+/// relight's side.
+struct Ours {
+    engine: Engine,
+    records: Vec<Record>,
+    clock: Span,
+    rng: Rng,
+    /// Resident bytes a series between the first fifth of the fleet and all of it.
+    bytes: f64,
+}
+
+impl Ours {
+    /// A fleet that has seen so many bins, an hour apart, so that as many hours' slots are touched.
+    fn new(series: usize, detectors: &[&str], hours: usize) -> Self {
+        let first = series / 5;
+        let (engine, rng) = (Engine::new(&settings(detectors)), Rng::new(1));
+        let mut ours = Self { engine, records: scrape(0..first), clock: Span::ZERO, rng, bytes: 0.0 };
+        let all = scrape(0..series);
+        for _ in 0..hours {
+            ours.bin(HOUR);
+        }
+        let before = resident_bytes();
+        ours.records = all;
+        for _ in 0..hours {
+            ours.bin(HOUR);
+        }
+        ours.bytes = resident_bytes().saturating_sub(before) as f64 / (series - first) as f64;
+        // The first bin after a gap goes over to another hour's slots, as one in 180 does: not timed.
+        for _ in 0..2 {
+            ours.bin(INTERVAL);
+        }
+        let [names, fold, detect] = ours.engine.state_bytes().map(|bytes| bytes / series);
+        println!(
+            "{detectors:?}: names {names}, series {fold}, rows {detect} bytes/series by their own count"
+        );
+        ours
+    }
+
+    /// One bin, `apart` from the next; the time that the engine took.
+    fn bin(&mut self, apart: Span) -> Duration {
+        refresh(&mut self.records, self.clock, &mut self.rng);
+        self.clock = Span::from_ns(self.clock.ns() + apart.ns());
         let begin = Instant::now();
-        std::hint::black_box(engine.take(records));
-        spent += begin.elapsed();
+        std::hint::black_box(self.engine.take(&mut self.records));
+        begin.elapsed()
     }
-    spent
+
+    /// Nanoseconds a point, bin by bin.
+    fn bins(&mut self) -> impl Iterator<Item = f64> {
+        let series = self.records.iter().map(|record| record.points.len()).sum::<usize>() as f64;
+        std::iter::repeat_with(move || self.bin(INTERVAL).as_secs_f64() * 1e9 / series)
+    }
 }
 
 /// What one would write first: a map from series to a boxed object that is handed each point. The same
@@ -154,26 +170,44 @@ impl PointDetector for Trio {
 
 type Fleet = HashMap<SeriesKey, Box<dyn PointDetector>>;
 
-/// Seconds a point.
-fn one_point_at_a_time(series: usize) -> f64 {
-    let mut rng = Rng::new(1);
-    let mut records = scrape(0..series);
-    let keys: Vec<SeriesKey> = (0..series).map(written_down).collect();
-    let mut fleet = boxed(&keys);
-    let mut spent = Duration::ZERO;
-    for bin in 0..2 + TIMED {
-        refresh(&mut records, INTERVAL.times(bin as i64), &mut rng);
+/// The naive side.
+struct Naive {
+    fleet: Fleet,
+    keys: Vec<SeriesKey>,
+    records: Vec<Record>,
+    clock: Span,
+    rng: Rng,
+}
+
+impl Naive {
+    /// A fleet that is as warm as the other side's.
+    fn new(series: usize) -> Self {
+        let keys: Vec<SeriesKey> = (0..series).map(written_down).collect();
+        let (fleet, records) = (boxed(&keys), scrape(0..series));
+        let mut naive = Self { fleet, keys, records, clock: Span::ZERO, rng: Rng::new(1) };
+        for _ in 0..NAIVE_WARM {
+            naive.bin();
+        }
+        naive
+    }
+
+    fn bin(&mut self) -> Duration {
+        refresh(&mut self.records, self.clock, &mut self.rng);
+        self.clock = Span::from_ns(self.clock.ns() + INTERVAL.ns());
         let begin = Instant::now();
-        let points = records.iter().flat_map(|record| &record.points);
-        for (key, point) in keys.iter().zip(points) {
-            let detector = fleet.get_mut(key).expect("every series is in it");
+        let points = self.records.iter().flat_map(|record| &record.points);
+        for (key, point) in self.keys.iter().zip(points) {
+            let detector = self.fleet.get_mut(key).expect("every series is in it");
             std::hint::black_box(detector.push(point.at, point.value));
         }
-        if bin >= 2 {
-            spent += begin.elapsed();
-        }
+        begin.elapsed()
     }
-    spent.as_secs_f64() / (TIMED * series) as f64
+
+    /// Nanoseconds a point, bin by bin.
+    fn bins(&mut self) -> impl Iterator<Item = f64> {
+        let series = self.keys.len() as f64;
+        std::iter::repeat_with(move || self.bin().as_secs_f64() * 1e9 / series)
+    }
 }
 
 fn written_down(i: usize) -> SeriesKey {

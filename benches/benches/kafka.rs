@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, number_data_point,
@@ -23,29 +21,25 @@ use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use relight_benches::{INTERVAL, say, settings};
-use relight_core::record::Record;
+use relight_benches::fleet::{self, OtlpEngine};
+use relight_benches::{INTERVAL, say};
 use relight_core::responder::Secrets;
 use relight_core::source::kafka::Kafka;
 use relight_core::{Span, Timestamp};
-use relight_engine::directory::key_groups;
-use relight_engine::fold::{Closing, Fold, Partials};
-use relight_engine::intake::{Intake, Routed};
 use relight_ingest::kafka::{Clock, KafkaSource, Surroundings};
-use relight_ingest::live::{Delivery, Hub, Load, Next, Outlet};
-use relight_ingest::otlp::wire::OtlpMetrics;
+use relight_ingest::live::{Hub, Load, Next, Outlet};
 
 const BATCH: usize = 500;
 const PARTITIONS: i32 = 4;
 const ROUNDS: usize = 3;
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 fn main() {
     let broker = std::env::args().find(|arg| arg.contains(':'));
     let mock = broker.is_none().then(|| MockCluster::new(1).expect("a mock cluster"));
     // 20 MiB are all that a mock cluster's four partitions keep.
     let (requests, scrapes) = if mock.is_some() { (8, 10) } else { (20, 500) };
-    let brokers = broker.or_else(|| mock.as_ref().map(|mock| mock.bootstrap_servers())).unwrap_or_default();
+    let brokers = broker.or_else(|| mock.as_ref().map(MockCluster::bootstrap_servers)).unwrap_or_default();
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // The last hours: older than a topic's retention is deleted while it is read, later than now may be refused.
     let start =
@@ -85,17 +79,8 @@ fn median(rounds: &[(Duration, Duration)], of: impl Fn(&(Duration, Duration)) ->
 
 /// What something answers, and the processor time that this process spent meanwhile.
 fn of_cpu(run: impl FnOnce() -> Duration) -> (Duration, Duration) {
-    let before = cpu();
-    (run(), cpu().saturating_sub(before))
-}
-
-/// Processor time of this process so far, in steps of 10 ms.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 =
-        after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
+    let before = fleet::cpu().0;
+    (run(), fleet::cpu().0.saturating_sub(before))
 }
 
 fn create(brokers: &str, topic: &str) {
@@ -134,14 +119,9 @@ fn produce(brokers: &str, topic: &str, start: Timestamp, (requests, scrapes): (u
     bytes
 }
 
-fn attribute(key: &str, value: String) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(value)) });
-    KeyValue { key: key.to_owned(), value, key_strindex: 0 }
-}
-
 fn request(i: usize, at: Timestamp, value: f64) -> ExportMetricsServiceRequest {
     let point = |n: usize| NumberDataPoint {
-        attributes: attributes(i * BATCH + n),
+        attributes: fleet::attributes(i * BATCH + n),
         time_unix_nano: at.ns() as u64,
         value: Some(number_data_point::Value::AsDouble(value + n as f64)),
         ..NumberDataPoint::default()
@@ -152,22 +132,6 @@ fn request(i: usize, at: Timestamp, value: f64) -> ExportMetricsServiceRequest {
     let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
     let resource_metrics = vec![ResourceMetrics { resource: None, scope_metrics, schema_url: String::new() }];
     ExportMetricsServiceRequest { resource_metrics }
-}
-
-fn attributes(series: usize) -> Vec<KeyValue> {
-    let (container, route) = (series / 100, series % 100);
-    vec![
-        attribute("cloud.region", "eu-central-1".to_owned()),
-        attribute("k8s.cluster.name", format!("prod-{:02}", container % 16)),
-        attribute("k8s.namespace.name", format!("shop-{:03}", container % 128)),
-        attribute("k8s.deployment.name", format!("checkout-{:04}", container % 1_024)),
-        attribute("k8s.pod.name", format!("checkout-7d9c5b6f{container:08}")),
-        attribute("http.request.method", if route % 2 == 0 { "GET" } else { "PUT" }.to_owned()),
-        attribute("http.route", format!("/api/v1/orders/{route:04}")),
-        attribute("http.response.status_code", format!("{}", 200 + route % 5)),
-        attribute("server.address", format!("10.0.{:03}.7", container % 250)),
-        attribute("url.scheme", "https".to_owned()),
-    ]
 }
 
 /// A consumer with relight's fetch settings that drops all it gets: from the first message on.
@@ -233,7 +197,7 @@ fn fold_all(brokers: &str, topic: &str, points: usize, series: usize) -> Duratio
     let kafka: Kafka = serde_json::from_str(&json).expect("settings");
     let mut begin = Instant::now();
     let source = KafkaSource::start("bench", &kafka, &Secrets::default(), &surroundings).expect("a source");
-    let mut engine = Engine::new();
+    let mut engine = OtlpEngine::default();
     let mut outlets: BTreeMap<u32, Outlet> = BTreeMap::new();
     while engine.intake.counters().points < points as u64 {
         for outlet in opened.try_iter() {
@@ -246,7 +210,9 @@ fn fold_all(brokers: &str, topic: &str, points: usize, series: usize) -> Duratio
                 if engine.intake.counters().points == 0 {
                     begin = Instant::now();
                 }
-                engine.take(*partition, delivery);
+                if let Load::Metrics(body) = delivery.load {
+                    engine.take(*partition, delivery.offset.unwrap_or(0), delivery.received, &body);
+                }
             }
         }
         if is_idle {
@@ -262,51 +228,4 @@ fn fold_all(brokers: &str, topic: &str, points: usize, series: usize) -> Duratio
     assert_eq!(engine.intake.directory().series_len(), series);
     source.close(&*clock);
     spent
-}
-
-struct Engine {
-    decoder: OtlpMetrics,
-    record: Record,
-    intake: Intake,
-    fold: Fold,
-    routed: Routed,
-    partials: Partials,
-}
-
-impl Engine {
-    fn new() -> Self {
-        Self {
-            decoder: OtlpMetrics::default(),
-            record: Record::default(),
-            intake: Intake::new(&settings(&[])),
-            fold: Fold::new(INTERVAL),
-            routed: Routed::default(),
-            partials: Partials::default(),
-        }
-    }
-
-    fn take(&mut self, partition: u32, delivery: Delivery) {
-        let Load::Metrics(body) = delivery.load else { return };
-        self.decoder.aliases().renew(self.intake.directory().generation());
-        let offset = delivery.offset.unwrap_or(0);
-        self.decoder
-            .decode(&body, offset, Some(delivery.received), &mut self.record)
-            .expect("the request is well formed");
-        self.intake.handle(partition, &self.record, self.decoder.aliases(), &mut self.routed);
-        for series in self.routed.series.drain(..) {
-            self.fold.add_series(&series);
-        }
-        self.routed.rows.clear();
-        self.fold.push(&self.routed.points, &self.routed.histograms);
-        self.routed.points.clear();
-        while let Some(bin) = self.intake.next_bin(None) {
-            self.intake.close(bin, &mut self.routed.rows);
-            let ranks = self.intake.ranks();
-            for group in key_groups() {
-                self.partials.scalars.clear();
-                let closing = Closing { bin, interval: INTERVAL, ranks: &ranks };
-                self.fold.close(group, &closing, &mut self.partials);
-            }
-        }
-    }
 }

@@ -110,6 +110,9 @@ impl Partition {
     /// partition starts. The first record of a partition that starts nowhere has nothing to be measured
     /// by but the second.
     pub(super) fn jump(&mut self, record: &Record) -> Jump {
+        if record.received.is_some() && self.held.is_none() {
+            return Jump::None;
+        }
         let newest = newest(record);
         let limit = self.limit();
         let jumps = record.received.is_none() && newest > Some(limit.unwrap_or(Timestamp::MIN));
