@@ -75,11 +75,13 @@ impl Ours {
             ours.bin(HOUR);
         }
         let before = resident_bytes();
-        ours.records = all;
+        // Kept until all is measured: what is freed here would be taken again, and not be seen to grow.
+        let some = std::mem::replace(&mut ours.records, all);
         for _ in 0..hours {
             ours.bin(HOUR);
         }
         ours.bytes = resident_bytes().saturating_sub(before) as f64 / (series - first) as f64;
+        drop(some);
         // The first bin after a gap goes over to another hour's slots, as one in 180 does: not timed.
         for _ in 0..2 {
             ours.bin(INTERVAL);
