@@ -181,16 +181,13 @@ impl Responder for Webhook {
         Capabilities { effect, reach: self.reach, observes: false, reverts: false }
     }
 
+    /// What somebody logged must not keep a page from being sent: with a context that cannot be told, it is sent without.
     fn plan(&self, request: &Request<'_>) -> Result<Plan, PlanError> {
-        let document = document(request);
-        let body = match &self.template {
-            Some(template) => template.render(&document).map_err(|e| PlanError(format!("template: {e}")))?,
-            None => document,
-        };
-        if bytes_of(&body, &self.content_type).len() > MAX_BODY {
-            return Err(PlanError(format!("the body is longer than {MAX_BODY} bytes")));
-        }
-        Ok(Plan { summary: summary(request), body })
+        self.filled_in(document(request), request).or_else(|_| {
+            let mut document = document(request);
+            document["context"] = Value::Array(Vec::new());
+            self.filled_in(document, request)
+        })
     }
 
     async fn preflight(&self, _plan: &Plan) -> Result<(), ResponderError> {
@@ -229,12 +226,24 @@ impl Responder for Webhook {
 }
 
 impl Webhook {
+    fn filled_in(&self, document: Value, request: &Request<'_>) -> Result<Plan, PlanError> {
+        let body = match &self.template {
+            Some(template) => template.render(&document).map_err(|e| PlanError(format!("template: {e}")))?,
+            None => document,
+        };
+        if bytes_of(&body, &self.content_type).len() > MAX_BODY {
+            return Err(PlanError(format!("the body is longer than {MAX_BODY} bytes")));
+        }
+        Ok(Plan { summary: summary(request), body })
+    }
+
     /// A template is filled in before it counts, with context and without, so that what can never work is an error of
     /// the config.
     fn tried(self) -> Result<Self, ConfigError> {
         let (mut incident, action) = crate::sample::incident_and_action();
         for what in ["", "where `context` is empty, as it may be: "] {
-            let plan = self.plan(&Request { action: &action, incident: &incident });
+            let request = Request { action: &action, incident: &incident };
+            let plan = self.filled_in(document(&request), &request);
             plan.map_err(|PlanError(message)| ConfigError::at("template", format!("{what}{message}")))?;
             incident.context.clear();
         }

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
 use relight_core::Labels;
+use relight_core::record::Event;
 
 use super::*;
 use crate::sample::incident_and_action;
@@ -288,6 +289,25 @@ fn bad_settings_are_refused() {
         let mut settings = json!({ "url": "https://example.com/x" });
         settings[key] = value.clone();
         assert!(webhook(settings).is_err(), "{key}: {value}");
+    }
+}
+
+/// Scenario: a context that makes the body too long, and a template that cannot cope with what was logged.
+/// Guarantee: the page is planned all the same, with nothing but its context left out.
+#[test]
+fn what_was_logged_keeps_no_page_back() {
+    let (mut incident, action) = incident_and_action();
+    let (labels, at) = (incident.group.clone(), incident.onset);
+    let event = Event { at, kind: "log".to_owned(), labels, body: "\u{1}".repeat(MAX_BODY / 16) };
+    incident.context = vec![event; 16];
+    let template = r#"{"id": {{ incident.id }}, "said": "{% for event in context %}{{ 'x' if event.kind == 'deploy' else event.body / 0 }}{% endfor %}"}"#;
+    for settings in [json!({}), json!({ "template": template, "content_type": "text/plain" })] {
+        let mut settings = settings;
+        settings["url"] = "https://example.com/x".into();
+        let webhook = webhook(settings).expect("builds");
+        let plan = webhook.plan(&Request { action: &action, incident: &incident }).expect("a plan");
+        let sent = bytes_of(&plan.body, "text/plain");
+        assert!(sent.len() < MAX_BODY && String::from_utf8_lossy(&sent).contains(&incident.id), "{plan:?}");
     }
 }
 

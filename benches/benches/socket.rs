@@ -37,6 +37,7 @@ fn main() {
         return send(address.parse().expect("an address"), protocol, Coding::named(coding), series);
     }
     let series: usize = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(100_000);
+    let series = series.next_multiple_of(POINTS_PER_RECORD);
     println!(
         "{series} series, {POINTS_PER_RECORD} points a request, 10 attributes, {CONNECTIONS} connections, one thread of the engine"
     );
@@ -170,7 +171,8 @@ fn without_socket(series: usize) -> f64 {
 /// Processor time of this thread so far.
 fn own_cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(stat.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
+    let ns = stat.split(' ').next().and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.expect("the kernel tells a thread's time in schedstat"))
 }
 
 /// What was spent so far: by the process, by the kernel for it, by the engine's thread.

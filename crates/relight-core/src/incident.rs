@@ -109,8 +109,8 @@ pub struct Incident {
     pub worst_score: f64,
     /// The rows that spoke first, at most [`MAX_EVIDENCE`].
     pub evidence: Vec<Evidence>,
-    /// What happened about the time of its onset, this episode: changes and log records that agree with the group,
-    /// oldest first, at most [`MAX_CONTEXT`], their texts cut.
+    /// What happened about the time of its onset, this episode, as known when it opened: changes and log records that
+    /// agree with the group, oldest first, at most [`MAX_CONTEXT`], cut to what a page has room for.
     #[serde(default)]
     pub context: Vec<Event>,
     /// The rung of the ladder that is next.

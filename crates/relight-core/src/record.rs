@@ -102,6 +102,13 @@ pub struct Event {
     pub body: String,
 }
 
+impl Event {
+    /// Whether it is a line of a log, of which there may be millions, and no change.
+    pub fn is_log(&self) -> bool {
+        self.kind == "log"
+    }
+}
+
 /// What a capture says beside points and events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlRecord {

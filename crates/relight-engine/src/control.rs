@@ -45,6 +45,8 @@ use relight_core::rule::{DetectorView, Finding, RuleSpec, Settings};
 use relight_core::series::KeyView;
 use relight_core::{Labels, Span, Timestamp};
 
+use crate::intake::Recent;
+
 use attempts::deadline_of;
 pub use attempts::{HAND_ON_AFTER, LONGEST_PAUSE, MUTATE_FOR, NOTIFY_FOR, pause_after};
 use changes::Changes;
@@ -73,7 +75,7 @@ pub struct BinTurn<'a> {
     /// Events before T that no turn before has seen, by (time, partition, offset).
     pub events: &'a [Event],
     /// What happened lately, for people: [`crate::intake::Intake::recent`].
-    pub recent: &'a [Event],
+    pub recent: &'a Recent,
     /// The bin's findings, by (signal, labels), then detector.
     pub findings: &'a [Finding],
     /// The answers to [`Control::queries`], in its order; views in the order of the rule's detectors.

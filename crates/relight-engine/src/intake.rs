@@ -31,12 +31,14 @@ use crate::directory::{Directory, NewRow, RowAddr, SeriesAddr};
 pub use commands::Command;
 pub use overflow::Overflow;
 pub use partition::PartitionState;
+pub use recent::Recent;
 pub use routed::{Routed, RoutedPoint};
 
 use commands::{OpenCommand, OpenCommands};
 use partition::{Jump, Partition, with_keys};
-use recent::Recent;
 
+/// An event's kind is a name, and as long as one at most: it is kept for a day.
+const MAX_KIND_BYTES: usize = 1_024;
 /// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed.
 pub const MAX_AHEAD: Span = Span::from_secs(600);
 
@@ -309,6 +311,10 @@ impl Intake {
         event: &Event,
         (stamp, limit): (Timestamp, Timestamp),
     ) -> Option<Timestamp> {
+        if event.kind.len() > MAX_KIND_BYTES {
+            self.counters.refuse(Reason::LabelLimit, 1);
+            return None;
+        }
         if event.at > limit {
             self.counters.refuse(Reason::Future, 1);
             return None;
@@ -370,8 +376,8 @@ impl Intake {
     }
 
     /// The last events of closed bins: a bounded choice of them, with their texts cut, for people to read.
-    pub fn recent(&self) -> &[Event] {
-        self.recent.events()
+    pub const fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Whether a bin holds points or events.

@@ -153,7 +153,7 @@ fn c13_u64_wrap() {
     assert_eq!(below, [(10, 0.0), (20, 1.0)]);
 }
 
-/// Scenario: deltas with a gap between two; then two writers under one name, whose times overlap; one whose start is after its end.
+/// Scenario: deltas with a gap between two; then two writers under one name, whose times overlap; starts that say nothing.
 /// Guarantee: what follows a gap is a rate over its own time; of overlapping ones the first counts, and each other is told.
 #[test]
 fn c14_delta_gap_overlap() {
@@ -169,8 +169,12 @@ fn c14_delta_gap_overlap() {
     assert_eq!(refused, vec![("delta_overlap", 2)]);
     assert_eq!(rows[..2], [(10, 1.0), (20, 2.0)]);
     assert_eq!(rows[2], (30, (30.0 + 99.0) / 13.0));
-    let odd = [(10, "10", Some(0)), (20, "20", Some(25)), (30, "30", Some(20))];
-    rates(&counter("delta", &odd), &[(10, 1.0), (20, 2.0), (30, 3.0)]);
+    // Starts that say nothing: behind the end, at it, and always the sender's own.
+    for start in [|_| 1_000, |end| end, |_| 0] {
+        let odd = [60, 120, 180].map(|end| (end, "30", Some(start(end))));
+        let (rows, refused) = came(&counter("delta", &odd));
+        assert_eq!((&rows[1..], refused), (&[(120, 0.5), (180, 0.5)][..], Vec::new()));
+    }
 }
 
 /// Scenario: an exporter changes from cumulative to delta in mid-stream, and back.

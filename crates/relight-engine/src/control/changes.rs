@@ -27,7 +27,7 @@ impl Changes {
     /// Takes note of an event that came before the turn at `end`.
     pub(super) fn remember(&mut self, event: &Event, end: Timestamp, log: &mut Vec<LedgerWrite>) {
         let too_old = event.at < end.minus(CHANGES_FOR);
-        if event.kind != "log" && !too_old && self.0.insert(key(event)) {
+        if !event.is_log() && !too_old && self.0.insert(key(event)) {
             log.push(LedgerWrite::Change(event.clone()));
         }
     }

@@ -3,13 +3,13 @@
 //! Event time only. Knows nothing of steps and gates but when to ask the ladder to go on.
 
 use relight_core::incident::{Action, ActionState, Incident, IncidentState, LedgerWrite, Resolution};
-use relight_core::record::Event;
 use relight_core::rule::{Condition, ConditionError, DetectorView, Finding, RuleSpec, RuleView};
 use relight_core::{Span, Timestamp};
 
 use super::context::context;
 use super::findings::{describe, onset};
 use super::{Control, GroupQuery, Out, reopens};
+use crate::intake::Recent;
 
 /// Samples that are no further apart than this many bins are neighbours even if the group was called
 /// stale in between.
@@ -24,7 +24,7 @@ pub(super) struct GroupTurn<'a> {
     pub(super) query: &'a GroupQuery,
     pub(super) start: Timestamp,
     pub(super) end: Timestamp,
-    pub(super) recent: &'a [Event],
+    pub(super) recent: &'a Recent,
     pub(super) views: &'a [DetectorView],
     pub(super) findings: &'a [&'a Finding],
 }
@@ -256,7 +256,7 @@ impl Control {
         if incident.state == IncidentState::Pending {
             incident.state = IncidentState::Open;
             incident.detected = Some(turn.end);
-            incident.context = context(turn.recent, turn.query, incident.onset);
+            incident.context = context(turn.recent.events(), turn.query, incident.onset);
             let what = incident.evidence.first().map(describe).unwrap_or_default();
             incident.note(turn.end, "opened", what.clone());
             out.audit(self.now(), "incident_opened", &incident.id, what);
@@ -311,7 +311,7 @@ impl Control {
         incident.onset = incident.first_finding;
         incident.onset = onset(incident, turn, not_before);
         incident.detected = Some(turn.end);
-        incident.context = context(turn.recent, turn.query, incident.onset);
+        incident.context = context(turn.recent.events(), turn.query, incident.onset);
         note_stale(incident, turn);
         let reopenings = incident.episode - 1;
         incident.note(turn.end, "reopened", format!("episode {}", incident.episode));

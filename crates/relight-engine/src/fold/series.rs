@@ -17,12 +17,17 @@ pub(super) struct Last {
     pub(super) kind: Kind,
     /// [`Timestamp::MIN`] before the first point.
     pub(super) at: Timestamp,
-    /// The running total; 0 of histograms, whose totals lie elsewhere.
+    /// The running total; 0 of histograms, whose totals lie elsewhere; of deltas the bits of [`Last::start`].
     pub(super) total: f64,
 }
 
 impl Last {
     pub(super) const NEVER: Self = Self { kind: Kind::Gauge, at: Timestamp::MIN, total: 0.0 };
+
+    /// Of a delta, the start that was sent with it: there is no total, and a field of its own would be 8 bytes a series.
+    const fn start(self) -> Timestamp {
+        Timestamp::from_ns(self.total.to_bits().cast_signed())
+    }
 }
 
 /// What came of a point.
@@ -98,8 +103,10 @@ impl Tally {
             // Only where points were folded early: a total from before the last one is no reset.
             return Fate::Superseded;
         }
-        if last.kind == kind && kind.is_delta() && point.start.is_known() && point.start < before {
-            // Two writers under one name, or a time sent again: added up, it would count twice.
+        let start = told_start(last, point);
+        if last.kind == kind && kind.is_delta() && start.is_known() && start < before && before <= at {
+            // Two writers under one name, or a time sent again: added up, it would count twice. Behind a point that was
+            // folded early nobody knows.
             return Fate::Overlap;
         }
         // A histogram's value is its place in the bin's log, which tells who came first: none of it is kept.
@@ -113,8 +120,8 @@ impl Tally {
         match (kind, point.histogram) {
             (Kind::Gauge, _) => {}
             (Kind::Cumulative, _) => self.cumulative(last, point),
-            (Kind::Delta, _) => self.count(last, point, value, interval),
-            (_, Some(h)) => self.histogram(last, totals, point, h, interval),
+            (Kind::Delta, _) => self.count(last, (start, at), value, interval),
+            (_, Some(h)) => self.histogram(last, totals, (start, point), h, interval),
             (_, None) => {}
         }
         if point.histogram.is_none() {
@@ -122,7 +129,7 @@ impl Tally {
             self.sum += value;
         }
         last.at = at;
-        last.total = value;
+        last.total = if kind.is_delta() { f64::from_bits(point.start.ns().cast_unsigned()) } else { value };
         Fate::Taken
     }
 
@@ -136,10 +143,9 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, last: &Last, point: Waiting<'_>, increase: f64, interval: Span) {
-        let at = point.entry.at;
+    fn count(&mut self, last: &Last, (start, at): (Timestamp, Timestamp), increase: f64, interval: Span) {
         // A start after the point before is a gap: of its time nothing is known.
-        let from = last.at.max(point.start).min(at);
+        let from = last.at.max(start).min(at);
         self.add(if from.is_known() { from } else { at.minus(interval) }, at, increase);
     }
 
@@ -147,12 +153,12 @@ impl Tally {
         &mut self,
         last: &Last,
         totals: &mut Option<Histogram>,
-        point: Waiting<'_>,
+        (start, point): (Timestamp, Waiting<'_>),
         now: &Histogram,
         interval: Span,
     ) {
         let observed = if point.entry.kind() == Kind::DeltaHistogram {
-            self.count(last, point, now.total() as f64, interval);
+            self.count(last, (start, point.entry.at), now.total() as f64, interval);
             now.clone()
         } else {
             let before = totals.replace(now.clone());
@@ -199,6 +205,15 @@ impl Codec for Tally {
         let newest = Option::<Timestamp>::decode(reader)?.zip(Option::<f64>::decode(reader)?);
         Ok(Self { n, sum, increase, increments, buckets, covered, newest })
     }
+}
+
+/// When what a delta counts began. Not known, too, where its start says nothing: one at its end or behind it, and one that
+/// the point before had already, of senders that tell when they themselves started.
+fn told_start(last: &Last, point: Waiting<'_>) -> Timestamp {
+    let Waiting { entry, start, .. } = point;
+    let before = last.at;
+    let is_old = last.kind == entry.kind() && before.is_known() && last.start() == start;
+    if start < entry.at && !is_old { start } else { Timestamp::MIN }
 }
 
 fn is_reset(last: &Last, point: Waiting<'_>, shrunk: bool) -> bool {

@@ -3,106 +3,142 @@
 //! Decides nothing. A part of the snapshot and not of the ledger, since log records may be millions: what a
 //! crash takes comes again with the records behind the snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use relight_core::Labels;
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::{Event, decode_event, encode_event};
 
-/// How many events are kept at most; the oldest go first.
-pub(super) const MAX_RECENT: usize = 1_024;
-/// How many of one kind and labels are kept of a bin, the last ones: who talks most must not push the others out.
+/// Log records that are kept at most, and events of other kinds; the oldest go first. Apart, so that no storm in the log
+/// pushes out the deploy before it.
+const MAX_LOGS: usize = 768;
+const MAX_CHANGES: usize = 256;
+/// How many of one kind, severity and service are kept of a bin, the last ones.
 const MAX_ALIKE: usize = 4;
 /// Bytes kept of an event's text.
 const MAX_BODY: usize = 512;
+/// An event whose kind and labels are longer is not kept: all together are thus 5 MiB at most.
+const MAX_NAMED: usize = 4 << 10;
 
 /// The last events of closed bins: by bin, and within one as the bin has them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Recent(Vec<Event>);
+pub struct Recent {
+    logs: VecDeque<Event>,
+    changes: VecDeque<Event>,
+}
 
 impl Recent {
     /// Takes note of the events of a bin, in their order.
-    pub(super) fn remember(&mut self, events: &[Event]) {
-        let mut alike: BTreeMap<(&str, &Labels), usize> = BTreeMap::new();
-        let mut kept = Vec::new();
+    pub fn remember(&mut self, events: &[Event]) {
+        let mut alike = BTreeMap::new();
+        let (mut logs, mut changes) = (Vec::new(), Vec::new());
         for event in events.iter().rev() {
-            let n = alike.entry((&event.kind, &event.labels)).or_default();
+            let (kept, most) =
+                if event.is_log() { (&mut logs, MAX_LOGS) } else { (&mut changes, MAX_CHANGES) };
+            if kept.len() == most || named(event) > MAX_NAMED {
+                continue;
+            }
+            let n = alike.entry(voice(event)).or_insert(0);
             *n += 1;
-            if *n <= MAX_ALIKE && kept.len() < MAX_RECENT {
-                kept.push(event);
+            if *n <= MAX_ALIKE {
+                kept.push(shortened(event));
             }
         }
-        self.0.extend(kept.into_iter().rev().map(shortened));
-        self.0.drain(..self.0.len().saturating_sub(MAX_RECENT));
+        for (all, kept, most) in [(&mut self.logs, logs, MAX_LOGS), (&mut self.changes, changes, MAX_CHANGES)]
+        {
+            all.extend(kept.into_iter().rev());
+            all.drain(..all.len().saturating_sub(most));
+        }
     }
 
-    pub(super) fn events(&self) -> &[Event] {
-        &self.0
+    /// Changes, then log records; each the oldest first.
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+        self.changes.iter().chain(&self.logs)
     }
 
     pub(super) fn save(&self, out: &mut Vec<u8>) {
-        (self.0.len() as u32).encode(out);
-        self.0.iter().for_each(|event| encode_event(event, out));
+        for events in [&self.logs, &self.changes] {
+            (events.len() as u32).encode(out);
+            events.iter().for_each(|event| encode_event(event, out));
+        }
     }
 
     pub(super) fn load(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
-        let events = (0..reader.len(20, "recent events")?).map(|_| decode_event(reader));
-        Ok(Self(events.collect::<Result<_, _>>()?))
+        Ok(Self { logs: load(reader)?, changes: load(reader)? })
     }
 }
 
+fn load(reader: &mut Reader<'_>) -> Result<VecDeque<Event>, Corrupt> {
+    (0..reader.len(20, "recent events")?).map(|_| decode_event(reader)).collect()
+}
+
+/// Who says it: its labels may have a request's number, and then no two are alike.
+fn voice(event: &Event) -> [&str; 3] {
+    let service = ["service.name", "service", "job"].into_iter().find_map(|key| event.labels.get(key));
+    [&event.kind, event.labels.get("severity").unwrap_or_default(), service.unwrap_or_default()]
+}
+
+fn named(event: &Event) -> usize {
+    event.kind.len() + event.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+}
+
 fn shortened(event: &Event) -> Event {
-    let mut event = event.clone();
-    event.body.truncate(event.body.floor_char_boundary(MAX_BODY));
-    event.body.shrink_to_fit();
-    event
+    let Event { at, kind, labels, body } = event;
+    let body = body[..body.floor_char_boundary(MAX_BODY)].to_owned();
+    Event { at: *at, kind: kind.clone(), labels: labels.clone(), body }
 }
 
 #[cfg(test)]
 mod tests {
-    use relight_core::Timestamp;
+    use relight_core::{Labels, Timestamp};
 
     use super::*;
 
-    fn log(n: usize, who: &str) -> Event {
-        let labels = Labels::new([("service".to_owned(), who.to_owned())]);
-        Event { at: Timestamp::from_secs(n as i64), kind: "log".to_owned(), labels, body: format!("{n}") }
+    fn event(kind: &str, n: usize, who: &str) -> Event {
+        let label = |key: &str, value: String| (key.to_owned(), value);
+        let labels = Labels::new([label("service", who.to_owned()), label("request", n.to_string())]);
+        Event { at: Timestamp::from_secs(n as i64), kind: kind.to_owned(), labels, body: n.to_string() }
     }
 
     fn bodies(recent: &Recent) -> Vec<&str> {
-        recent.events().iter().map(|event| event.body.as_str()).collect()
+        recent.events().map(|event| event.body.as_str()).collect()
     }
 
-    /// Scenario: one service logs a million times in a bin, another once, before it.
+    /// Scenario: a deploy; then one service logs a hundred thousand times in a bin, each line with labels of its own, and
+    /// another once, before it.
     /// Guarantee: of each the last are kept, in their order.
     #[test]
-    fn who_talks_most_pushes_nobody_out() {
-        let mut events = vec![log(0, "quiet")];
-        events.extend((1..100_000).map(|n| log(n, "loud")));
+    fn who_talks_most_in_a_bin_pushes_nobody_out() {
+        let mut events = vec![event("deploy", 7, "loud"), event("log", 8, "quiet")];
+        events.extend((9..100_000).map(|n| event("log", n, "loud")));
         let mut recent = Recent::default();
         recent.remember(&events);
-        assert_eq!(bodies(&recent), ["0", "99996", "99997", "99998", "99999"]);
+        assert_eq!(bodies(&recent), ["7", "8", "99996", "99997", "99998", "99999"]);
     }
 
-    /// Scenario: more events than are kept, in one bin and in several; one with a text of many bytes a character.
-    /// Guarantee: the oldest go, and a text is cut between two characters.
+    /// Scenario: more log records than are kept, of a thousand services, in one bin and in several, with a deploy before;
+    /// texts and labels that are too long.
+    /// Guarantee: the oldest log records go, and the deploy stays; a text is cut between two characters; what is too long
+    /// to be told is not kept.
     #[test]
     fn memory_is_bounded() {
-        let everybody = |from: usize| -> Vec<Event> {
-            (from..from + MAX_RECENT - 1).map(|n| log(n, &format!("{n}"))).collect()
-        };
+        let everybody =
+            |from: usize| (from..from + 1_000).map(|n| event("log", n, &n.to_string())).collect::<Vec<_>>();
         let mut recent = Recent::default();
+        recent.remember(&[event("deploy", 1, "shop")]);
         recent.remember(&everybody(0));
         recent.remember(&everybody(5_000));
-        assert_eq!((recent.events().len(), bodies(&recent)[0]), (MAX_RECENT, "1022"));
+        assert_eq!((recent.logs.len(), bodies(&recent)[..2].to_vec()), (MAX_LOGS, vec!["1", "5232"]));
         recent.remember(&[everybody(0), everybody(5_000)].concat());
-        assert_eq!((recent.events().len(), bodies(&recent)[0]), (MAX_RECENT, "1022"));
-        recent.remember(&[
-            Event { body: "ü".repeat(1_000) + "x", ..log(0, "long") },
-            Event { body: "x".to_owned() + &"ü".repeat(1_000), ..log(0, "odd") },
-        ]);
-        let lengths: Vec<usize> =
-            recent.events()[MAX_RECENT - 2..].iter().map(|event| event.body.len()).collect();
+        assert_eq!((recent.logs.len(), bodies(&recent)[..2].to_vec()), (MAX_LOGS, vec!["1", "5232"]));
+        recent.remember(&(0..1_000).map(|n| event(&n.to_string(), n, "shop")).collect::<Vec<_>>());
+        assert_eq!((recent.changes.len(), bodies(&recent)[0]), (MAX_CHANGES, "744"));
+
+        let mut recent = Recent::default();
+        let texts = ["ü".repeat(1_000), "x".to_owned() + &"ü".repeat(1_000)];
+        let mut long = texts.map(|body| Event { body, ..event("log", 1, "shop") }).to_vec();
+        long.push(event(&"k".repeat(MAX_NAMED), 1, "shop"));
+        recent.remember(&long);
+        let lengths: Vec<usize> = recent.events().map(|event| event.body.len()).collect();
         assert_eq!(lengths, [MAX_BODY, MAX_BODY - 1]);
     }
 }

@@ -13,7 +13,7 @@ use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands};
 use crate::counters::Counters;
 use crate::directory::Directory;
 
-/// Version of what [`Intake::save`] writes.
+/// Version of what [`Intake::save`] writes, and of what Fold and the counters do: it is read first.
 const VERSION: u16 = 4;
 
 impl Intake {

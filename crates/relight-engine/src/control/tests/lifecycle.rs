@@ -65,7 +65,7 @@ fn calm_of_another_detector_is_not_calm() {
             start,
             end: start.plus(secs(10)),
             events: &[],
-            recent: &[],
+            recent: &crate::intake::Recent::default(),
             findings: &[],
             views: &views,
         };
@@ -177,7 +177,14 @@ fn an_incident_whose_rule_is_gone_ends() {
     stage.play("!!");
     let mut control = Control::new(settings(Vec::new()), stage.ledger.state());
     let (start, end) = (stage.now, stage.now.plus(secs(10)));
-    let turn = crate::control::BinTurn { start, end, events: &[], recent: &[], findings: &[], views: &[] };
+    let turn = crate::control::BinTurn {
+        start,
+        end,
+        events: &[],
+        recent: &crate::intake::Recent::default(),
+        findings: &[],
+        views: &[],
+    };
     let mut writes = Vec::new();
     control.bin_turn(&turn, &mut writes, &mut Vec::new());
     for write in writes {

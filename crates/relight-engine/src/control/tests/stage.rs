@@ -24,6 +24,7 @@ use relight_core::signal::Binning;
 use relight_core::{Labels, Span, Timestamp};
 
 use crate::control::{Answer, BinTurn, Control, ControlInput, Effect, GroupQuery};
+use crate::intake::Recent;
 
 pub(super) const BASE: Timestamp = Timestamp::from_secs(1_700_000_000);
 const INTERVAL: Span = Span::from_secs(10);
@@ -284,9 +285,11 @@ impl Stage {
             .collect();
         self.now = start.plus(INTERVAL);
         let events = std::mem::take(&mut self.events);
+        let mut recent = Recent::default();
+        recent.remember(&events);
         let end = self.now;
         let turn =
-            BinTurn { start, end, events: &events, recent: &events, findings: &findings, views: &views };
+            BinTurn { start, end, events: &events, recent: &recent, findings: &findings, views: &views };
         let mut turned = Turned::default();
         self.control.bin_turn(&turn, &mut turned.0, &mut turned.1);
         self.commit(turned)
