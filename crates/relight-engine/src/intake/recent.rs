@@ -58,7 +58,9 @@ impl Recent {
     pub(super) fn save(&self, out: &mut Vec<u8>) {
         for events in [&self.logs, &self.changes] {
             (events.len() as u32).encode(out);
-            events.iter().for_each(|event| encode_event(event, out));
+            for event in events {
+                encode_event(event, out);
+            }
         }
     }
 
