@@ -1,9 +1,9 @@
 //! What a daemon left behind, in a form that can be held against another's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use relight_core::incident::{Action, Incident};
+use relight_core::incident::{Action, Incident, IncidentState};
 use relight_store::{Loaded, StateDir};
 
 /// The state of one daemon after it has ended.
@@ -41,12 +41,20 @@ impl Left {
         }
     }
 
-    /// Of each incident what the stream alone decides: not when its actions ran, nor how.
-    pub(crate) fn findings(&self) -> Vec<String> {
+    /// The incidents that wait for a human, whatever the stream says: one whose ladder came to an end, or of which nobody
+    /// knows what was done.
+    pub(crate) fn latched(&self) -> BTreeSet<String> {
+        let latched = self.incidents.values().filter(|i| i.state == IncidentState::Escalated);
+        latched.map(|i| i.id.clone()).collect()
+    }
+
+    /// Of each incident what the stream alone decides: not when its actions ran, nor how; and of those that are `latched`
+    /// somewhere not when they were over.
+    pub(crate) fn findings(&self, latched: &BTreeSet<String>) -> Vec<String> {
         let told = |i: &Incident| {
-            let lasted = (i.first_finding, i.onset, i.detected, i.recovered, i.resolved, i.last_data);
-            let held =
-                (i.held_for, i.held_turns, i.calm_for, i.findings, i.relearned, i.worst_score.to_bits());
+            let over = (!latched.contains(&i.id)).then_some((i.resolved, i.calm_for, i.last_data));
+            let lasted = (i.first_finding, i.onset, i.detected, i.recovered, over);
+            let held = (i.held_for, i.held_turns, i.findings, i.relearned, i.worst_score.to_bits());
             let Incident { id, rule, group, episode, stale, evidence, .. } = i;
             format!("{id} {rule}{group} {episode} {stale} {lasted:?} {held:?} {evidence:?}")
         };
