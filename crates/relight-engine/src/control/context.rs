@@ -15,7 +15,8 @@ const BEFORE: Span = Span::from_secs(600);
 const MAX_ALIKE: usize = 4;
 /// Bytes that all events of an incident may take, written as JSON; a page has room for four times as many.
 const MAX_BYTES: usize = 16 << 10;
-/// An event's kind, its labels' keys and their values are told up to this, and so many labels.
+/// An event's kind, its labels' keys and their values are told up to this, and so many labels: those of the group, the
+/// severity, then the others by their names.
 const MAX_NAME: usize = 128;
 const MAX_LABELS: usize = 16;
 
@@ -44,7 +45,7 @@ pub(super) fn context<'a>(
     ranked.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     let mut left = MAX_BYTES;
     let mut told: Vec<Event> = Vec::new();
-    for event in ranked.into_iter().take(MAX_CONTEXT).map(|(_, event)| told_of(event)) {
+    for event in ranked.into_iter().take(MAX_CONTEXT).map(|(_, event)| told_of(event, group)) {
         let Some(rest) = left.checked_sub(bytes(&event)) else { break };
         left = rest;
         told.push(event);
@@ -54,10 +55,13 @@ pub(super) fn context<'a>(
 }
 
 /// An event without what is too long to be told.
-fn told_of(event: &Event) -> Event {
+fn told_of(event: &Event, group: &Labels) -> Event {
     let is_short = |(key, value): &(&str, &str)| key.len() <= MAX_NAME && value.len() <= MAX_NAME;
-    let labels = event.labels.iter().filter(is_short).take(MAX_LABELS);
-    let labels = Labels::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let mut labels: Vec<(&str, &str)> = event.labels.iter().filter(is_short).collect();
+    labels.sort_by_key(|(key, _)| (group.get(key).is_none(), *key != "severity"));
+    let labels = Labels::new(
+        labels.into_iter().take(MAX_LABELS).map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
     let kind = event.kind[..event.kind.floor_char_boundary(MAX_NAME)].to_owned();
     Event { at: event.at, kind, labels, body: event.body.clone() }
 }
@@ -150,6 +154,13 @@ mod tests {
         let label = |n: usize| (format!("k{n:02}"), "\u{1}".repeat(if n == 7 { MAX_NAME + 1 } else { 20 }));
         let labels = Labels::new((0..40).map(label).chain([("service".to_owned(), "shop".to_owned())]));
         let wide = Event { kind: "k".repeat(MAX_NAME + 1), labels, ..event(999, "", &[]) };
+        let of_shop = GroupQuery { rule: 0, group: Labels::new([("service".to_owned(), "shop".to_owned())]) };
+        let told = context([wide.clone()].iter(), &of_shop, Timestamp::from_secs(1_000));
+        assert_eq!(
+            told[0].labels.get("service"),
+            Some("shop"),
+            "what it shares with the group is told first"
+        );
         let query = GroupQuery { rule: 0, group: Labels::default() };
         let told = context(vec![wide; 30].iter(), &query, Timestamp::from_secs(1_000));
         assert!(

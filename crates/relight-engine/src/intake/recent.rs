@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use relight_core::Labels;
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::{Event, decode_event, encode_event};
 
@@ -16,7 +17,7 @@ const MAX_CHANGES: usize = 256;
 const MAX_ALIKE: usize = 4;
 /// Bytes kept of an event's text.
 const MAX_BODY: usize = 512;
-/// An event whose kind and labels are longer is not kept: all together are thus 5 MiB at most.
+/// Bytes kept of an event's labels, the shortest first: all together are thus 6 MiB at most.
 const MAX_NAMED: usize = 4 << 10;
 
 /// The last events of closed bins: by bin, and within one as the bin has them.
@@ -34,7 +35,7 @@ impl Recent {
         for event in events.iter().rev() {
             let (kept, most) =
                 if event.is_log() { (&mut logs, MAX_LOGS) } else { (&mut changes, MAX_CHANGES) };
-            if kept.len() == most || named(event) > MAX_NAMED {
+            if kept.len() == most {
                 continue;
             }
             let n = alike.entry(voice(event)).or_insert(0);
@@ -79,19 +80,27 @@ fn voice(event: &Event) -> [&str; 3] {
     [&event.kind, event.labels.get("severity").unwrap_or_default(), service.unwrap_or_default()]
 }
 
-fn named(event: &Event) -> usize {
-    event.kind.len() + event.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
-}
-
 fn shortened(event: &Event) -> Event {
     let Event { at, kind, labels, body } = event;
     let body = body[..body.floor_char_boundary(MAX_BODY)].to_owned();
-    Event { at: *at, kind: kind.clone(), labels: labels.clone(), body }
+    let size = |(key, value): &(&str, &str)| key.len() + value.len();
+    let labels = if labels.iter().map(|label| size(&label)).sum::<usize>() <= MAX_NAMED {
+        labels.clone()
+    } else {
+        let mut shortest: Vec<(&str, &str)> = labels.iter().collect();
+        shortest.sort_by_key(size);
+        let mut left = MAX_NAMED;
+        let fits =
+            |label: &(&str, &str)| left.checked_sub(size(label)).inspect(|rest| left = *rest).is_some();
+        let kept = shortest.into_iter().take_while(fits);
+        Labels::new(kept.map(|(key, value)| (key.to_owned(), value.to_owned())))
+    };
+    Event { at: *at, kind: kind.clone(), labels, body }
 }
 
 #[cfg(test)]
 mod tests {
-    use relight_core::{Labels, Timestamp};
+    use relight_core::Timestamp;
 
     use super::*;
 
@@ -119,8 +128,8 @@ mod tests {
 
     /// Scenario: more log records than are kept, of a thousand services, in one bin and in several, with a deploy before;
     /// texts and labels that are too long.
-    /// Guarantee: the oldest log records go, and the deploy stays; a text is cut between two characters; what is too long
-    /// to be told is not kept.
+    /// Guarantee: the oldest log records go, and the deploy stays; a text is cut between two characters; of labels the
+    /// shortest stay.
     #[test]
     fn memory_is_bounded() {
         let everybody =
@@ -138,9 +147,17 @@ mod tests {
         let mut recent = Recent::default();
         let texts = ["ü".repeat(1_000), "x".to_owned() + &"ü".repeat(1_000)];
         let mut long = texts.map(|body| Event { body, ..event("log", 1, "shop") }).to_vec();
-        long.push(event(&"k".repeat(MAX_NAMED), 1, "shop"));
+        let many = (0..60)
+            .map(|n| (format!("k{n:02}"), "v".repeat(100 + n)))
+            .chain([("service".to_owned(), "shop".to_owned())]);
+        long.push(Event { labels: Labels::new(many), ..event("log", 1, "shop") });
         recent.remember(&long);
         let lengths: Vec<usize> = recent.events().map(|event| event.body.len()).collect();
-        assert_eq!(lengths, [MAX_BODY, MAX_BODY - 1]);
+        assert_eq!(lengths, [MAX_BODY, MAX_BODY - 1, 1]);
+        let labels = &recent.logs[2].labels;
+        assert_eq!(
+            (labels.get("service"), labels.get("k00").map(str::len), labels.get("k59")),
+            (Some("shop"), Some(100), None)
+        );
     }
 }

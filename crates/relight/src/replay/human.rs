@@ -137,7 +137,7 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
         band(out, evidence);
     }
     for event in &incident.context {
-        happened(out, event);
+        happened(out, event, incident.onset);
     }
     for action in story.report.actions.iter().filter(|action| action.incident == incident.id) {
         of_action(out, action, story);
@@ -211,14 +211,16 @@ fn band(out: &mut String, evidence: &Evidence) {
 }
 
 /// Foreign text: what could move a terminal's cursor, or turn a line around, is escaped.
-fn happened(out: &mut String, event: &Event) {
+fn happened(out: &mut String, event: &Event, onset: Timestamp) {
     let Event { at, kind, labels, body } = event;
     let rest = if body.chars().nth(TEXT_SHOWN).is_some() { "..." } else { "" };
+    let (apart, side) = if *at < onset { (onset.since(*at), "before") } else { (at.since(onset), "after") };
+    let apart = rough(apart);
     let text: String = body.chars().take(TEXT_SHOWN).collect();
     line(
         out,
         format_args!(
-            "  {:<10} {at} {} {labels} {DIM}{}{rest}{DIM:#}",
+            "  {:<10} {at}  {apart} {side} onset: {} {labels} {DIM}{}{rest}{DIM:#}",
             "about then",
             kind.escape_debug(),
             text.escape_debug()

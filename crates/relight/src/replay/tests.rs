@@ -175,7 +175,7 @@ incident bad-deploy {service="checkout"}
   verified   2025-11-23T08:01:20Z  1m20s after onset: the proof of the action held
   state      resolved by an action that was verified (simulated: nothing was touched)
   left       errors{service="checkout"} was 0.3125, above 0.0125, expected 0.004 (score 12.5 by errors_ewma)
-  about then 2025-11-23T07:59:30Z deploy {service="checkout"} v7\u{1b}[2J\nof the shop
+  about then 2025-11-23T07:59:30Z  30s before onset: deploy {service="checkout"} v7\u{1b}[2J\nof the shop
   would      1. roll checkout back to 3 (rollback with k8s, 2025-11-23T08:00:20Z) helped
 
 rule        resolved  by action  by itself   detect p50 / p90  recover p50 / p90
