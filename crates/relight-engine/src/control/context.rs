@@ -23,7 +23,7 @@ const MAX_LABELS: usize = 16;
 /// The events to tell of a group whose trouble began at `onset`, oldest first. Of too many: changes before log records, of
 /// these the severe ones, of equals the last. All of a group without labels; else those that agree with it.
 pub(super) fn context<'a>(
-    recent: impl DoubleEndedIterator<Item = &'a Event>,
+    recent: impl Iterator<Item = &'a Event>,
     query: &GroupQuery,
     onset: Timestamp,
 ) -> Vec<Event> {

@@ -19,7 +19,7 @@ pub(super) struct Entry {
     pub(super) value: f64,
     pub(super) offset: u64,
     /// From the lowest bit: the slot (29 bits), the kind (3), the index in the record (16), the partition (16). One
-    /// number, since bins are written faster than memory takes them, and each field would be a write of its own.
+    /// number, so that an entry is four writes.
     place: u64,
 }
 codec_struct!(Entry { at, value, offset, place });
@@ -135,7 +135,6 @@ impl Log {
         (self.histograms.len() - 1) as f64
     }
 
-    // Entry and start by themselves: put together to a `Waiting` and taken apart again they cost 15 ns a point.
     #[inline]
     fn append(&mut self, entry: Entry, start: Timestamp) {
         if start.is_known() || !self.starts.is_empty() {

@@ -52,7 +52,7 @@ impl Recent {
     }
 
     /// Changes, then log records; each the oldest first.
-    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.changes.iter().chain(&self.logs)
     }
 
