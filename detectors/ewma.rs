@@ -95,7 +95,9 @@ impl Detector for Ewma {
         )
     }
 
-    #[inline]
+    // Inlined into the loop over rows it shares deviation and spread with `judge`.
+    #[expect(clippy::inline_always, reason = "as large as it is, it would be called a row at a time")]
+    #[inline(always)]
     fn absorb(&self, state: &mut EwmaState, at: Timestamp, value: f64, _: &Reading, learn: Learn) {
         if state.seen == 0 {
             state.level = value;

@@ -142,7 +142,9 @@ impl Row {
         )
     }
 
-    #[inline]
+    // Inlined into the loop over rows it shares curve and spread with `judge`.
+    #[expect(clippy::inline_always, reason = "as large as it is, it would be called a row at a time")]
+    #[inline(always)]
     fn learn(&mut self, place: Place, value: f64, pace: &mut Pace) {
         let offset = difference(value, self.origin);
         let centre = self.expected(place).map_or(f64::from(self.mean), |e| e - self.origin);
@@ -362,7 +364,7 @@ fn step_usual<const OPEN: bool>(
         if score > 1.0 || guard.is_held() {
             return;
         }
-        guard.pass();
+        guard.pass(how.policy);
         row.learn(how.place, value, &mut pace);
         *last = score as f32;
         *at_row += 1;

@@ -128,6 +128,15 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Values that every row counts, however short its warm-up is: one that is raised finds warm rows warm.
+    pub const COUNTED: u16 = 256;
+
+    /// How far a row's values are counted: as far as anybody compares them with a warm-up.
+    #[inline]
+    pub fn enough(&self) -> u16 {
+        u16::try_from(self.warm_up).unwrap_or(u16::MAX).max(Self::COUNTED)
+    }
+
     /// Narrows a reading to what the user cares about: one side only, and never a deviation that is
     /// too small. The band widens with it, so that chart and score agree.
     #[must_use]
@@ -200,7 +209,7 @@ pub trait Detector: Sized + Send + Sync + 'static {
     const DOC: &'static str;
     /// Moves when the bytes of `State` change their meaning.
     const STATE_VERSION: u16;
-    /// Values a row must have seen before it may score above 1.
+    /// Values a row must have seen before it may score above 1; at most [`Policy::COUNTED`].
     const WARM_UP: u32;
     /// Its parameters.
     type Config: Serialize + DeserializeOwned + Default + JsonSchema;

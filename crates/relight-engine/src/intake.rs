@@ -270,7 +270,6 @@ impl Intake {
             start: point.start,
             value,
             offset: record.offset,
-            index: index as u32,
             partition: partition as u16,
             kind: point.kind,
         });

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 /// The guard of one row: whether it may learn. Compact, since there is one per row and detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Guard {
-    /// Values seen, saturating; compared with the warm-up.
+    /// Values seen, up to [`Policy::enough`]; compared with the warm-up.
     seen: u16,
     /// Consecutive values in band since the last one outside.
     calm: u16,
@@ -46,9 +46,17 @@ impl Guard {
 
     /// Takes note of a value in band of a row that is not held: what [`Guard::decide`] does with it.
     #[inline]
-    pub fn pass(&mut self) {
+    pub fn pass(&mut self, policy: &Policy) {
         debug_assert!(!self.is_held());
-        self.seen = self.seen.saturating_add(1);
+        self.count(policy);
+    }
+
+    // Not for ever: what is not written to need not go back to memory, bin after bin.
+    #[inline]
+    fn count(&mut self, policy: &Policy) {
+        if self.seen < policy.enough() {
+            self.seen += 1;
+        }
     }
 
     /// The excursion, if there is one, is over.
@@ -59,7 +67,7 @@ impl Guard {
     /// Judges whether a value with this score may be learned. Event time only.
     #[inline]
     pub fn decide(&mut self, policy: &Policy, at: Timestamp, anomalous: bool) -> Decision {
-        self.seen = self.seen.saturating_add(1);
+        self.count(policy);
         let now = at.secs().clamp(0, i64::from(u32::MAX - 1)) as u32;
         if anomalous {
             self.calm = 0;
@@ -95,6 +103,9 @@ pub struct Column<D: Detector> {
 }
 
 impl<D: Detector> Column<D> {
+    /// A row must be able to count as far as its detector asks.
+    const WARMS_UP: () = assert!(D::WARM_UP <= Policy::COUNTED as u32, "WARM_UP is at most Policy::COUNTED");
+
     #[inline]
     fn judge_row(&mut self, row: usize, at: Timestamp, value: f64) -> RowReading {
         let state = &mut self.states[row];
@@ -277,7 +288,7 @@ fn step_usual<D: Detector, const OPEN: bool>(
         if reading.is_anomalous() || guard.is_held() {
             return;
         }
-        guard.pass();
+        guard.pass(policy);
         detector.absorb(state, at, value, &reading, Learn::Value);
         *last = reading.score as f32;
         *at_row += 1;
@@ -291,6 +302,7 @@ struct Source<D: Detector> {
 
 impl<D: Detector> BankSource for Source<D> {
     fn bank(&self) -> Box<dyn Bank> {
+        let () = Column::<D>::WARMS_UP;
         let warm_up = if self.policy.warm_up > 0 { self.policy.warm_up } else { D::WARM_UP };
         Box::new(Column {
             detector: Arc::clone(&self.detector),

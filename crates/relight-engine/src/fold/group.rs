@@ -117,7 +117,7 @@ impl SeriesGroup {
         let over = self.log(bin).overflow(slots);
         self.counters.refuse(Reason::FoldedEarly, over.len() as u64);
         over.for_each_as_it_came(|point| {
-            let slot = point.entry.slot();
+            let slot = point.slot;
             let tally = self.early.entry((bin, slot)).or_default();
             take(&mut self.last, &mut self.totals, &mut self.counters, tally, point, interval);
         });
@@ -149,23 +149,16 @@ impl SeriesGroup {
     ) {
         let mut tally = Tally::default();
         for i in order {
-            let entry = &log.entries()[i];
-            let slot = entry.slot();
+            let point = log.waiting(i);
+            let slot = point.slot;
             let last = &mut self.last[slot as usize];
-            if entry.kind() == Kind::Gauge {
-                *last = Last { kind: Kind::Gauge, at: entry.at, total: entry.value };
-                emit_gauge(self.feeds.of(slot), entry.value, out);
+            if point.kind == Kind::Gauge {
+                *last = Last { kind: Kind::Gauge, at: point.at, total: point.value };
+                emit_gauge(self.feeds.of(slot), point.value, out);
                 continue;
             }
             tally.clear();
-            take(
-                &mut self.last,
-                &mut self.totals,
-                &mut self.counters,
-                &mut tally,
-                log.waiting(i),
-                closing.interval,
-            );
+            take(&mut self.last, &mut self.totals, &mut self.counters, &mut tally, point, closing.interval);
             let kind = self.last[slot as usize].kind;
             emit(self.feeds.of(slot), kind, &tally, closing.interval, out);
         }
@@ -176,7 +169,7 @@ impl SeriesGroup {
         let mut early = std::mem::take(&mut self.early);
         let Self { last, totals, counters, feeds, .. } = self;
         log.for_each_sorted(closing.ranks, |point| {
-            let slot = point.entry.slot();
+            let slot = point.slot;
             if current.as_ref().is_none_or(|(open, _)| *open != slot) {
                 if let Some((done, tally)) = current.take() {
                     emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
@@ -269,9 +262,9 @@ fn take(
     point: Waiting<'_>,
     interval: Span,
 ) {
-    let slot = point.entry.slot();
+    let slot = point.slot;
     let last = &mut last[slot as usize];
-    let fate = if point.entry.kind().is_histogram() {
+    let fate = if point.kind.is_histogram() {
         let mut total = totals.remove(&slot);
         let fate = tally.take(last, &mut total, point, interval);
         if let Some(total) = total {

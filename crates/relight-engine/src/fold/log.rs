@@ -12,65 +12,54 @@ use crate::intake::RoutedPoint;
 /// Points of one series in one bin that are kept; beyond them they are folded in arrival order.
 pub const MAX_POINTS_PER_BIN: usize = 4_096;
 
-/// One waiting point, 32 bytes.
+/// One waiting point, 16 bytes. What it shares with the points around it lies in its [`Run`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Entry {
-    pub(super) at: Timestamp,
-    pub(super) value: f64,
-    pub(super) offset: u64,
-    /// From the lowest bit: the slot (29 bits), the kind (3), the index in the record (16), the partition (16). One
-    /// number, so that an entry is four writes.
-    place: u64,
+    /// The value, or the place of the histogram.
+    value: f64,
+    /// The slot, and above it the kind.
+    place: u32,
+    run: u32,
 }
-codec_struct!(Entry { at, value, offset, place });
 
 const KIND_SHIFT: u32 = 29;
-const INDEX_SHIFT: u32 = 32;
-const PARTITION_SHIFT: u32 = 48;
-
-fn place(slot: u32, kind: Kind, index: u16, partition: u16) -> u64 {
-    u64::from(slot)
-        | (kind as u64) << KIND_SHIFT
-        | u64::from(index) << INDEX_SHIFT
-        | u64::from(partition) << PARTITION_SHIFT
-}
 
 impl Entry {
     pub(super) const fn slot(&self) -> u32 {
-        self.place as u32 & ((1 << KIND_SHIFT) - 1)
+        self.place & ((1 << KIND_SHIFT) - 1)
     }
 
     pub(super) fn kind(&self) -> Kind {
-        Kind::ALL[(self.place as u32 >> KIND_SHIFT) as usize % Kind::ALL.len()]
-    }
-
-    const fn index(&self) -> u16 {
-        (self.place >> INDEX_SHIFT) as u16
-    }
-
-    const fn partition(&self) -> u16 {
-        (self.place >> PARTITION_SHIFT) as u16
-    }
-
-    fn order(&self, ranks: &[u16]) -> (u32, Timestamp, u16, u64, u16) {
-        let rank = ranks.get(self.partition() as usize).copied().unwrap_or(self.partition());
-        (self.slot(), self.at, rank, self.offset, self.index())
+        Kind::ALL[(self.place >> KIND_SHIFT) as usize % Kind::ALL.len()]
     }
 }
 
-/// A point together with what only some points have.
+/// What points that came one behind the other have in common: mostly those of one record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Run {
+    at: Timestamp,
+    /// Start of the sum, [`Timestamp::MIN`] if unknown.
+    start: Timestamp,
+    offset: u64,
+    partition: u16,
+}
+codec_struct!(Run { at, start, offset, partition });
+
+/// A point with all that is known of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting<'a> {
-    pub(super) entry: Entry,
+    pub(super) slot: u32,
+    pub(super) kind: Kind,
+    pub(super) at: Timestamp,
     pub(super) start: Timestamp,
+    pub(super) value: f64,
     pub(super) histogram: Option<&'a Histogram>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
     entries: Vec<Entry>,
-    /// Starts of sums, parallel to `entries`; empty while nobody has told one.
-    starts: Vec<Timestamp>,
+    runs: Vec<Run>,
     histograms: Vec<Histogram>,
     /// Unless every series has one point, in order of slots.
     mixed: bool,
@@ -81,18 +70,9 @@ pub(super) struct Log {
 impl Log {
     #[inline]
     pub(super) fn push(&mut self, point: &RoutedPoint, histogram: Option<&Histogram>) {
-        let entry = Entry {
-            at: point.at,
-            value: histogram.map_or(point.value, |histogram| self.keep(histogram)),
-            offset: point.offset,
-            place: place(
-                point.series.slot,
-                point.kind,
-                u16::try_from(point.index).unwrap_or(u16::MAX),
-                point.partition,
-            ),
-        };
-        self.append(entry, point.start);
+        let RoutedPoint { at, start, offset, partition, kind, value, .. } = *point;
+        let value = histogram.map_or(value, |histogram| self.keep(histogram));
+        self.append(Run { at, start, offset, partition }, point.series.slot, kind, value);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -112,39 +92,36 @@ impl Log {
         }
         let mut kept = Log::default();
         let mut over = Log::default();
-        for i in 0..self.entries.len() {
-            let waiting = self.waiting(i);
-            let full = counts[waiting.entry.slot() as usize] > MAX_POINTS_PER_BIN;
-            if full { over.push_waiting(waiting) } else { kept.push_waiting(waiting) }
+        for entry in &self.entries {
+            let full = counts[entry.slot() as usize] > MAX_POINTS_PER_BIN;
+            if full { over.push_from(self, *entry) } else { kept.push_from(self, *entry) }
         }
         kept.check_at = 2 * kept.entries.len();
         *self = kept;
         over
     }
 
-    fn push_waiting(&mut self, Waiting { mut entry, start, histogram }: Waiting<'_>) {
-        if let Some(histogram) = histogram {
-            entry.value = self.keep(histogram);
-        }
-        self.append(entry, start);
+    fn push_from(&mut self, other: &Self, entry: Entry) {
+        let value = other.histogram(entry).map_or(entry.value, |histogram| self.keep(histogram));
+        self.append(other.runs[entry.run as usize], entry.slot(), entry.kind(), value);
     }
 
     /// Keeps a histogram; its place, which is its point's value.
+    #[inline(never)]
     fn keep(&mut self, histogram: &Histogram) -> f64 {
         self.histograms.push(histogram.clone());
         (self.histograms.len() - 1) as f64
     }
 
     #[inline]
-    fn append(&mut self, entry: Entry, start: Timestamp) {
-        if start.is_known() || !self.starts.is_empty() {
-            // The first start that somebody tells makes the column; before it nobody pays for one.
-            self.starts.resize(self.entries.len(), Timestamp::MIN);
-            self.starts.push(start);
+    fn append(&mut self, run: Run, slot: u32, kind: Kind, value: f64) {
+        if self.runs.last() != Some(&run) {
+            self.runs.push(run);
         }
         // Asked here, where the entry before is at hand, and not of the whole log when its bin closes.
-        self.mixed |= self.entries.last().is_some_and(|last| last.slot() >= entry.slot());
-        self.entries.push(entry);
+        self.mixed |= self.entries.last().is_some_and(|last| last.slot() >= slot);
+        let (place, run) = (slot | (kind as u32) << KIND_SHIFT, self.runs.len() as u32 - 1);
+        self.entries.push(Entry { value, place, run });
     }
 
     /// Whether every series has one point, in order of slots: nothing to sort and nothing to compare.
@@ -177,19 +154,33 @@ impl Log {
         &self.entries
     }
 
+    fn histogram(&self, entry: Entry) -> Option<&Histogram> {
+        entry.kind().is_histogram().then(|| self.histograms.get(entry.value as usize)).flatten()
+    }
+
     #[inline]
     pub(super) fn waiting(&self, i: usize) -> Waiting<'_> {
         let entry = self.entries[i];
-        let histogram =
-            entry.kind().is_histogram().then(|| self.histograms.get(entry.value as usize)).flatten();
-        Waiting { entry, start: self.starts.get(i).copied().unwrap_or(Timestamp::MIN), histogram }
+        let Run { at, start, .. } = self.runs[entry.run as usize];
+        let (slot, kind, value) = (entry.slot(), entry.kind(), entry.value);
+        Waiting { slot, kind, at, start, value, histogram: self.histogram(entry) }
+    }
+
+    /// By series, and within one by (time, partition, offset); points of one record as they came, which is their order
+    /// in it.
+    fn sorted(&self, rank_of_slot: impl Fn(u32) -> u32, ranks: &[u16]) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
+        order.sort_by_key(|i| {
+            let entry = self.entries[*i as usize];
+            let run = &self.runs[entry.run as usize];
+            (rank_of_slot(entry.slot()), run.at, rank_of(run.partition, ranks), run.offset)
+        });
+        order
     }
 
     /// Calls `each` with every point: by series, and within one by (time, partition, offset).
     pub(super) fn for_each_sorted(&self, ranks: &[u16], mut each: impl FnMut(Waiting<'_>)) {
-        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
-        order.sort_by_key(|i| self.entries[*i as usize].order(ranks));
-        for i in order {
+        for i in self.sorted(|slot| slot, ranks) {
             each(self.waiting(i as usize));
         }
     }
@@ -202,27 +193,20 @@ impl Log {
 
     /// Appends the log in canonical order, with slots and partitions renumbered.
     pub(super) fn save(&self, rank_of_slot: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
-        let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        let renumbered = |i: usize| {
-            let (slot, at, rank, offset, index) = self.entries[i].order(ranks);
-            (rank_of_slot[slot as usize], at, rank, offset, index)
-        };
-        order.sort_by_key(|i| renumbered(*i));
+        let order = self.sorted(|slot| rank_of_slot[slot as usize], ranks);
         (order.len() as u32).encode(out);
-        let mut histograms = 0_u32;
         for i in order {
-            let w = self.waiting(i);
-            let (slot, _, rank, ..) = renumbered(i);
-            let mut entry = w.entry;
-            entry.place = place(slot, entry.kind(), entry.index(), rank);
-            if w.histogram.is_some() {
-                entry.value = f64::from(histograms);
-                histograms += 1;
-            }
-            entry.encode(out);
-            w.start.encode(out);
-            w.histogram.is_some().encode(out);
-            if let Some(h) = w.histogram {
+            let entry = self.entries[i as usize];
+            let mut run = self.runs[entry.run as usize];
+            run.partition = rank_of(run.partition, ranks);
+            run.encode(out);
+            rank_of_slot[entry.slot() as usize].encode(out);
+            (entry.kind() as u8).encode(out);
+            let histogram = self.histogram(entry);
+            // A histogram's place tells who came first: none of it is kept.
+            if histogram.is_some() { 0.0 } else { entry.value }.encode(out);
+            histogram.is_some().encode(out);
+            if let Some(h) = histogram {
                 h.bounds.encode(out);
                 h.counts.encode(out);
             }
@@ -231,33 +215,40 @@ impl Log {
 
     pub(super) fn load(slots: usize, reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut log = Self::default();
-        for _ in 0..reader.len(41, "open points")? {
-            let entry = Entry::decode(reader)?;
-            let start = Timestamp::decode(reader)?;
+        for _ in 0..reader.len(40, "open points")? {
+            let run = Run::decode(reader)?;
+            let (slot, kind) = (u32::decode(reader)?, u8::decode(reader)?);
+            let kind = *Kind::ALL.get(kind as usize).ok_or(Corrupt::Value("kind"))?;
+            let value = f64::decode(reader)?;
             let histogram = if bool::decode(reader)? {
                 Some(Histogram { bounds: Codec::decode(reader)?, counts: Codec::decode(reader)? })
             } else {
                 None
             };
-            if entry.slot() as usize >= slots || entry.place as u32 >> KIND_SHIFT >= Kind::ALL.len() as u32 {
+            if slot as usize >= slots {
                 return Err(Corrupt::Value("open point"));
             }
-            log.push_waiting(Waiting { entry, start, histogram: histogram.as_ref() });
+            let value = histogram.map_or(value, |histogram| log.keep(&histogram));
+            log.append(run, slot, kind, value);
         }
         Ok(log)
     }
 
     pub(super) fn clear(&mut self) {
         self.entries.clear();
-        self.starts.clear();
+        self.runs.clear();
         self.histograms.clear();
         self.mixed = false;
         self.check_at = 0;
     }
 
     pub(super) fn state_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.starts.capacity() * 8
+        self.entries.capacity() * size_of::<Entry>() + self.runs.capacity() * size_of::<Run>()
     }
+}
+
+fn rank_of(partition: u16, ranks: &[u16]) -> u16 {
+    ranks.get(partition as usize).copied().unwrap_or(partition)
 }
 
 #[cfg(test)]
@@ -265,8 +256,7 @@ mod tests {
     use super::*;
 
     fn log(slots: &[u32]) -> Log {
-        let (at, value, offset) = (Timestamp::MIN, 0.0, 0);
-        let entry = |slot: &u32| Entry { at, value, offset, place: u64::from(*slot) };
+        let entry = |slot: &u32| Entry { value: 0.0, place: *slot, run: 0 };
         Log { entries: slots.iter().map(entry).collect(), ..Log::default() }
     }
 

@@ -90,14 +90,14 @@ impl Tally {
         point: Waiting<'_>,
         interval: Span,
     ) -> Fate {
-        let at = point.entry.at;
+        let at = point.at;
         if let Some((newest, value)) = self.newest
             && newest == at
         {
-            let same = point.histogram.is_some() || value == point.entry.value;
+            let same = point.histogram.is_some() || value == point.value;
             return if same { Fate::Duplicate } else { Fate::Conflict };
         }
-        let kind = point.entry.kind();
+        let kind = point.kind;
         let before = last.at;
         if last.kind == kind && kind.is_cumulative() && at < before {
             // Only where points were folded early: a total from before the last one is no reset.
@@ -110,7 +110,7 @@ impl Tally {
             return Fate::Overlap;
         }
         // A histogram's value is its place in the bin's log, which tells who came first: none of it is kept.
-        let value = if kind.is_histogram() { 0.0 } else { point.entry.value };
+        let value = if kind.is_histogram() { 0.0 } else { point.value };
         self.newest = Some((at, value));
         if last.kind != kind {
             // Another kind is another stream: nothing before it can be subtracted from it.
@@ -135,11 +135,11 @@ impl Tally {
 
     fn cumulative(&mut self, last: &Last, point: Waiting<'_>) {
         if last.at.is_known() {
-            let value = point.entry.value;
+            let value = point.value;
             // What counts has no value below zero: one that is sent is no decrease either.
             let increase =
                 if is_reset(last, point, value < last.total) { value.max(0.0) } else { value - last.total };
-            self.add(last.at, point.entry.at, increase);
+            self.add(last.at, point.at, increase);
         }
     }
 
@@ -157,8 +157,8 @@ impl Tally {
         now: &Histogram,
         interval: Span,
     ) {
-        let observed = if point.entry.kind() == Kind::DeltaHistogram {
-            self.count(last, (start, point.entry.at), now.total() as f64, interval);
+        let observed = if point.kind == Kind::DeltaHistogram {
+            self.count(last, (start, point.at), now.total() as f64, interval);
             now.clone()
         } else {
             let before = totals.replace(now.clone());
@@ -166,7 +166,7 @@ impl Tally {
             let shrunk =
                 before.bounds != now.bounds || now.counts.iter().zip(&before.counts).any(|(a, b)| a < b);
             let observed = if is_reset(last, point, shrunk) { now.clone() } else { minus(now, &before) };
-            self.add(last.at, point.entry.at, observed.total() as f64);
+            self.add(last.at, point.at, observed.total() as f64);
             observed
         };
         match &mut self.buckets {
@@ -210,10 +210,10 @@ impl Codec for Tally {
 /// When what a delta counts began. Not known, too, where its start says nothing: one at its end or behind it, and one that
 /// the point before had already, of senders that tell when they themselves started.
 fn told_start(last: &Last, point: Waiting<'_>) -> Timestamp {
-    let Waiting { entry, start, .. } = point;
+    let Waiting { kind, at, start, .. } = point;
     let before = last.at;
-    let is_old = last.kind == entry.kind() && before.is_known() && last.start() == start;
-    if start < entry.at && !is_old { start } else { Timestamp::MIN }
+    let is_old = last.kind == kind && before.is_known() && last.start() == start;
+    if start < at && !is_old { start } else { Timestamp::MIN }
 }
 
 fn is_reset(last: &Last, point: Waiting<'_>, shrunk: bool) -> bool {

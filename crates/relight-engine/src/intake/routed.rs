@@ -20,8 +20,6 @@ pub struct RoutedPoint {
     pub value: f64,
     /// Offset of its record.
     pub offset: u64,
-    /// Place within its record.
-    pub index: u32,
     /// Its partition.
     pub partition: u16,
     /// How the value is meant.
@@ -31,7 +29,7 @@ pub struct RoutedPoint {
 /// What intake hands on. New series and rows come before the points that need them.
 #[derive(Debug, Default)]
 pub struct Routed {
-    /// Points.
+    /// Points, those of one record in their order in it.
     pub points: Vec<RoutedPoint>,
     /// Histograms of points.
     pub histograms: Vec<Histogram>,
