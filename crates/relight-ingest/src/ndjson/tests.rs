@@ -87,6 +87,15 @@ fn events_and_control_records() {
     assert_eq!(records[3].1.received, Some(Timestamp::from_secs(3)));
 }
 
+/// Guarantee: an event with a long value is taken, with the front of it. (A point with one is refused, below.)
+#[test]
+fn a_long_value_of_an_event_is_cut() {
+    let line = format!(r#"{{"t":0,"event":"log","labels":{{"a":"{}"}}}}"#, "ü".repeat(2_000));
+    let (records, complaints) = records(&[&line]);
+    assert_eq!(complaints, Vec::<String>::new());
+    assert_eq!(records[0].1.events[0].labels.get("a"), Some(&*("ü".repeat(510) + "…")));
+}
+
 /// Scenario: lines that cannot be taken, each for its own reason.
 /// Guarantee: each is counted under that reason, names what is wrong, and is still a record.
 #[test]

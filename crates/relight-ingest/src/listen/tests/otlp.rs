@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use prost::Message as _;
 use relight_core::record::Reason;
 
 use super::super::Outcome;
@@ -168,6 +172,41 @@ fn a13_content_type_mismatch() {
     );
     assert_eq!(grpc(&world, &Call::of("/x.Unknown/Export", "")).header("grpc-status"), "12");
     assert_eq!(post(world.address("grpc"), "/v1/metrics", &[JSON], b"{}").status, 415);
+}
+
+/// Scenario: a log record with a stack trace of a hundred lines as an attribute, by all ways in, and a change event.
+/// Guarantee: each is taken, the long value is cut; too many labels and too long names are refused as those of points are.
+#[test]
+fn an_event_with_a_long_value_is_taken() {
+    let world = World::otlp(Engine::Takes);
+    let trace = "\tat com.example.Shop.pay(Shop.java:42)\n".repeat(100);
+    let told = format!("{}…", &trace[..1_021]);
+    let logs = |key: &str, value: &str| {
+        let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+        let attributes = vec![KeyValue { key: key.to_owned(), value, ..KeyValue::default() }];
+        let log_records = vec![LogRecord { time_unix_nano: 5, attributes, ..LogRecord::default() }];
+        let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+        ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+    };
+    let json = serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "5",
+        "attributes": [{"key": "exception.stacktrace", "value": {"stringValue": trace}}]}]}]}]});
+    let event = serde_json::json!({"specversion": "1.0", "id": "1", "source": "ci", "type": "deploy",
+        "data": {"labels": {"exception.stacktrace": trace}}});
+    let (http, body) = (world.address("http"), logs("exception.stacktrace", &trace));
+    assert_eq!(post(http, "/v1/logs", &[JSON], json.to_string().as_bytes()).text(), "{}");
+    assert_eq!(post(http, "/v1/logs", &[PROTOBUF], &body).text(), "");
+    assert_eq!(grpc(&world, &Call::of("logs", &*body)).header("grpc-status"), "0");
+    let kind = [("content-type", "application/cloudevents+json")];
+    assert_eq!(post(http, "/v1/events", &kind, event.to_string().as_bytes()).status, 200);
+    let values = world.loads().into_iter().map(|load| {
+        let Load::Record(record) = load else { panic!("events are decoded here") };
+        record.events[0].labels.get("exception.stacktrace").map(str::to_owned)
+    });
+    assert_eq!(values.collect::<Vec<_>>(), vec![Some(told); 4]);
+
+    assert_eq!(post(http, "/v1/logs", &[PROTOBUF], &logs(&trace, "x")).status, 200);
+    assert_eq!((world.entries(), world.stats.rejected(Reason::LabelLimit)), (0, 1));
 }
 
 /// A World whose queue one waiting request fills.

@@ -272,12 +272,22 @@ fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> BTreeMap<String
 }
 
 fn key(name: &str, labels: BTreeMap<String, String>) -> Option<Vec<u8>> {
-    let fits = name.len() <= 1024 && within_limits(&labels);
+    let fits = name.len() <= 1024 && within_limits(&labels) && labels.values().all(|v| v.len() <= 1024);
     fits.then(|| key_of(name, &Labels::from(labels)))
 }
 
 fn within_limits(labels: &BTreeMap<String, String>) -> bool {
-    labels.len() <= 64 && labels.iter().all(|(k, v)| k.len() <= 256 && v.len() <= 1024)
+    labels.len() <= 64 && labels.keys().all(|k| k.len() <= 256)
+}
+
+/// An event's value: whole letters of up to 1,021 bytes, and what says that there were more.
+fn cut(value: &mut String) {
+    if value.len() > 1024 {
+        while value.len() > 1021 {
+            value.pop();
+        }
+        value.push('…');
+    }
 }
 
 fn text(value: Option<&Value>) -> String {
@@ -341,8 +351,9 @@ pub(super) fn read_logs(request: &ExportLogsServiceRequest) -> (Vec<Event>, Vec<
                 let severity = (!log.severity_text.is_empty()).then_some(severity);
                 let of_resource = resource.resource.iter().flat_map(|r| &r.attributes);
                 let of_scope = scope.scope.iter().flat_map(|s| &s.attributes);
-                let labels =
+                let mut labels =
                     labels(severity.iter().chain(of_resource).chain(of_scope).chain(&log.attributes));
+                labels.values_mut().for_each(cut);
                 if at == 0 {
                     record.refuse(Reason::Malformed);
                 } else if i64::try_from(at).is_err() {
