@@ -9,6 +9,7 @@
 mod exponential;
 pub(crate) mod export;
 mod model;
+pub(crate) mod severity;
 mod value;
 pub mod wire;
 
@@ -289,7 +290,7 @@ fn event(log: &LogRecord<'_>, shared: &[Pair<'_>]) -> Result<Event, (Reason, Str
         .ok_or_else(|| (Reason::Future, "a log record's time is beyond the year 2262".to_owned()))?;
     let own = pairs(&log.attributes);
     // First, so that an attribute of that name wins.
-    let severity = (!log.severity_text.0.is_empty()).then(|| ("severity", &*log.severity_text.0));
+    let severity = severity::label(&log.severity_text.0, log.severity_number.0);
     let mut all: Vec<(&str, &str)> = severity.into_iter().collect();
     all.extend(shared.iter().chain(&own).map(|(k, v)| (*k, &**v)));
     let labels = key::labels(&mut all).map_err(|why| (Reason::LabelLimit, format!("a log record: {why}")))?;

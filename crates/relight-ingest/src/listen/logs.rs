@@ -1,6 +1,6 @@
 //! OTLP log records in protobuf, read into events: the same that the JSON of the same request gives.
 //!
-//! What no event has (trace ids, severity numbers, schema URLs) is passed over unread.
+//! What no event has (trace ids, flags, schema URLs) is passed over unread.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::proto::{Fields, each};
 use crate::key;
-use crate::otlp::DROPPED;
+use crate::otlp::{DROPPED, severity};
 
 /// Nested lists and maps in one attribute.
 const MAX_DEPTH: u32 = 64;
@@ -38,7 +38,8 @@ pub(super) fn decode(request: &[u8], record: &mut Record) -> Result<(), String> 
 struct Log<'a> {
     time_ns: u64,
     observed_ns: u64,
-    severity: &'a str,
+    severity_number: i32,
+    severity_text: &'a str,
     name: &'a str,
     body: Cow<'a, str>,
     attributes: Vec<Pair<'a>>,
@@ -50,7 +51,8 @@ fn log_record(bytes: &[u8], shared: &[Pair<'_>], record: &mut Record) -> Result<
         let (number, value) = field?;
         match number {
             1 => log.time_ns = value.fixed64()?,
-            3 => log.severity = value.text()?,
+            2 => log.severity_number = value.varint()? as i32,
+            3 => log.severity_text = value.text()?,
             5 => log.body = text(value.bytes()?)?,
             6 => attribute(value.bytes()?, &mut log.attributes)?,
             11 => log.observed_ns = value.fixed64()?,
@@ -72,7 +74,7 @@ fn event(log: Log<'_>, shared: &[Pair<'_>]) -> Result<Event, Reason> {
     }
     let at = i64::try_from(ns).map(Timestamp::from_ns).map_err(|_| Reason::Future)?;
     // First, so that an attribute of that name wins.
-    let severity = (!log.severity.is_empty()).then_some(("severity", log.severity));
+    let severity = severity::label(log.severity_text, log.severity_number);
     let mut all: Vec<(&str, &str)> = severity.into_iter().collect();
     all.extend(shared.iter().chain(&log.attributes).map(|(key, value)| (*key, &**value)));
     let labels: Labels = key::labels(&mut all).map_err(|_| Reason::LabelLimit)?;
@@ -213,6 +215,26 @@ mod tests {
         crate::otlp::export::logs(json, out).expect("it is valid");
         assert_eq!((record.events.len(), complaints.texts().len()), (1, 0));
         assert_eq!(record, same);
+    }
+
+    /// Scenario: severities by number (as an enumeration is sent, one below zero in ten bytes), one with a text.
+    /// Guarantee: the text is told, else the number's name; another type in its place is malformed.
+    #[test]
+    fn severities_are_told() {
+        for (told, expected) in [
+            (&b"\x10\x11"[..], Some("ERROR")),
+            (b"\x10\x18", Some("FATAL")),
+            (b"\x10\x19", None),
+            (b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", None),
+            (b"\x10\x11\x1a\x02hm", Some("hm")),
+            (b"", None),
+        ] {
+            let mut record = Record::default();
+            let log = [&b"\x09\x07\0\0\0\0\0\0\0"[..], told].concat();
+            decode(&request(&log), &mut record).expect("it is valid");
+            assert_eq!(record.events[0].labels.get("severity"), expected, "{told:?}");
+        }
+        assert!(decode(&request(b"\x12\x01x"), &mut Record::default()).is_err());
     }
 
     #[test]

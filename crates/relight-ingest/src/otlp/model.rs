@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::severity::Number;
 use super::value::{AnyValue, Attribute, Float, Int, Nanos, Unsigned};
 use crate::ndjson::Text;
 
@@ -178,6 +179,8 @@ pub(super) struct LogRecord<'a> {
     pub(super) time_unix_nano: Nanos,
     #[serde(default)]
     pub(super) observed_time_unix_nano: Nanos,
+    #[serde(default)]
+    pub(super) severity_number: Number,
     #[serde(borrow, default)]
     pub(super) severity_text: Text<'a>,
     #[serde(borrow, default)]

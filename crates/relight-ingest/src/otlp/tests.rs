@@ -100,6 +100,33 @@ fn exponential_histograms_share_their_bounds() {
     assert_eq!(filled(coarse), [(0.0, 4), (1.0, 1), (2.0, 2)]);
 }
 
+/// Scenario: log records with a severity by number, by its name, by text, by several of these and by none.
+/// Guarantee: the text is told, else the number's name; what is none keeps no record back, and an attribute wins over all.
+#[test]
+fn severities_are_told() {
+    for (told, expected) in [
+        (r#""severityNumber":17"#, Some("ERROR")),
+        (r#""severityNumber":"SEVERITY_NUMBER_WARN2""#, Some("WARN")),
+        (r#""severityNumber":17,"severityText":"crit""#, Some("crit")),
+        (r#""severityNumber":9,"severityText":"""#, Some("INFO")),
+        (r#""severityNumber":0"#, None),
+        (r#""severityNumber":25"#, None),
+        (r#""severityNumber":{}"#, None),
+        (r#""severityText":"""#, None),
+        (
+            r#""severityNumber":9,"attributes":[{"key":"severity","value":{"stringValue":"mine"}}]"#,
+            Some("mine"),
+        ),
+    ] {
+        let line = format!(
+            r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"5",{told}}}]}}]}}]}}"#
+        );
+        let (record, complaints) = record(&line);
+        let severities: Vec<_> = record.events.iter().map(|event| event.labels.get("severity")).collect();
+        assert_eq!(severities, [expected], "{told}: {complaints:?}");
+    }
+}
+
 #[test]
 fn logs_are_events() {
     let line = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},"scopeLogs":[{"scope":{},"logRecords":[

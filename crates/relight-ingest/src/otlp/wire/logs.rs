@@ -13,6 +13,7 @@ use super::schema::{LOG_RECORD, RESOURCE, SCOPE, SPAN, Schema};
 use super::{Budget, WireError, attributes, pairs};
 use crate::ndjson::Text;
 use crate::otlp::model::LogRecord;
+use crate::otlp::severity::Number;
 use crate::otlp::value::{AnyValue, Nanos, Unsigned};
 use crate::otlp::{Pair, event};
 
@@ -114,6 +115,7 @@ fn log_record(whole: Reader<'_>) -> Result<LogRecord<'_>, WireError> {
     while let Some((field, wire)) = message.key()? {
         match field {
             1 => log.time_unix_nano = Nanos(Unsigned(message.eight(wire)?)),
+            2 => log.severity_number = Number(message.integer(wire)? as i32),
             3 => log.severity_text = Text(Cow::Borrowed(message.text(wire)?)),
             5 => attributes::merge(log.body.get_or_insert_with(AnyValue::default), message.message(wire)?)?,
             11 => log.observed_time_unix_nano = Nanos(Unsigned(message.eight(wire)?)),

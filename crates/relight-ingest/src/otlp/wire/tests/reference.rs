@@ -343,12 +343,20 @@ pub(super) fn read_logs(request: &ExportLogsServiceRequest) -> (Vec<Event>, Vec<
             for log in &scope.log_records {
                 let at =
                     if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
-                let severity = KeyValue {
-                    key: "severity".into(),
-                    value: Some(AnyValue { value: Some(Value::StringValue(log.severity_text.clone())) }),
-                    key_strindex: 0,
+                let severity = match (log.severity_text.as_str(), log.severity_number) {
+                    ("", 1..=4) => "TRACE",
+                    ("", 5..=8) => "DEBUG",
+                    ("", 9..=12) => "INFO",
+                    ("", 13..=16) => "WARN",
+                    ("", 17..=20) => "ERROR",
+                    ("", 21..=24) => "FATAL",
+                    (text, _) => text,
                 };
-                let severity = (!log.severity_text.is_empty()).then_some(severity);
+                let severity = (!severity.is_empty()).then(|| KeyValue {
+                    key: "severity".into(),
+                    value: Some(AnyValue { value: Some(Value::StringValue(severity.into())) }),
+                    key_strindex: 0,
+                });
                 let of_resource = resource.resource.iter().flat_map(|r| &r.attributes);
                 let of_scope = scope.scope.iter().flat_map(|s| &s.attributes);
                 let mut labels =

@@ -241,12 +241,14 @@ pub(crate) fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
 }
 
 pub(crate) fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
-    let log = (time(), time(), text(), text(), option::of(value()), attributes()).prop_map(
-        |(time_unix_nano, observed_time_unix_nano, severity_text, event_name, body, attributes)| LogRecord {
+    let number = prop_oneof![4 => -1..27, 1 => any::<i32>()];
+    let severity = (number, prop_oneof![Just(String::new()), text()]);
+    let log = (time(), time(), severity, text(), option::of(value()), attributes()).prop_map(
+        |(time_unix_nano, observed_time_unix_nano, severity, event_name, body, attributes)| LogRecord {
             time_unix_nano,
             observed_time_unix_nano,
-            severity_number: 9,
-            severity_text,
+            severity_number: severity.0,
+            severity_text: severity.1,
             body,
             attributes,
             trace_id: vec![1; 16],
