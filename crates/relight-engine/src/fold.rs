@@ -153,6 +153,14 @@ impl Fold {
         sum
     }
 
+    /// Series whose deltas overlapped since this was last asked: of each key group the last one.
+    pub fn take_overlaps(&mut self) -> Vec<SeriesAddr> {
+        let last = |(ix, group): (usize, &mut SeriesGroup)| {
+            Some(SeriesAddr { group: KeyGroup::nth(ix), slot: group.counters.take_overlap()? })
+        };
+        self.groups.iter_mut().enumerate().filter_map(last).collect()
+    }
+
     /// Whether a key group has counted nothing so far.
     pub fn is_untouched(&self, group: KeyGroup) -> bool {
         self.groups[group.ix()].counters == Counters::default()

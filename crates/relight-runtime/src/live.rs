@@ -124,6 +124,8 @@ pub struct Live {
     next_post: Timestamp,
     /// When what is held for a source that is down is held on.
     next_blind: Timestamp,
+    /// When it is asked again which series have deltas that overlap.
+    next_overlaps: Timestamp,
     /// When partitions that no source has opened are ended.
     settle_at: Option<Timestamp>,
     awaited: Awaited,
@@ -163,6 +165,7 @@ impl Live {
             next_cut: now.plus(live.snapshot_every),
             next_post: now,
             next_blind: now,
+            next_overlaps: now,
             settle_at: Some(now.plus(live.catch_up)),
             streams: Vec::new(),
             record: Record::default(),
@@ -254,6 +257,7 @@ impl Live {
             self.hold_blind(now)?;
             self.silence(now, watch)?;
             self.tell_panics(now)?;
+            self.tell_overlaps(now)?;
             self.deadlines(now)?;
             self.tend_ledger(now)?;
             self.beat(now)?;

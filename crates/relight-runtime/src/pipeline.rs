@@ -11,6 +11,7 @@ mod faults;
 mod figures;
 mod ledger;
 mod open;
+mod overlaps;
 mod reload;
 mod responders;
 mod seeding;

@@ -259,6 +259,33 @@ fn a_fault_pages_once_and_a_restart_goes_on() {
     assert!(told.try_recv().is_err(), "it was paged again");
 }
 
+/// An export request with one delta of a counter, over the ten seconds before.
+fn delta(second: i64) -> String {
+    let ns = |second: i64| ((START + second) * 1_000_000_000).to_string();
+    let point = json!({"startTimeUnixNano": ns(second - 10), "timeUnixNano": ns(second), "asInt": 1});
+    let sum = json!({"isMonotonic": true, "aggregationTemporality": 1, "dataPoints": [point]});
+    json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "orders", "sum": sum}]}]}]})
+        .to_string()
+}
+
+/// Scenario: two writers send deltas under one name.
+/// Guarantee: the series is named among what the daemon has to say.
+#[test]
+fn c14_who_overlaps_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (hook, _told) = receiver(&[200]);
+    let daemon = Daemon::start(&config(dir.path(), hook));
+    for second in [10, 13, 20, 23, 30] {
+        let answer = request(daemon.http, "POST", "/v1/metrics", &delta(second));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    send(&daemon, 40..41, quiet);
+    daemon.wait_for("relight_refused_total{reason=\"delta_overlap\"}", |n| n == 2.0);
+    wait_until("the name", || {
+        request(daemon.admin, "GET", "/readyz", "").contains("such as those of orders{}")
+    });
+}
+
 /// Scenario: a second process on the same state, and a port that is taken.
 /// Guarantee: each says what is wrong, and ends with 1.
 #[test]

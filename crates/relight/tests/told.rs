@@ -99,6 +99,47 @@ fn what_a_state_folder_brings_along_is_told() {
     assert!(on.contains("400 of 600 records are from the earlier runs"), "{on}");
 }
 
+/// Deltas of one series by two writers, each every 10 s, the second one 3 s behind.
+fn two_writers(service: &str) -> String {
+    let mut text = String::new();
+    for i in 0..40 {
+        let start = START_SECS + i / 2 * 10 + i % 2 * 3;
+        let end = start + 10;
+        let line = format!(
+            r#"{{"t":{end},"start":{start},"kind":"delta","metric":"orders","labels":{{"service":"{service}"}},"value":1}}"#
+        );
+        writeln!(text, "{line}").expect("a String takes every line");
+    }
+    text
+}
+
+/// Scenario: deltas of two writers under one name, of one series and of two hundred; and of one writer.
+/// Guarantee: series are named, few of them, and the same for any number of threads.
+#[test]
+fn c14_who_overlaps_is_told() {
+    let all: String = (0..200).map(|i| two_writers(&format!("s{i:03}{}", "x".repeat(500)))).collect();
+    let mut all: Vec<&str> = all.lines().collect();
+    all.sort_by_key(|line| line.get(..15));
+    let one = two_writers("cart").lines().step_by(2).map(|line| line.to_owned() + "\n").collect::<String>();
+    let folder = folder(&[
+        ("two.ndjson", &two_writers("cart")),
+        ("all.ndjson", &all.join("\n")),
+        ("one.ndjson", &one),
+    ]);
+    let (_, summary, notes) = told(&folder, &["two.ndjson"]);
+    let named = r#"delta_overlap: deltas whose times overlap, such as those of orders{service="cart"}: the first one counts"#;
+    assert!(notes.contains(named) && summary.contains("20 of overlapping deltas"), "{notes}{summary}");
+    assert!(!told(&folder, &["one.ndjson"]).2.contains("overlap"));
+    let of = |threads: &str| told(&folder, &["all.ndjson", "--json", "--threads", threads]);
+    let (code, json, notes) = of("1");
+    assert!(code == Some(0) && json.contains(r#""delta_overlap":4000"#), "{json}");
+    assert_eq!(notes.matches("orders{service=").count(), 3, "{notes}");
+    assert!(notes.lines().all(|line| line.len() < 1_000), "{notes}");
+    for threads in ["2", "8"] {
+        assert_eq!(of(threads), (code, json.clone(), notes.clone()), "{threads} threads");
+    }
+}
+
 /// Scenario: rows that stand in no order, with a spike that opens an incident.
 /// Guarantee: no time of it is printed, in JSON it is null, and labels, which name times, are refused.
 #[test]

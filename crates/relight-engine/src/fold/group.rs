@@ -73,6 +73,7 @@ impl SeriesGroup {
     pub(super) fn forget(&mut self, slot: u32) {
         self.last[slot as usize] = Last::NEVER;
         self.totals.remove(&slot);
+        self.counters.forget(slot);
         self.feeds.set(slot as usize, &[]);
     }
 
@@ -279,7 +280,7 @@ fn take(
         Fate::Superseded => counters.refuse(Reason::FoldedEarly, 1),
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
-        Fate::Overlap => counters.refuse(Reason::DeltaOverlap, 1),
+        Fate::Overlap => counters.overlap(slot),
     }
 }
 

@@ -8,6 +8,10 @@ use relight_engine::control::{ControlInput, SOURCE_DOWN};
 use super::{Live, holds};
 use crate::error::RuntimeError;
 
+/// How often it is asked whether deltas overlap, and after they did: whoever writes them goes on.
+const OVERLAPS_ASKED: Span = Span::from_secs(1);
+const OVERLAPS_TOLD: Span = Span::from_secs(3_600);
+
 /// Something is wrong with relight, or with what it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
@@ -117,6 +121,19 @@ impl Live {
             } else {
                 self.notice(&format!("detector {}: {panicked}", panicked.detector));
             }
+        }
+        Ok(())
+    }
+
+    /// Series whose deltas overlap: in the log, at once and then hourly.
+    pub(super) fn tell_overlaps(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+        if now < self.next_overlaps {
+            return Ok(());
+        }
+        self.next_overlaps = now.plus(OVERLAPS_ASKED);
+        if let Some(told) = self.pipeline.take_overlaps()? {
+            self.next_overlaps = now.plus(OVERLAPS_TOLD);
+            self.notice(&told);
         }
         Ok(())
     }
