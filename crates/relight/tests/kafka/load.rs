@@ -31,9 +31,18 @@ pub(crate) const BATCH: u64 = 2 * INSTANCES;
 const TICK_MS: u64 = 100;
 /// Ticks before the first fault: the detector warms up.
 const QUIET: u64 = 200;
-/// From one fault to the next, and how long each lasts.
-const CYCLE: u64 = 120;
-const FAULT: u64 = 50;
+
+/// From one fault to the next, and how long each lasts, in ticks.
+#[derive(Clone, Copy)]
+pub(crate) struct Faults {
+    every: u64,
+    last: u64,
+}
+
+const SHORT: Faults = Faults { every: 120, last: 50 };
+/// Long enough for one member to act, and the other to take over before it is over.
+pub(crate) const LONG: Faults = Faults { every: 300, last: 200 };
+
 const FLUSH: Duration = Duration::from_mins(1);
 
 /// The broker of these tests.
@@ -65,7 +74,7 @@ pub(crate) fn past(name: &str, ticks: u64) -> (String, u64) {
     let (topic, producer, now) = (create(name, PARTITIONS), producer(), now_ms());
     let began = now - ticks * 10_000;
     for tick in 0..ticks {
-        send(&producer, &topic, tick, began + tick * 10_000, began);
+        send(&producer, &topic, SHORT, tick, began + tick * 10_000, began);
         producer.poll(Duration::ZERO);
     }
     producer.flush(FLUSH).expect("the broker takes all");
@@ -75,6 +84,7 @@ pub(crate) fn past(name: &str, ticks: u64) -> (String, u64) {
 /// Writes until it is stopped.
 pub(crate) struct Load {
     pub(crate) topic: String,
+    faults: Faults,
     over: Arc<AtomicBool>,
     ticks: Arc<AtomicU64>,
     thread: JoinHandle<u64>,
@@ -82,16 +92,20 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(name: &str) -> Self {
+        Self::with(SHORT, name)
+    }
+
+    pub(crate) fn with(faults: Faults, name: &str) -> Self {
         let topic = create(name, PARTITIONS);
         let (over, ticks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, counted, to) = (Arc::clone(&over), Arc::clone(&ticks), topic.clone());
-        let thread = std::thread::spawn(move || write(&to, &told, &counted));
-        Self { topic, over, ticks, thread }
+        let thread = std::thread::spawn(move || write(&to, faults, &told, &counted));
+        Self { topic, faults, over, ticks, thread }
     }
 
     /// Waits until so many faults are over, and a second more.
     pub(crate) fn wait_for_faults(&self, faults: u64) {
-        let until = QUIET + (faults.max(1) - 1) * CYCLE + FAULT + 10;
+        let until = QUIET + (faults.max(1) - 1) * self.faults.every + self.faults.last + 10;
         while self.ticks.load(Ordering::Relaxed) < until {
             pause(TICK_MS);
         }
@@ -99,11 +113,12 @@ impl Load {
 
     /// Waits until the next fault is about to begin; how many were before it.
     pub(crate) fn wait_for_quiet(&self) -> u64 {
+        let every = self.faults.every;
         loop {
             let ticks = self.ticks.load(Ordering::Relaxed);
-            let into = ticks.saturating_sub(QUIET) % CYCLE;
-            if ticks >= QUIET && (CYCLE - 25..CYCLE - 15).contains(&into) {
-                return (ticks - QUIET) / CYCLE + 1;
+            let into = ticks.saturating_sub(QUIET) % every;
+            if ticks >= QUIET && (every - 25..every - 15).contains(&into) {
+                return (ticks - QUIET) / every + 1;
             }
             pause(TICK_MS);
         }
@@ -127,9 +142,10 @@ fn producer() -> BaseProducer {
 }
 
 /// One record for each partition.
-fn send(producer: &BaseProducer, topic: &str, tick: u64, at: u64, began: u64) {
+fn send(producer: &BaseProducer, topic: &str, faults: Faults, tick: u64, at: u64, began: u64) {
     for partition in 0..PARTITIONS {
-        let body = request(partition, tick, at, began).encode_to_vec();
+        let is_ill = faults.is_ill(partition, tick);
+        let body = request(partition, is_ill, tick, at, began).encode_to_vec();
         let record = BaseRecord::<[u8], [u8]>::to(topic)
             .partition(partition as i32)
             .timestamp(at as i64)
@@ -138,12 +154,12 @@ fn send(producer: &BaseProducer, topic: &str, tick: u64, at: u64, began: u64) {
     }
 }
 
-fn write(topic: &str, over: &AtomicBool, ticks: &AtomicU64) -> u64 {
+fn write(topic: &str, faults: Faults, over: &AtomicBool, ticks: &AtomicU64) -> u64 {
     let producer = producer();
     let began = now_ms();
     let mut tick = 0;
     while !over.load(Ordering::Relaxed) {
-        send(&producer, topic, tick, now_ms(), began);
+        send(&producer, topic, faults, tick, now_ms(), began);
         producer.poll(Duration::ZERO);
         tick += 1;
         ticks.store(tick, Ordering::Relaxed);
@@ -153,14 +169,22 @@ fn write(topic: &str, over: &AtomicBool, ticks: &AtomicU64) -> u64 {
     tick * u64::from(PARTITIONS) * BATCH
 }
 
-/// Whether the service of a partition is ill: they take turns.
-fn is_ill(partition: u32, tick: u64) -> bool {
-    let Some(since) = tick.checked_sub(QUIET) else { return false };
-    since % CYCLE < FAULT && (since / CYCLE) % u64::from(PARTITIONS) == u64::from(partition)
+impl Faults {
+    /// Whether the service of a partition is ill: they take turns.
+    fn is_ill(self, partition: u32, tick: u64) -> bool {
+        let Some(since) = tick.checked_sub(QUIET) else { return false };
+        since % self.every < self.last && (since / self.every) % u64::from(PARTITIONS) == u64::from(partition)
+    }
 }
 
-fn request(partition: u32, tick: u64, at_ms: u64, began_ms: u64) -> ExportMetricsServiceRequest {
-    let ill = if is_ill(partition, tick) { 40.0 } else { 0.0 };
+fn request(
+    partition: u32,
+    is_ill: bool,
+    tick: u64,
+    at_ms: u64,
+    began_ms: u64,
+) -> ExportMetricsServiceRequest {
+    let ill = if is_ill { 40.0 } else { 0.0 };
     let point = |instance: u64, value: f64| NumberDataPoint {
         attributes: vec![attribute("instance", &format!("i{instance}"))],
         start_time_unix_nano: began_ms * 1_000_000,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use relight_core::incident::{Action, ActionState};
+
 use crate::daemon::{Daemon, Member, text, until};
-use crate::load::{Load, create};
+use crate::load::{LONG, Load, create};
 use crate::state::Left;
 
 const POINTS: &str = "relight_points_total";
@@ -70,6 +72,38 @@ fn a_standby_takes_over_and_back() {
     // The killed one reads on: what it has is held against the others', too.
     let second = b.start();
     same_as_undisturbed(dir, load, [(&a, first), (&b, second)]);
+}
+
+/// Scenario: the member that acts leaves while an incident is open, after it has acted on it.
+/// Guarantee: the other does not act on it again, says why, tells people, and leaves the incident to them; it acts on the
+/// next one.
+#[test]
+fn a_takeover_within_an_incident_acts_on_nothing_again() {
+    let shared = tempfile::tempdir().expect("a folder");
+    let (dir, load) = (shared.path(), Load::with(LONG, "within"));
+    let lock = create("lock", 1);
+    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
+    let (a, b) = (Member::acting(dir, "a", &load.topic, &lock), Member::acting(dir, "b", &load.topic, &lock));
+    let first = a.start();
+    first.wait_for(ACTS, |acts| acts > 0.0);
+    let second = b.start();
+    let acts = wait_for_act(dir, "a", 0);
+    first.stop();
+    second.wait_for(ACTS, |acts| acts > 0.0);
+    wait_for_act(dir, "b", acts);
+    load.stop();
+    second.stop();
+    let left = Left::read(&b.state());
+    let acted: Vec<String> =
+        done(dir, "act").into_iter().filter(|(_, by)| by == &["a"]).map(|(id, _)| id).collect();
+    assert!(!acted.is_empty());
+    for id in acted {
+        let action = &left.actions[&id];
+        let Action { detail, state, .. } = action;
+        assert_eq!(*state, ActionState::Blocked, "{detail}");
+        assert!(detail.starts_with("standby: ") || detail.starts_with("takeover: "), "{detail}");
+        assert!(left.latched().contains(&action.incident), "{:?}", left.incidents[&action.incident]);
+    }
 }
 
 /// Ends the load, and holds what both members came to, and did, against an undisturbed reader of the same topic.
