@@ -20,10 +20,10 @@ pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
 pub use live::{
     Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, Reload, SystemClock, Tell,
-    Trouble, resident_bytes,
+    TellNews, Trouble, resident_bytes,
 };
 pub use pipeline::{
-    Commit, Cut, Doubts, Outbox, Panicked, Pipeline, Responders, Stores, Turn, Watch, Written,
+    Commit, Cut, Doubts, MoreNews, News, Outbox, Panicked, Pipeline, Responders, Stores, Turn, Watch, Written,
 };
 pub use relight_engine::control::summary::RuleSummary;
 pub use replay::{ReplayObserver, ReplayRequest, SimulatedOutcome, replay, replay_seeded};

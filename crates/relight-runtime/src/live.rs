@@ -12,6 +12,7 @@ mod lateness;
 mod ledger;
 mod liveness;
 mod memory;
+mod news;
 mod recording;
 mod reload;
 mod snapshots;
@@ -38,6 +39,7 @@ use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
 pub use clock::{Clock, SystemClock};
 pub use heart::Pulse;
 pub use memory::{MemoryLimits, Meter, resident_bytes};
+pub use news::TellNews;
 pub use reload::Reload;
 pub use trouble::Trouble;
 
@@ -46,6 +48,7 @@ use figures::Figures;
 use heart::Heart;
 use liveness::{Liveness, Silence};
 use memory::Memory;
+use news::Reporter;
 use recording::Recording;
 use reload::patience;
 use stream::Stream;
@@ -133,6 +136,7 @@ pub struct Live {
     recording: Recording,
     heart: Option<Heart>,
     memory: Option<Memory>,
+    reporter: Option<Reporter>,
 }
 
 impl Live {
@@ -182,6 +186,7 @@ impl Live {
             recording: Recording::default(),
             heart: None,
             memory: None,
+            reporter: None,
             awaited: Awaited::default(),
         };
         for notice in &notices {
@@ -259,6 +264,7 @@ impl Live {
             self.tell_panics(now)?;
             self.tell_overlaps(now)?;
             self.deadlines(now)?;
+            self.tell_news(now);
             self.tend_ledger(now)?;
             self.beat(now)?;
             self.snapshot(now)?;
@@ -408,6 +414,7 @@ impl Live {
         }
         self.recording.finish()?;
         self.tell_panics(now)?;
+        self.tell_news(Timestamp::MAX);
         self.cut_now(now)?;
         self.kept()
     }

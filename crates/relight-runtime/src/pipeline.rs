@@ -10,6 +10,7 @@ mod evict;
 mod faults;
 mod figures;
 mod ledger;
+mod news;
 mod open;
 mod overlaps;
 mod reload;
@@ -38,6 +39,8 @@ pub use cut::{Cut, Written};
 pub use doubts::Doubts;
 pub use faults::Panicked;
 use ledger::Commits;
+use news::Untold;
+pub use news::{MoreNews, News};
 pub use responders::{Responders, SimulatedOutcome};
 
 /// The two stores of one engine.
@@ -124,6 +127,7 @@ pub struct Pipeline {
     doubts: Doubts,
     commits: Commits,
     panics: faults::Panics,
+    untold: Untold,
 }
 
 impl Pipeline {
@@ -347,7 +351,9 @@ impl Pipeline {
         let (events, recent) = (&*ready.events, self.intake.recent());
         let turn = BinTurn { start, end: ready.end, events, recent, findings, views: &views };
         let mut effects = Vec::new();
+        let from = self.writes.len();
         self.control.bin_turn(&turn, &mut self.writes, &mut effects);
+        self.untold.gather(&self.writes[from..], None);
         let now = self.now.map_or(ready.end, |now| now.max(ready.end));
         self.answer(effects, now)
     }
@@ -381,7 +387,7 @@ impl Pipeline {
     /// Tells Control what came from outside, and lets out what follows.
     pub fn control(&mut self, input: ControlInput, now: Timestamp) -> Result<(), RuntimeError> {
         let mut effects = Vec::new();
-        self.control.control_turn(input, now, &mut self.writes, &mut effects);
+        self.control_turn(input, now, &mut effects);
         self.answer(effects, now)
     }
 
@@ -406,7 +412,7 @@ impl Pipeline {
                 self.outbox.start(effect, now);
             }
             let Some(input) = withheld.pop_front().or_else(|| self.outbox.next(now)) else { return Ok(()) };
-            self.control.control_turn(input, now, &mut self.writes, &mut effects);
+            self.control_turn(input, now, &mut effects);
         }
     }
 
@@ -433,7 +439,7 @@ impl Pipeline {
                     (input, now)
                 };
             let mut effects = Vec::new();
-            self.control.control_turn(input, now, &mut self.writes, &mut effects);
+            self.control_turn(input, now, &mut effects);
             self.answer(effects, now)?;
         }
     }

@@ -36,6 +36,17 @@ pub(crate) fn notice(text: &str) {
     let _ = writeln!(anstream::stderr(), "{YELLOW}note{YELLOW:#}: {text}");
 }
 
+/// Foreign text on one line: what could move a terminal's cursor, or turn a line around, is escaped; of what is longer than
+/// `most` characters that is left out which comes after them.
+pub(crate) fn visible(text: &str, most: usize) -> String {
+    let turns = |c| matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let mut line = String::new();
+    for c in text.chars().take(most) {
+        if c.is_control() || turns(c) { line.extend(c.escape_debug()) } else { line.push(c) }
+    }
+    if text.chars().nth(most).is_some() { line + "..." } else { line }
+}
+
 /// Reads a file that the command line named.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path);

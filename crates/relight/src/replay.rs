@@ -2,7 +2,7 @@
 
 pub(crate) mod expectation;
 pub(crate) mod figures;
-mod human;
+pub(crate) mod human;
 mod json;
 mod labels;
 mod notes;

@@ -2,6 +2,7 @@
 
 pub(crate) mod capture;
 mod files;
+mod news;
 mod notify;
 mod readers;
 mod reload;
@@ -103,6 +104,7 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     let guard = standby.guard();
     let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
+    live.tell_of_incidents(Box::new(|news| output::notice(&news::line(news))));
     if !StateDir::keep_room(&config.daemon.state) {
         output::notice(
             "the disk of the state folder is nearly full: without room nothing is changed, and pages alone go out",

@@ -1,10 +1,12 @@
 //! The daemon as a process: data in by OTLP, a page out by webhook, a stop, and a start that goes on.
 
+mod news;
 mod reload;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -28,11 +30,14 @@ impl Daemon {
     }
 
     fn start_with(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let log =
+            File::options().append(true).create(true).open(log_of(config)).expect("a folder of our own");
         let mut child = Command::new(env!("CARGO_BIN_EXE_relight"))
             .args(["run", "-c"])
             .arg(config)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the binary is built");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
@@ -76,6 +81,11 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What daemons with this config say, one after the other.
+fn log_of(config: &Path) -> PathBuf {
+    config.with_extension("log")
 }
 
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
@@ -174,11 +184,11 @@ fn receiver(statuses: &'static [u16]) -> (SocketAddr, Receiver<(String, Value)>)
     (address, told)
 }
 
-fn config(dir: &Path, hook: SocketAddr) -> std::path::PathBuf {
+fn config(dir: &Path, hook: SocketAddr) -> PathBuf {
     config_with(dir, hook, "off")
 }
 
-fn config_with(dir: &Path, hook: SocketAddr, journal: &str) -> std::path::PathBuf {
+fn config_with(dir: &Path, hook: SocketAddr, journal: &str) -> PathBuf {
     let file = dir.join("relight.yaml");
     let text = format!(
         r#"

@@ -61,6 +61,7 @@ impl Pipeline {
             doubts: Doubts::default(),
             commits: Commits::default(),
             panics: super::faults::Panics::default(),
+            untold: super::Untold::default(),
         };
         let manifest = pipeline.restore_newest(threads, notices)?;
         let mut ledger =

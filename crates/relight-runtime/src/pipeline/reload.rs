@@ -48,7 +48,9 @@ impl Pipeline {
         let applied = self.control.applied_through().map(|applied| applied.control);
         let now = self.now.max(applied).unwrap_or(Timestamp::MIN);
         let mut effects = Vec::new();
+        let from = self.writes.len();
         self.control.reload(settings, now, &mut self.writes, &mut effects);
+        self.untold.gather(&self.writes[from..], None);
         self.answer(effects, now)
     }
 }

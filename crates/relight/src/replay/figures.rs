@@ -102,12 +102,12 @@ pub(crate) fn grouped(n: u64) -> String {
 }
 
 /// `1 row`, `2,000 rows`.
-pub(super) fn count(n: u64, what: &str) -> String {
+pub(crate) fn count(n: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 /// A value to four significant digits.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
     }
@@ -121,7 +121,7 @@ pub(super) fn short(value: f64) -> String {
 }
 
 /// A length of time without what nobody reads: whole seconds from ten seconds on, else milliseconds.
-pub(super) fn rough(span: Span) -> String {
+pub(crate) fn rough(span: Span) -> String {
     let unit = if span.ns().abs() >= 10_000_000_000 { 1_000_000_000 } else { 1_000_000 };
     Span::from_ns((span.ns() as f64 / unit as f64).round() as i64 * unit).to_string()
 }

@@ -12,10 +12,12 @@ use relight_runtime::{History, Report};
 use super::Story;
 use super::figures::{count, grouped, rough, short};
 use super::labels::Verdict;
-use crate::output::{BOLD, DIM, GREEN, RED, YELLOW};
+use crate::output::{BOLD, DIM, GREEN, RED, YELLOW, visible};
 
 /// Rows of evidence that are shown of one incident.
 const EVIDENCE_SHOWN: usize = 3;
+/// Characters that are shown of a row's name.
+const ROW_SHOWN: usize = 400;
 /// Characters that are shown of an event's text.
 const TEXT_SHOWN: usize = 120;
 
@@ -134,7 +136,7 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
     }
     line(out, format_args!("  {:<10} {}", "state", state(incident)));
     for evidence in incident.evidence.iter().take(EVIDENCE_SHOWN) {
-        band(out, evidence);
+        line(out, format_args!("  {:<10} {}", "left", left(evidence)));
     }
     for event in &incident.context {
         happened(out, event, incident.onset);
@@ -168,18 +170,24 @@ fn moments(out: &mut String, incident: &Incident) {
 
 fn state(incident: &Incident) -> String {
     let why = match incident.resolution {
-        Some(Resolution::VerifiedAction) => {
-            format!(
-                "{GREEN}resolved{GREEN:#} by an action that was verified (simulated: nothing was touched)"
-            )
+        Some(why @ Resolution::VerifiedAction) => {
+            format!("{} (simulated: nothing was touched)", resolution(why))
         }
-        Some(Resolution::SelfRecovered) => format!("{GREEN}resolved{GREEN:#}, recovered by itself"),
-        Some(Resolution::NewNormal) => "over: the new level was learned as normal".to_owned(),
-        Some(Resolution::Human) => "closed by a human".to_owned(),
-        Some(Resolution::RuleRemoved) => "closed with its rule".to_owned(),
+        Some(why) => resolution(why),
         None => live(incident.state).to_owned(),
     };
     if incident.stale { format!("{why}, without data at present") } else { why }
+}
+
+/// How an incident came to its end.
+pub(crate) fn resolution(why: Resolution) -> String {
+    match why {
+        Resolution::VerifiedAction => format!("{GREEN}resolved{GREEN:#} by an action that was verified"),
+        Resolution::SelfRecovered => format!("{GREEN}resolved{GREEN:#}, recovered by itself"),
+        Resolution::NewNormal => "over: the new level was learned as normal".to_owned(),
+        Resolution::Human => "closed by a human".to_owned(),
+        Resolution::RuleRemoved => "closed with its rule".to_owned(),
+    }
 }
 
 const fn live(state: IncidentState) -> &'static str {
@@ -194,20 +202,16 @@ const fn live(state: IncidentState) -> &'static str {
     }
 }
 
-fn band(out: &mut String, evidence: &Evidence) {
+/// Which row left its band, and how.
+pub(crate) fn left(evidence: &Evidence) -> String {
     let Evidence { detector, signal, labels, value, score, expected, .. } = evidence;
+    let row = visible(&format!("{signal}{labels}"), ROW_SHOWN);
     let seen = if value.is_nan() { "no data".to_owned() } else { short(*value) };
     let band = evidence.in_words(short);
     let expected =
         if expected.is_finite() { format!(", expected {}", short(*expected)) } else { String::new() };
-    line(
-        out,
-        format_args!(
-            "  {:<10} {signal}{labels} was {BOLD}{seen}{BOLD:#}, {band}{expected} {DIM}(score {} by {detector}){DIM:#}",
-            "left",
-            short(*score)
-        ),
-    );
+    let score = short(*score);
+    format!("{row} was {BOLD}{seen}{BOLD:#}, {band}{expected} {DIM}(score {score} by {detector}){DIM:#}")
 }
 
 /// Foreign text: what could move a terminal's cursor, or turn a line around, is escaped.
@@ -251,7 +255,8 @@ fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {
     );
 }
 
-fn outcome(action: &Action) -> String {
+/// How far a step has come.
+pub(crate) fn outcome(action: &Action) -> String {
     match action.state {
         // A step without a proof has no more to show than that it went out.
         ActionState::Succeeded if action.verify_until.is_none() => "sent".to_owned(),

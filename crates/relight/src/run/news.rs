@@ -1,0 +1,133 @@
+//! What befalls incidents and their actions, as the daemon's log tells it: a line each, in the words of a replay's summary.
+//!
+//! Labels, plans and answers are foreign text: escaped and cut, so that a line stays a line.
+
+use relight_core::incident::{Action, ActionState, Incident};
+use relight_core::{Labels, Timestamp};
+use relight_runtime::{MoreNews, News};
+
+use crate::output::{BOLD, RED, YELLOW, visible};
+use crate::replay::figures::{count, grouped, rough};
+use crate::replay::human::{left, outcome, resolution};
+
+/// Characters that are shown of a group.
+const GROUP_SHOWN: usize = 400;
+/// Characters that are shown of a plan, an answer or a reason.
+const TEXT_SHOWN: usize = 300;
+
+/// One line, with colours.
+pub(super) fn line(news: &News) -> String {
+    match news {
+        News::Opened(incident) => opened(incident),
+        News::Escalated(incident) => escalated(incident),
+        News::Over(incident) => over(incident),
+        News::Step(action) => step(action),
+        News::More(more) => too_many(more),
+    }
+}
+
+fn opened(incident: &Incident) -> String {
+    let Incident { onset, detected, .. } = incident;
+    let opened = match incident.episode {
+        0 | 1 => "opened".to_owned(),
+        n => format!("opened again, episode {n}"),
+    };
+    let left = incident.evidence.first().map_or_else(String::new, |row| format!(": {}", left(row)));
+    let detected =
+        detected.map_or_else(String::new, |at| format!(", detected {at}, {}", after(incident, at)));
+    format!("{} {RED}{opened}{RED:#}{left}; onset {onset}{detected}", named(incident))
+}
+
+fn escalated(incident: &Incident) -> String {
+    let why = incident.timeline.iter().rfind(|moment| moment.what == "escalated");
+    let why = why.map_or_else(String::new, |why| format!(": {}", visible(&why.detail, TEXT_SHOWN)));
+    format!("{} {RED}escalated{RED:#}, a human has to look{why}", named(incident))
+}
+
+fn over(incident: &Incident) -> String {
+    let how = incident.resolution.map_or_else(|| "over".to_owned(), resolution);
+    let when = match (incident.recovered, incident.resolved) {
+        (Some(well), _) => format!("; back in its band {well}, {}", after(incident, well)),
+        (None, Some(at)) => format!("; {at}, {}", after(incident, at)),
+        (None, None) => String::new(),
+    };
+    format!("{} {how}{when}", named(incident))
+}
+
+fn step(action: &Action) -> String {
+    let Action { incident, rule, with, step, attempts, state, .. } = action;
+    let come = match state {
+        ActionState::Running => "started".to_owned(),
+        ActionState::Pending => format!("{YELLOW}did not get through{YELLOW:#}, and is tried again"),
+        ActionState::Verifying => "carried out, and being verified".to_owned(),
+        _ => outcome(action),
+    };
+    let tries = if *attempts > 1 { format!(" with attempt {attempts}") } else { String::new() };
+    // What blocks says so itself: `blocked by cooldown: ..`.
+    let joint = if *state == ActionState::Blocked { " by " } else { ": " };
+    // What is under way has not been answered, but has a plan.
+    let said = match (state, &action.plan) {
+        (ActionState::Running, plan) => plan.as_ref().map_or("", |plan| &plan.summary),
+        _ => &action.detail,
+    };
+    let said = if said.is_empty() { String::new() } else { format!("{joint}{}", visible(said, TEXT_SHOWN)) };
+    let (number, what) = (step + 1, &action.action);
+    format!("incident {BOLD}{incident}{BOLD:#} {rule}: {number}. {what} with {with} {come}{tries}{said}")
+}
+
+fn too_many(more: &MoreNews) -> String {
+    let MoreNews { opened, escalated, over, steps } = more;
+    format!(
+        "incidents: and {} more within a minute, too many to tell: {} opened, {} escalated, {} over, {} of their actions",
+        grouped(more.total()),
+        grouped(*opened),
+        grouped(*escalated),
+        grouped(*over),
+        count(*steps, "step"),
+    )
+}
+
+fn named(incident: &Incident) -> String {
+    let Incident { id, rule, group, .. } = incident;
+    format!("incident {BOLD}{id}{BOLD:#} {rule} {}", shown(group))
+}
+
+fn shown(group: &Labels) -> String {
+    visible(&group.to_string(), GROUP_SHOWN)
+}
+
+fn after(incident: &Incident, at: Timestamp) -> String {
+    format!("{} after onset", rough(at.since(incident.onset)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: labels and a reason with characters that move a terminal's cursor, and far too long ones.
+    /// Guarantee: a line stays a line, and has a bound.
+    #[test]
+    fn h07_foreign_text_stays_on_its_line() {
+        let label = |key: &str, value: String| (key.to_owned(), value);
+        let group =
+            Labels::new([label("a\u{1b}[2J\nb", "\u{202E}x".to_owned()), label("z", "y".repeat(5_000))]);
+        let mut incident = Incident::new("slow", group, Timestamp::from_secs(0));
+        incident.note(Timestamp::from_secs(9), "escalated", "why\r".repeat(1_000));
+        let line = line(&News::Escalated(Box::new(incident)));
+        let plain = anstream::adapter::strip_str(&line).to_string();
+        assert!(!plain.contains(|c: char| c.is_control() || c == '\u{202E}'), "{plain}");
+        assert!(plain.contains(r#" slow {a\u{1b}[2J\nb="\u{202e}x",z="yyy"#), "{plain}");
+        assert!(
+            plain.contains(r"escalated, a human has to look: why\rwhy") && plain.len() < 1_000,
+            "{plain}"
+        );
+    }
+
+    /// Guarantee: what was too much is told by its numbers.
+    #[test]
+    fn a_storm_is_told_by_its_numbers() {
+        let more = MoreNews { opened: 1_200, escalated: 2, over: 0, steps: 1 };
+        let told = "incidents: and 1,203 more within a minute, too many to tell: 1,200 opened, 2 escalated, 0 over, 1 step of their actions";
+        assert_eq!(line(&News::More(more)), told);
+    }
+}
