@@ -13,10 +13,13 @@ fn signal() -> SignalInfo {
     SignalInfo { name: "s".to_owned(), interval: Span::from_secs(10) }
 }
 
-/// A bank of the defaults.
+/// A bank of the defaults, and of a limit where that has none.
 fn bank(spec: &DetectorSpec) -> Box<dyn Bank> {
-    let source = (spec.build)(&(spec.defaults)(), &Policy::default(), &signal()).expect("defaults build");
-    source.bank()
+    let mut config = (spec.defaults)();
+    if spec.name == "threshold" {
+        config["above"] = json!(150);
+    }
+    (spec.build)(&config, &Policy::default(), &signal()).expect("a good config").bank()
 }
 
 fn feed(bank: &mut dyn Bank, start: i64, values: &[f64]) -> Vec<(f64, f64, f64, f64)> {
@@ -109,7 +112,7 @@ fn unknown_parameters_are_errors() {
         let wrong = (spec.build)(&json!({"half_lfe": 1}), &Policy::default(), &signal());
         let message = wrong.err().expect("unknown parameter").to_string();
         assert!(message.contains("half_lfe"), "{}: {message}", spec.name);
-        assert!((spec.build)(&json!({}), &Policy::default(), &signal()).is_ok(), "{}", spec.name);
+        bank(spec);
     }
 }
 
@@ -138,6 +141,8 @@ fn wrong_values_are_errors_at_their_key() {
         ("seasonal", json!({"threshold": -1}), "threshold"),
         ("adaptive", json!({"zone": ""}), "zone"),
         ("changepoint", json!({"min_shift": 9}), "min_shift"),
+        ("threshold", json!({}), "above"),
+        ("threshold", json!({"hysteresis": 1}), "above"),
         ("threshold", json!({"above": 1, "below": 2}), "below"),
         ("threshold", json!({"above": 1, "below": 0, "hysteresis": 0.6}), "hysteresis"),
         ("absence", json!({"patience": 0}), "patience"),

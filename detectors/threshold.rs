@@ -59,6 +59,11 @@ impl Detector for Threshold {
     fn new(config: Config, _: &SignalInfo) -> Result<Self, ConfigError> {
         let upper = config.above.unwrap_or(f64::INFINITY);
         let lower = config.below.unwrap_or(f64::NEG_INFINITY);
+        if (lower, upper) == (f64::NEG_INFINITY, f64::INFINITY) {
+            let message =
+                "no limit: nothing is ever anomalous; set `above`, `below` or both, such as `above: 0.95`";
+            return Err(ConfigError::at("above", message));
+        }
         if upper.is_nan() || lower.is_nan() || lower > upper {
             return Err(ConfigError::at("below", format!("{lower} is above `above`, {upper}")));
         }

@@ -12,7 +12,7 @@ const CONFIG: &str = "
 interval: 10s
 allowed_lateness: 20s
 signals: {seen: {value: m}, rate: {rate: n_total}}
-detectors: {a: {type: threshold, signal: seen}, b: {type: threshold, signal: rate}}
+detectors: {a: {type: threshold, signal: seen, above: 1e300}, b: {type: threshold, signal: rate, above: 1e300}}
 ";
 
 /// Rows by the second of their bin, after [`START`].

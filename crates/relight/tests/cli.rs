@@ -49,6 +49,7 @@ fn exit_codes_and_messages() {
         ("empty.csv", ""),
         ("bad.ndjson", "not json\nneither\n"),
         ("bad.yaml", "sgnals: {}\nrulez: []\n"),
+        ("no_limit.yaml", "signals: {d: {value: d}}\ndetectors: {full: {type: threshold, signal: d}}\n"),
         ("faults.ndjson", "{\"fault\":\"x\",\"start\":\"2014-04-01T00:00:00Z\"}\n"),
     ]);
     for (args, code, said) in [
@@ -72,6 +73,11 @@ fn exit_codes_and_messages() {
         (&["replay", "ok.csv", "--fail-if", "points > 2"], 0, "warming up"),
         (&["replay", "ok.csv", "--fail-if", "points > 2m"], 2, "`points` is a number and `2m` a time"),
         (&["check", "-c", "bad.yaml"], 2, "bad.yaml:2:1: rulez: unknown key"),
+        (
+            &["check", "-c", "no_limit.yaml"],
+            2,
+            "detectors.full.above: no limit: nothing is ever anomalous; set `above`",
+        ),
         (&["explain", "nothing"], 2, "no detector or responder is named `nothing`"),
         (&["explain", "EWMA"], 2, "did you mean `ewma`?"),
         (&["explain", "adaptive"], 0, ""),
