@@ -97,6 +97,17 @@ fn a_seeded_curve_is_known_from_the_first_bin_on() {
     assert!(summary.contains("onset      2025-12-08T12:30:00Z"), "{summary}");
 }
 
+/// Scenario: earlier captures with a value in one bin, which is thus their last.
+/// Guarantee: that nothing was learned of them is told, and why.
+#[test]
+fn a_seed_of_one_bin_teaches_nothing() {
+    let folder = folder();
+    let bin: Vec<String> = days(13..14, false).lines().take(2).map(str::to_owned).collect();
+    std::fs::write(folder.path().join("bin.ndjson"), bin.join("\n")).expect("it can be written");
+    let summary = told(folder.path(), &["calm.ndjson", "--seed", "bin.ndjson"]);
+    assert!(summary.contains("seeded no rows: no signal has a value before the last bin"), "{summary}");
+}
+
 /// Guarantee: with any number of threads, with a state folder, and from such a folder without the seed, the same is told.
 #[test]
 fn seeding_depends_on_the_captures_alone() {

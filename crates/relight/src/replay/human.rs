@@ -118,7 +118,9 @@ fn of_seed(seed: &History) -> String {
             "seeded {} from {first} to {effective}, effective at {effective}",
             count(rows as u64, "row"),
         ),
-        None => format!("{YELLOW}seeded no rows{YELLOW:#}: the earlier captures hold no values"),
+        None => format!(
+            "{YELLOW}seeded no rows{YELLOW:#}: no signal has a value before the last bin of the earlier captures, which is left out"
+        ),
     }
 }
 
