@@ -186,7 +186,7 @@ impl Default for Alertmanager {
     }
 }
 
-/// Files in PEM form, read once at the start.
+/// Files in PEM form, read at the start and, for new connections, at each reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {

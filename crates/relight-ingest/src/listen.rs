@@ -50,6 +50,7 @@ use crate::journal::{Journal, Keeping};
 use crate::live::{Budget, Hub, Reads};
 
 pub use stats::{Figure, Outcome, SourceStats};
+pub use tls::{Reread, ServerTls};
 
 /// Tells the time of arrival.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -87,6 +88,7 @@ impl Protocol {
 pub struct Running {
     addresses: Vec<(&'static str, SocketAddr)>,
     stats: Arc<SourceStats>,
+    tls: Option<Arc<ServerTls>>,
     stopping: watch::Sender<bool>,
     doors: JoinSet<()>,
     notices: Vec<String>,
@@ -104,7 +106,7 @@ pub fn start(
 ) -> Result<Running, IngestError> {
     let SourceSpec { name, kind } = spec;
     let (tls, bearer) = kind.access();
-    let acceptor = tls.as_ref().map(|tls| tls::acceptor(name, tls)).transpose()?;
+    let tls = tls.as_ref().map(|files| ServerTls::open(name, files)).transpose()?;
     let tokens = bearer.iter().map(|secret| token(name, secret, secrets)).collect::<Result<Vec<_>, _>>()?;
     let _in_runtime = runtime.enter();
     let mut bound = Vec::new();
@@ -121,11 +123,11 @@ pub fn start(
     let (mut doors, mut addresses) = (JoinSet::new(), Vec::new());
     for (key, address, listener) in bound {
         addresses.push((key, address));
-        let (tls, front) = (acceptor.clone(), Arc::clone(&front));
+        let (tls, front) = (tls.clone(), Arc::clone(&front));
         let door = Door { listener, tls, protocol: Protocol::of(kind, key), front };
         doors.spawn_on(accept::serve(door, told.clone()), runtime);
     }
-    Ok(Running { addresses, stats: Arc::clone(&front.stats), stopping, doors, notices })
+    Ok(Running { addresses, stats: Arc::clone(&front.stats), tls, stopping, doors, notices })
 }
 
 /// Opens the source's partition, and its journal if it has one. Returns what people should know of that.
@@ -181,6 +183,11 @@ impl Running {
     /// What it counts.
     pub fn stats(&self) -> &Arc<SourceStats> {
         &self.stats
+    }
+
+    /// Its TLS, if it has any.
+    pub const fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.tls.as_ref()
     }
 
     /// Stops to listen and lets requests in flight end, for at most so long; then the partition is let go.

@@ -117,12 +117,12 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
         shown
     });
     let shown = Arc::new(Shown::new(beats));
-    let reloader = Reloader::new(args, written, &inputs, &guard, &shown);
     let (hub, opened) = Hub::new(live.resume());
     live.wait_for(hub.awaited());
     limit_memory(config, &mut live, &hub);
     standby.prepare(&hub, &inputs);
     let sources = start_sources(config, &hub, runtime)?;
+    let reloader = Reloader::new(args, written, &sources, &inputs, &guard, &shown);
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
     let readers = Readers::start(config, &hub, &guard, &inputs)?;
     let counted = readers.counted();

@@ -21,6 +21,8 @@ const START: i64 = 1_767_225_600;
 struct Daemon {
     child: Child,
     http: SocketAddr,
+    /// Of further sources.
+    others: Vec<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -41,20 +43,22 @@ impl Daemon {
             .spawn()
             .expect("the binary is built");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let (mut http, mut admin) = (None, None);
+        let (mut http, mut others, mut admin) = (None, Vec::new(), None);
         while http.is_none() || admin.is_none() {
             let line = lines.next().expect("it says where it listens").expect("it is text");
             let address = line.split("http://").nth(1).and_then(|rest| {
                 let end = rest.find(['/', ' ']).unwrap_or(rest.len());
                 rest[..end].parse().ok()
             });
-            if line.contains("OTLP/HTTP") {
-                http = address;
-            } else if line.contains("itself") {
+            if line.contains("itself") {
                 admin = address;
+            } else if http.is_none() {
+                http = address;
+            } else {
+                others.extend(address);
             }
         }
-        Self { child, http: http.expect("an address"), admin: admin.expect("an address") }
+        Self { child, http: http.expect("an address"), others, admin: admin.expect("an address") }
     }
 
     fn metric(&self, name: &str) -> Option<f64> {

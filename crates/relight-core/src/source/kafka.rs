@@ -155,7 +155,7 @@ pub enum PointKind {
     Delta,
 }
 
-/// Files in PEM form.
+/// Files in PEM form. A reload does not read them: other ones need a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
@@ -175,7 +175,7 @@ pub struct Sasl {
     pub mechanism: Mechanism,
     /// Its name.
     pub username: String,
-    /// Name of the secret that is its password.
+    /// Name of the secret that is its password. Another password needs a restart.
     pub password: String,
 }
 

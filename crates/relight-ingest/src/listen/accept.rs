@@ -17,11 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
 
 use super::Protocol;
 use super::front::{Front, InFlight, MAX_HEADER_BYTES};
 use super::stats::{add, sub};
+use super::tls::ServerTls;
 
 /// For the first request's headers to arrive, and for TLS to be agreed on.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -46,14 +46,14 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// One address that is listened on.
 pub(super) struct Door {
     pub(super) listener: TcpListener,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) protocol: Protocol,
     pub(super) front: Arc<Front>,
 }
 
 /// What its connections share.
 struct Room {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerTls>>,
     protocol: Protocol,
     front: Arc<Front>,
     from: Mutex<HashMap<IpAddr, usize>>,
@@ -140,7 +140,7 @@ impl Drop for Place {
 async fn connection(socket: TcpStream, place: Place, stopping: watch::Receiver<bool>) {
     // Answers are small and complete: there is nothing to wait for.
     let _ = socket.set_nodelay(true);
-    match place.room.tls.clone() {
+    match place.room.tls.as_ref().map(|tls| tls.acceptor()) {
         None => converse(TokioIo::new(socket), place, stopping).await,
         Some(tls) => match timeout(HEADERS, tls.accept(socket)).await {
             Ok(Ok(socket)) => converse(TokioIo::new(socket), place, stopping).await,

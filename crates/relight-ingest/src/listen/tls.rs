@@ -1,8 +1,9 @@
 //! TLS of a listener: its certificate, and whose certificates it accepts.
 //!
-//! Files are read once, at the start.
+//! Files are read at the start, and again when a reload asks for it. Nothing watches them: while a certificate and its key
+//! are being replaced they do not fit, and only who replaces them knows when both are there.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use relight_core::source::Tls;
 use rustls::pki_types::pem::PemObject;
@@ -13,8 +14,45 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::IngestError;
 
+/// A source's TLS: where its files are, and what new connections are accepted with.
+pub struct ServerTls {
+    source: String,
+    files: Tls,
+    acceptor: RwLock<TlsAcceptor>,
+}
+
+/// What a source's TLS files hold now. Dropped, nothing has changed.
+pub struct Reread {
+    tls: Arc<ServerTls>,
+    acceptor: TlsAcceptor,
+}
+
+impl ServerTls {
+    pub(super) fn open(source: &str, files: &Tls) -> Result<Arc<Self>, IngestError> {
+        let acceptor = RwLock::new(acceptor(source, files)?);
+        Ok(Arc::new(Self { source: source.to_owned(), files: files.clone(), acceptor }))
+    }
+
+    /// For one connection that begins.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files again and checks them as at the start; changes nothing yet.
+    pub fn read_again(self: &Arc<Self>) -> Result<Reread, IngestError> {
+        Ok(Reread { tls: Arc::clone(self), acceptor: acceptor(&self.source, &self.files)? })
+    }
+}
+
+impl Reread {
+    /// New connections are accepted with it from now on; those that are open stay as they are.
+    pub fn swap(self) {
+        *self.tls.acceptor.write().unwrap_or_else(PoisonError::into_inner) = self.acceptor;
+    }
+}
+
 /// Loads what `tls` names. `source` is for the error.
-pub(super) fn acceptor(source: &str, tls: &Tls) -> Result<TlsAcceptor, IngestError> {
+fn acceptor(source: &str, tls: &Tls) -> Result<TlsAcceptor, IngestError> {
     let failed = |key: &str, path: &str, why: &dyn std::fmt::Display| IngestError::Tls {
         key: format!("sources.{source}.tls.{key}"),
         path: path.into(),
@@ -39,8 +77,11 @@ pub(super) fn acceptor(source: &str, tls: &Tls) -> Result<TlsAcceptor, IngestErr
             builder.with_client_cert_verifier(verifier.map_err(|why| failed(&why))?)
         }
     };
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|why| failed("key_file", &tls.key_file, &why))?;
+    // With it comes a store of sessions of its own: who an authority of before let in cannot resume.
+    let mut config = builder.with_single_cert(chain, key).map_err(|why| match why {
+        rustls::Error::InvalidCertificate(_) => failed("cert_file", &tls.cert_file, &why),
+        _ => failed("key_file", &tls.key_file, &why),
+    })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

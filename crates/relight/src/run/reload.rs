@@ -1,7 +1,8 @@
-//! SIGHUP: the config file is read again, and rules from the next turn on, or everything stays as it is.
+//! SIGHUP: the config file and the listeners' TLS files are read again, and rule from the next turn on, or everything stays as
+//! it is.
 //!
-//! Waits for no target and starts nothing anew: what is queued, planned or under way goes on. Which changes need a restart is
-//! the config crate's to say.
+//! Waits for no target and starts nothing anew: what is queued, planned or under way goes on, and so do connections. Which
+//! changes need a restart is the config crate's to say.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crossbeam_channel::{Sender, bounded};
 use relight_config::Config;
 use relight_core::Timestamp;
 use relight_core::telemetry::{self as metrics, Sample};
+use relight_ingest::listen::{Reread, Running, ServerTls};
 use relight_runtime::{Bus, Clock as _, Guard, Heartbeat, LiveInput, Reload, SystemClock};
 use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
@@ -64,6 +66,8 @@ pub(super) struct Reloader {
     file: Option<PathBuf>,
     state: Option<PathBuf>,
     config: Config,
+    /// Of the listeners that have any.
+    tls: Vec<Arc<ServerTls>>,
     inputs: Sender<LiveInput>,
     guard: Guard,
     shown: Arc<Shown>,
@@ -73,6 +77,7 @@ impl Reloader {
     pub(super) fn new(
         args: &RunArgs,
         config: Config,
+        sources: &[(String, Running)],
         inputs: &Sender<LiveInput>,
         guard: &Guard,
         shown: &Arc<Shown>,
@@ -81,6 +86,7 @@ impl Reloader {
             file: args.config.clone(),
             state: args.state.clone(),
             config,
+            tls: sources.iter().filter_map(|(_, source)| source.tls().cloned()).collect(),
             inputs: inputs.clone(),
             guard: Arc::clone(guard),
             shown: Arc::clone(shown),
@@ -121,6 +127,7 @@ impl Reloader {
         if !refusals.is_empty() {
             return Err(refusals);
         }
+        let tls = self.read_tls().await?;
         let (outbox, swapped) = bus.reload(&config.responders);
         let (shown, heartbeat) = heartbeat(&config, &self.guard, &Handle::current()).unzip();
         let (done, told) = bounded(1);
@@ -139,6 +146,8 @@ impl Reloader {
         let rules = if took.is_ok() { &config } else { &self.config };
         bus.retain(&rules.responders);
         took.map_err(|why| vec![why])?;
+        // Behind all that can fail.
+        tls.into_iter().for_each(Reread::swap);
         let cold = self.config.cold(&config);
         self.shown.loaded(shown);
         self.config = config;
@@ -162,6 +171,23 @@ impl Reloader {
             config.daemon.state.clone_from(state);
         }
         Ok(config)
+    }
+
+    /// What the TLS files of all listeners hold now, or all that is wrong with them.
+    async fn read_tls(&self) -> Result<Vec<Reread>, Vec<String>> {
+        let listeners = self.tls.clone();
+        let read = move || {
+            let (mut read, mut wrong) = (Vec::new(), Vec::new());
+            for tls in listeners {
+                match tls.read_again() {
+                    Ok(tls) => read.push(tls),
+                    Err(error) => wrong.push(error.to_string()),
+                }
+            }
+            if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.unwrap_or_else(|_| Err(vec!["reading the TLS files panicked".to_owned()]))
     }
 
     /// By the engine, so that the pages show it, too.

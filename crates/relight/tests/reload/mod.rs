@@ -1,5 +1,7 @@
 //! SIGHUP on a daemon: another config, or the one of before.
 
+mod certificates;
+
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
