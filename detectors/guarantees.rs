@@ -300,6 +300,20 @@ fn policies_narrow_changes_of_context() {
     }
 }
 
+/// Scenario: a detector that is to see more values than any needs by itself.
+/// Guarantee: it is silent as long, whatever it sees, and speaks from then on.
+#[test]
+fn a_long_warm_up_ends() {
+    for (kind, warm_up) in [("ewma", 300), ("changepoint", 300), ("ewma", 2_000)] {
+        let mut row = Row::with(kind, &json!({}), 10, &Policy { warm_up, ..Policy::default() });
+        let quiet: Vec<f64> =
+            (1..warm_up as usize).map(|i| row.feed(10.0 + noise(i)).reading.score).collect();
+        assert!(quiet.iter().all(|score| *score <= 1.0), "{kind}");
+        assert!(row.feed(1_000.0).reading.score <= 1.0, "{kind}: value {warm_up}");
+        assert!((0..20).any(|_| row.feed(1_000.0).reading.is_anomalous()), "{kind}: the ones after it");
+    }
+}
+
 /// Three weeks of a daily curve by Berlin's clock, through a change of the clocks.
 fn daily(start: &str, days: i64) -> Row {
     let mut row = Row::new("seasonal", &json!({"zone": "Europe/Berlin"}), 900);

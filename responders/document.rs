@@ -50,8 +50,8 @@ pub(crate) fn summary(request: &Request<'_>) -> String {
 }
 
 fn band(evidence: &Evidence) -> String {
-    let Evidence { signal, value, lower, upper, .. } = evidence;
-    format!(": {signal} {value:.4}, expected {lower:.4} to {upper:.4}")
+    let Evidence { signal, value, .. } = evidence;
+    format!(": {signal} {value:.4}, {}", evidence.in_words(|number| format!("{number:.4}")))
 }
 
 fn evidence(evidence: &Evidence) -> Value {

@@ -128,10 +128,10 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Values that every row counts, however short its warm-up is: one that is raised finds warm rows warm.
+    /// Values that every row counts, however short its warm-up is: a raised one asks for as many at least.
     pub const COUNTED: u16 = 256;
 
-    /// How far a row's values are counted: as far as anybody compares them with a warm-up.
+    /// How many values a row must have seen to be warm for good.
     #[inline]
     pub fn enough(&self) -> u16 {
         u16::try_from(self.warm_up).unwrap_or(u16::MAX).max(Self::COUNTED)

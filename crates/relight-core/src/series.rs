@@ -106,7 +106,8 @@ impl fmt::Display for Labels {
             if i > 0 {
                 f.write_str(",")?;
             }
-            write!(f, "{key}={value:?}")?;
+            // What could move a terminal's cursor comes in names, too.
+            write!(f, "{}={value:?}", key.escape_debug())?;
         }
         f.write_str("}")
     }

@@ -16,8 +16,6 @@ pub struct Counters {
     pub events: u64,
     /// Events that joined the bin of their partition's watermark because they were late.
     pub late_events: u64,
-    /// The series whose delta overlapped last, by its slot in the key group that counts; of this process only, to be told.
-    overlapped: Option<u32>,
     /// Refused, by reason.
     refused: [u64; Reason::ALL.len()],
 }
@@ -29,28 +27,12 @@ impl Counters {
         *sum = sum.saturating_add(n);
     }
 
-    /// Counts a delta of a series that overlaps.
-    pub(crate) fn overlap(&mut self, slot: u32) {
-        self.refuse(Reason::DeltaOverlap, 1);
-        self.overlapped = Some(slot);
-    }
-
-    /// The series whose delta overlapped last since this was last asked.
-    pub(crate) const fn take_overlap(&mut self) -> Option<u32> {
-        self.overlapped.take()
-    }
-
-    /// A slot is another series' from now on.
-    pub(crate) fn forget(&mut self, slot: u32) {
-        self.overlapped.take_if(|overlapped| *overlapped == slot);
-    }
-
     /// How many were refused for a reason.
     pub const fn refused(&self, reason: Reason) -> u64 {
         self.refused[reason as usize]
     }
 
-    /// Everything of `other` that is a sum, added.
+    /// Everything of `other`, added.
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.repeated += other.repeated;
@@ -78,27 +60,7 @@ impl Codec for Counters {
             points: u64::decode(reader)?,
             events: u64::decode(reader)?,
             late_events: u64::decode(reader)?,
-            overlapped: None,
             refused: Codec::decode(reader)?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Scenario: deltas of two series overlap, then of one whose place another series takes before anybody asks.
-    /// Guarantee: all are counted; the last is told, once, and never by the name of another.
-    #[test]
-    fn the_last_overlap_is_told_once() {
-        let mut counters = Counters::default();
-        counters.overlap(3);
-        counters.overlap(7);
-        counters.forget(3);
-        assert_eq!((counters.take_overlap(), counters.take_overlap()), (Some(7), None));
-        counters.overlap(5);
-        counters.forget(5);
-        assert_eq!((counters.take_overlap(), counters.refused(Reason::DeltaOverlap)), (None, 3));
     }
 }

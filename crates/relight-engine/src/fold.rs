@@ -156,7 +156,7 @@ impl Fold {
     /// Series whose deltas overlapped since this was last asked: of each key group the last one.
     pub fn take_overlaps(&mut self) -> Vec<SeriesAddr> {
         let last = |(ix, group): (usize, &mut SeriesGroup)| {
-            Some(SeriesAddr { group: KeyGroup::nth(ix), slot: group.counters.take_overlap()? })
+            Some(SeriesAddr { group: KeyGroup::nth(ix), slot: group.take_overlap()? })
         };
         self.groups.iter_mut().enumerate().filter_map(last).collect()
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use relight_core::record::Record;
 use relight_core::rule::Settings;
 use relight_core::telemetry::{Board, Sample};
@@ -234,13 +234,19 @@ impl Live {
         inputs: &Receiver<LiveInput>,
         watch: &mut dyn Watch,
     ) -> Result<(), RuntimeError> {
+        let mut still_open = Some(opened);
         loop {
             self.board.beat();
             let now = self.clock.now();
             self.pipeline.set_now(now);
             let is_complete = self.awaited.are_here() || self.settle_at.is_none();
-            for outlet in opened.try_iter() {
-                self.open_stream(outlet, now)?;
+            while let Some(next) = still_open.map(Receiver::try_recv) {
+                match next {
+                    Ok(outlet) => self.open_stream(outlet, now)?,
+                    Err(TryRecvError::Empty) => break,
+                    // That nothing more will come is always at hand: waited for, it would be no wait.
+                    Err(TryRecvError::Disconnected) => still_open = None,
+                }
             }
             for input in inputs.try_iter() {
                 match input {
@@ -272,7 +278,7 @@ impl Live {
             self.post(now);
             self.watch_clock(now)?;
             if !taken {
-                self.wait(opened, inputs, is_complete);
+                self.wait(still_open, inputs, is_complete);
             }
         }
     }
@@ -420,9 +426,11 @@ impl Live {
     }
 
     /// Waits for the first of: a delivery, a partition, an input, a written snapshot, a tick.
-    fn wait(&self, opened: &Receiver<Outlet>, inputs: &Receiver<LiveInput>, is_complete: bool) {
+    fn wait(&self, opened: Option<&Receiver<Outlet>>, inputs: &Receiver<LiveInput>, is_complete: bool) {
         let mut select = Select::new();
-        select.recv(opened);
+        if let Some(opened) = opened {
+            select.recv(opened);
+        }
         select.recv(inputs);
         select.recv(&self.cuts);
         for stream in self.streams.iter().filter(|stream| is_complete && !stream.held) {

@@ -21,7 +21,7 @@ use crate::error::RuntimeError;
 /// Jobs that may wait for one thread: enough to keep it busy while the next batch is decoded.
 const QUEUE: usize = 4;
 /// Points that are gathered before a shard is handed them: enough to write to each group's log a few
-/// cache lines at a time, few enough to lie in a core's own cache (64 bytes each).
+/// cache lines at a time, few enough to lie in a core's own cache (56 bytes each).
 const BATCH: usize = 4_096;
 
 /// What one thread owns.

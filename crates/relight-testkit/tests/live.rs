@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use relight_core::record::{Kind, Record};
@@ -32,6 +33,20 @@ impl Clock for Still {
     }
     fn monotonic(&self) -> Span {
         Span::ZERO
+    }
+}
+
+/// Counts how often it is asked: at least once a round of the engine's loop.
+#[derive(Clone, Default)]
+struct Asked(Arc<AtomicU64>);
+
+impl Clock for Asked {
+    fn wall(&self) -> Timestamp {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Still.wall()
+    }
+    fn monotonic(&self) -> Span {
+        Still.monotonic()
     }
 }
 
@@ -381,4 +396,30 @@ fn a_capture_replays_to_what_the_live_run_found() {
         let (found, again) = (found.sorted(), again.sorted());
         assert!(found == again, "seed {seed}: {} and {} verdicts", found.len(), again.len());
     }
+}
+
+/// Scenario: all sources have opened their partitions, and nothing comes.
+/// Guarantee: the engine waits, and does not go round and round: five rounds a second, of which some ask twice.
+#[test]
+fn an_engine_with_nothing_to_do_waits() {
+    let (disk, clock, settings) = (Disk::default(), Asked::default(), settings());
+    let stores = Stores { baselines: Box::new(disk.baselines), ledger: Box::new(disk.ledger) };
+    let how = LiveSettings { snapshot_every: Span::from_secs(60), ..how() };
+    let (outbox, tell): (_, relight_runtime::Tell) = (Box::new(Responders::default()), Box::new(|_| ()));
+    let ours = Box::new(clock.clone());
+    let mut live = Live::open(settings, how, 1, stores, outbox, ours, (Board::default(), tell))
+        .expect("the stores open");
+    let (hub, opened) = Hub::new(live.resume());
+    let inlet = hub.open("quiet", Reads::Push, &Budget::new(1 << 20));
+    // As a daemon without a lock does: no other partition will come.
+    drop(hub);
+    let (inputs, asked) = bounded(1);
+    let engine = std::thread::spawn(move || live.run(&opened, &asked, &mut ()));
+    let (began, (_keep, never)) = (Instant::now(), bounded::<()>(0));
+    assert!(never.recv_timeout(Duration::from_secs(2)).is_err());
+    let (rounds, lasted) = (clock.0.load(Ordering::Relaxed), began.elapsed().as_secs() + 1);
+    inputs.send(LiveInput::Stop).expect("it runs");
+    engine.join().expect("no panic").expect("it stops");
+    drop(inlet);
+    assert!(rounds < 100 * lasted, "{rounds} rounds in {lasted} s");
 }

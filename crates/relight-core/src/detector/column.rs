@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 /// The guard of one row: whether it may learn. Compact, since there is one per row and detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Guard {
-    /// Values seen, up to [`Policy::enough`]; compared with the warm-up.
+    /// Values seen, compared with the warm-up; once there were [`Policy::enough`], the most that it can hold.
     seen: u16,
     /// Consecutive values in band since the last one outside.
     calm: u16,
@@ -51,11 +51,15 @@ impl Guard {
         self.count(policy);
     }
 
-    // Not for ever: what is not written to need not go back to memory, bin after bin.
+    // Not for ever: what is not written to need not go back to memory, bin after bin. A row that is warm stays warm,
+    // whatever a reload makes of the warm-up.
     #[inline]
     fn count(&mut self, policy: &Policy) {
         if self.seen < policy.enough() {
             self.seen += 1;
+            if self.seen == policy.enough() {
+                self.seen = u16::MAX;
+            }
         }
     }
 

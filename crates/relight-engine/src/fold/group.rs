@@ -26,6 +26,8 @@ pub(super) struct SeriesGroup {
     /// Series folded early, in bins that are still open.
     early: BTreeMap<(Timestamp, u32), Tally>,
     spare: Log,
+    /// The slot whose delta overlapped last, until somebody tells people. In no snapshot.
+    overlapped: Option<u32>,
     pub(super) counters: Counters,
 }
 
@@ -73,7 +75,7 @@ impl SeriesGroup {
     pub(super) fn forget(&mut self, slot: u32) {
         self.last[slot as usize] = Last::NEVER;
         self.totals.remove(&slot);
-        self.counters.forget(slot);
+        self.overlapped.take_if(|overlapped| *overlapped == slot);
         self.feeds.set(slot as usize, &[]);
     }
 
@@ -120,7 +122,8 @@ impl SeriesGroup {
         over.for_each_as_it_came(|point| {
             let slot = point.slot;
             let tally = self.early.entry((bin, slot)).or_default();
-            take(&mut self.last, &mut self.totals, &mut self.counters, tally, point, interval);
+            let told = (&mut self.counters, &mut self.overlapped);
+            take(&mut self.last, &mut self.totals, told, tally, point, interval);
         });
     }
 
@@ -159,7 +162,8 @@ impl SeriesGroup {
                 continue;
             }
             tally.clear();
-            take(&mut self.last, &mut self.totals, &mut self.counters, &mut tally, point, closing.interval);
+            let told = (&mut self.counters, &mut self.overlapped);
+            take(&mut self.last, &mut self.totals, told, &mut tally, point, closing.interval);
             let kind = self.last[slot as usize].kind;
             emit(self.feeds.of(slot), kind, &tally, closing.interval, out);
         }
@@ -168,7 +172,7 @@ impl SeriesGroup {
     fn close_sorted(&mut self, log: &Log, closing: &Closing<'_>, out: &mut Partials) {
         let mut current: Option<(u32, Tally)> = None;
         let mut early = std::mem::take(&mut self.early);
-        let Self { last, totals, counters, feeds, .. } = self;
+        let Self { last, totals, counters, overlapped, feeds, .. } = self;
         log.for_each_sorted(closing.ranks, |point| {
             let slot = point.slot;
             if current.as_ref().is_none_or(|(open, _)| *open != slot) {
@@ -178,7 +182,7 @@ impl SeriesGroup {
                 current = Some((slot, early.remove(&(closing.bin, slot)).unwrap_or_default()));
             }
             let (_, tally) = current.as_mut().expect("set just above");
-            take(last, totals, counters, tally, point, closing.interval);
+            take(last, totals, (counters, overlapped), tally, point, closing.interval);
         });
         if let Some((done, tally)) = current.take() {
             emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
@@ -188,6 +192,11 @@ impl SeriesGroup {
             emit(feeds.of(slot), last[slot as usize].kind, &tally, closing.interval, out);
         }
         self.early = later;
+    }
+
+    /// The slot whose delta overlapped last since this was last asked.
+    pub(super) const fn take_overlap(&mut self) -> Option<u32> {
+        self.overlapped.take()
     }
 
     pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
@@ -258,7 +267,7 @@ impl SeriesGroup {
 fn take(
     last: &mut [Last],
     totals: &mut BTreeMap<u32, Histogram>,
-    counters: &mut Counters,
+    (counters, overlapped): (&mut Counters, &mut Option<u32>),
     tally: &mut Tally,
     point: Waiting<'_>,
     interval: Span,
@@ -280,7 +289,10 @@ fn take(
         Fate::Superseded => counters.refuse(Reason::FoldedEarly, 1),
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
-        Fate::Overlap => counters.overlap(slot),
+        Fate::Overlap => {
+            counters.refuse(Reason::DeltaOverlap, 1);
+            *overlapped = Some(slot);
+        }
     }
 }
 
@@ -305,5 +317,26 @@ fn emit(feeds: &[Feed], kind: Kind, tally: &Tally, interval: Span, out: &mut Par
         if let Some(value) = value {
             out.scalars.push(Partial { row: feed.row, channel: feed.channel, value });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: deltas of one series overlap, then of one whose place another series takes before anybody asks.
+    /// Guarantee: the last is told, once, and never by the name of another.
+    #[test]
+    fn the_last_overlap_is_told_once() {
+        let mut group = SeriesGroup::default();
+        for slot in 0..2 {
+            group.add(&NewSeries { at: SeriesAddr { group: KeyGroup::nth(0), slot }, feeds: Vec::new() });
+        }
+        group.overlapped = Some(1);
+        group.forget(0);
+        assert_eq!((group.take_overlap(), group.take_overlap()), (Some(1), None));
+        group.overlapped = Some(1);
+        group.forget(1);
+        assert_eq!(group.take_overlap(), None);
     }
 }

@@ -34,7 +34,8 @@ impl Entry {
     }
 }
 
-/// What points that came one behind the other have in common: mostly those of one record.
+/// What points that came one behind the other have in common: of a large record some in each key group; of small
+/// ones, a run a point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Run {
     at: Timestamp,
@@ -266,5 +267,28 @@ mod tests {
         assert_eq!(log(&[3, 0, 2]).one_each_by_slot(5), Some(vec![1, 2, 0]));
         assert_eq!(log(&[3, 0, 3]).one_each_by_slot(5), None);
         assert_eq!(log(&[1]).one_each_by_slot(100), None);
+    }
+
+    /// Scenario: one record has many points of one series at one time, with other values each, and others between.
+    /// Guarantee: they keep their order, on the way to the disk and back, too: which of two conflicting ones wins is theirs.
+    #[test]
+    fn points_of_one_record_keep_their_order() {
+        let run = Run { at: Timestamp::from_secs(7), start: Timestamp::MIN, offset: 3, partition: 1 };
+        let mut log = Log::default();
+        for n in 0..200_u32 {
+            log.append(run, 1 - n % 2, Kind::Gauge, f64::from(n));
+        }
+        let values = |log: &Log| {
+            let mut all = Vec::new();
+            log.for_each_sorted(&[0, 1], |point| all.push((point.slot, point.value as u32)));
+            all
+        };
+        let expected: Vec<(u32, u32)> =
+            (0..2).flat_map(|slot| (0..100).map(move |n| (slot, 2 * n + 1 - slot))).collect();
+        assert_eq!(values(&log), expected);
+        let mut bytes = Vec::new();
+        log.save(&[0, 1], &[0, 1], &mut bytes);
+        let back = Log::load(2, &mut Reader::new(&bytes)).expect("it was saved");
+        assert_eq!(values(&back), expected);
     }
 }

@@ -101,8 +101,10 @@ fn read(body: &[u8], fresh: &mut Fresh, record: &mut Record) -> Result<u64, Faul
     Ok(repeated)
 }
 
+// By the labels as they came: an event's are cut.
 fn identity(alert: &Alert, event: &Event) -> String {
-    let who = if alert.fingerprint.is_empty() { event.labels.to_string() } else { alert.fingerprint.clone() };
+    let who =
+        if alert.fingerprint.is_empty() { format!("{:?}", alert.labels) } else { alert.fingerprint.clone() };
     format!("{} {} {who}", alert.status, event.at.ns())
 }
 

@@ -20,8 +20,8 @@ const MOST: usize = 60;
 pub enum News {
     /// It opened; beyond the first episode, again.
     Opened(Box<Incident>),
-    /// A human has to look.
-    Escalated(Box<Incident>),
+    /// A human has to look, and why.
+    Escalated(Box<Incident>, String),
     /// It is over.
     Over(Box<Incident>),
     /// A step was begun, did not get through at once, waits for a human, was carried out, or ended: its state tells which.
@@ -81,9 +81,9 @@ impl Untold {
             }
         }
         for write in writes {
-            let LedgerWrite::Audit { what, subject, .. } = write else { continue };
+            let LedgerWrite::Audit { what, subject, detail, .. } = write else { continue };
             if let Some(incident) = incidents.get(&**subject) {
-                self.of_incident(what, incident);
+                self.of_incident(what, incident, detail);
             } else if let Some(action) = actions.get(&**subject) {
                 self.of_action(what, action);
             }
@@ -95,18 +95,24 @@ impl Untold {
         }
     }
 
-    fn of_incident(&mut self, what: &str, incident: &Incident) {
-        let (number, news): (_, fn(Box<Incident>) -> News) = match what {
-            "incident_opened" | "incident_reopened" => (&mut self.more.opened, News::Opened),
-            "incident_escalated" => (&mut self.more.escalated, News::Escalated),
-            "incident_resolved" => (&mut self.more.over, News::Over),
+    fn of_incident(&mut self, what: &str, incident: &Incident, why: &str) {
+        let number = match what {
+            "incident_opened" | "incident_reopened" => &mut self.more.opened,
+            "incident_escalated" => &mut self.more.escalated,
+            // One whose rule went before it opened was never told of.
+            "incident_resolved" if incident.detected.is_some() => &mut self.more.over,
             _ => return,
         };
-        if self.news.len() < self.room {
-            self.news.push(news(Box::new(incident.clone())));
-        } else {
+        if self.news.len() >= self.room {
             *number += 1;
+            return;
         }
+        let incident = Box::new(incident.clone());
+        self.news.push(match what {
+            "incident_escalated" => News::Escalated(incident, why.to_owned()),
+            "incident_resolved" => News::Over(incident),
+            _ => News::Opened(incident),
+        });
     }
 
     fn of_action(&mut self, what: &str, action: &Action) {

@@ -19,7 +19,7 @@ const TEXT_SHOWN: usize = 300;
 pub(super) fn line(news: &News) -> String {
     match news {
         News::Opened(incident) => opened(incident),
-        News::Escalated(incident) => escalated(incident),
+        News::Escalated(incident, why) => escalated(incident, why),
         News::Over(incident) => over(incident),
         News::Step(action) => step(action),
         News::More(more) => too_many(more),
@@ -38,10 +38,8 @@ fn opened(incident: &Incident) -> String {
     format!("{} {RED}{opened}{RED:#}{left}; onset {onset}{detected}", named(incident))
 }
 
-fn escalated(incident: &Incident) -> String {
-    let why = incident.timeline.iter().rfind(|moment| moment.what == "escalated");
-    let why = why.map_or_else(String::new, |why| format!(": {}", visible(&why.detail, TEXT_SHOWN)));
-    format!("{} {RED}escalated{RED:#}, a human has to look{why}", named(incident))
+fn escalated(incident: &Incident, why: &str) -> String {
+    format!("{} {RED}escalated{RED:#}, a human has to look: {}", named(incident), visible(why, TEXT_SHOWN))
 }
 
 fn over(incident: &Incident) -> String {
@@ -111,9 +109,8 @@ mod tests {
         let label = |key: &str, value: String| (key.to_owned(), value);
         let group =
             Labels::new([label("a\u{1b}[2J\nb", "\u{202E}x".to_owned()), label("z", "y".repeat(5_000))]);
-        let mut incident = Incident::new("slow", group, Timestamp::from_secs(0));
-        incident.note(Timestamp::from_secs(9), "escalated", "why\r".repeat(1_000));
-        let line = line(&News::Escalated(Box::new(incident)));
+        let incident = Incident::new("slow", group, Timestamp::from_secs(0));
+        let line = line(&News::Escalated(Box::new(incident), "why\r".repeat(1_000)));
         let plain = anstream::adapter::strip_str(&line).to_string();
         assert!(!plain.contains(|c: char| c.is_control() || c == '\u{202E}'), "{plain}");
         assert!(plain.contains(r#" slow {a\u{1b}[2J\nb="\u{202e}x",z="yyy"#), "{plain}");
