@@ -98,6 +98,9 @@ pub struct Incident {
     pub held_turns: u32,
     /// How long the condition has been false, over turns with data.
     pub calm_for: Span,
+    /// It waits for a human, and has been calm for so long that trouble of its group is news again.
+    #[serde(default)]
+    pub rested: bool,
     /// The last turn with data.
     pub last_data: Timestamp,
     /// How many findings it has collected.
@@ -147,6 +150,7 @@ impl Incident {
             held_for: Span::ZERO,
             held_turns: 0,
             calm_for: Span::ZERO,
+            rested: false,
             last_data: at,
             findings: 0,
             relearned: 0,

@@ -238,12 +238,18 @@ impl Control {
     fn hold(&mut self, incident: &mut Incident, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
         if incident.calm_for > Span::ZERO {
             relapse(incident, turn.end);
+            if incident.rested {
+                incident.note(turn.start, RETURNED, "");
+            }
         }
         let was_held = is_held(incident, turn.rule);
         self.count_held(incident, turn);
         note_stale(incident, turn);
         if !is_held(incident, turn.rule) {
             return;
+        }
+        if incident.rested {
+            return self.reopen(incident, turn, out);
         }
         if incident.state == IncidentState::Mitigated && self.has_had_its_time(incident, turn) {
             // What the step was to bring about has come, and the trouble is still there: the next step's turn.
@@ -291,13 +297,19 @@ impl Control {
         // A verification under way has a deadline of its own; waiting for it gives credit where it is due.
         let verifying = self.current_action(incident).is_some_and(|a| a.state == ActionState::Verifying);
         let latched = incident.state == IncidentState::Escalated;
-        if incident.calm_for >= turn.rule.keep_firing && !verifying && !latched {
+        if latched {
+            // Trouble after as long a calm would open another incident, were this one not latched: people hear of it.
+            incident.rested |= incident.calm_for >= add(turn.rule.keep_firing, turn.rule.reopen_within);
+        } else if incident.calm_for >= turn.rule.keep_firing && !verifying {
             let why = self.resolution(incident);
             self.resolve(incident, turn.end, why, out);
         }
     }
 
+    /// Another episode. What waited for a human goes on waiting: people are told, and nothing is changed.
     fn reopen(&mut self, incident: &mut Incident, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
+        let latched = incident.state == IncidentState::Escalated;
+        self.let_go(incident, out);
         let returned = incident.timeline.iter().rfind(|moment| moment.what == RETURNED);
         let not_before = incident.recovered.or(incident.resolved).unwrap_or(Timestamp::MIN);
         incident.first_finding = returned.map_or(turn.start, |moment| moment.at);
@@ -305,7 +317,7 @@ impl Control {
         (incident.state, incident.next_step) = (IncidentState::Open, 0);
         (incident.acted, incident.mitigated, incident.recovered) = (None, None, None);
         (incident.resolved, incident.resolution) = (None, None);
-        (incident.calm_for, incident.relearned) = (Span::ZERO, 0);
+        (incident.calm_for, incident.relearned, incident.rested) = (Span::ZERO, 0, false);
         incident.evidence.clear();
         self.collect(incident, turn);
         incident.onset = incident.first_finding;
@@ -316,7 +328,9 @@ impl Control {
         let reopenings = incident.episode - 1;
         incident.note(turn.end, "reopened", format!("episode {}", incident.episode));
         out.audit(self.now(), "incident_reopened", &incident.id, format!("episode {}", incident.episode));
-        if reopenings > turn.rule.max_flaps {
+        if latched {
+            self.escalate(incident, "it waits for a human since an episode before", out);
+        } else if reopenings > turn.rule.max_flaps {
             let why = format!("flapping: {reopenings} reopenings > {}", turn.rule.max_flaps);
             self.escalate(incident, &why, out);
         }
@@ -338,15 +352,7 @@ impl Control {
         why: Resolution,
         out: &mut Out<'_>,
     ) {
-        if let Some(action) = self.current_action(incident).cloned() {
-            match action.state {
-                ActionState::AwaitingApproval => self.block(incident, action, "recovered", out),
-                ActionState::Verifying => {
-                    self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);
-                }
-                _ => {}
-            }
-        }
+        self.let_go(incident, out);
         (incident.state, incident.resolution) = (IncidentState::Resolved, Some(why));
         incident.resolved = Some(at);
         (incident.held_for, incident.held_turns) = (Span::ZERO, 0);
@@ -355,6 +361,18 @@ impl Control {
         }
         incident.note(at, "resolved", resolution_name(why));
         out.audit(self.now(), "incident_resolved", &incident.id, resolution_name(why));
+    }
+
+    /// Ends what waits for approval or for proof: the episode is over.
+    fn let_go(&mut self, incident: &mut Incident, out: &mut Out<'_>) {
+        let Some(action) = self.current_action(incident).cloned() else { return };
+        match action.state {
+            ActionState::AwaitingApproval => self.block(incident, action, "recovered", out),
+            ActionState::Verifying => {
+                self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);
+            }
+            _ => {}
+        }
     }
 
     fn resolution(&self, incident: &Incident) -> Resolution {

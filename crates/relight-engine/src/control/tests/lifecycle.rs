@@ -1,6 +1,6 @@
 //! From the first finding to the resolution, without a ladder.
 
-use relight_core::incident::LedgerState;
+use relight_core::incident::{ActionState, IncidentState, LedgerState};
 use relight_core::rule::{Limits, RuleSpec, Step};
 use relight_core::{Span, Timestamp};
 
@@ -122,6 +122,28 @@ fn f09_flapping_escalates_and_latches() {
     assert!(stage.story().ends_with("670 escalated, 670 acknowledged, Responding"), "{}", stage.story());
     stage.play("...");
     assert!(stage.story().ends_with("700 resolved, Resolved by itself"), "{}", stage.story());
+}
+
+/// Scenario: an incident that waits for a human; trouble comes back soon, and after as long a calm as makes it news.
+/// Guarantee: the first is that incident's; of the second people are told, in an episode of its own that waits for a human,
+/// too, with nothing changed.
+#[test]
+fn trouble_after_a_long_calm_is_told_though_a_human_is_waited_for() {
+    let mut stage = Stage::new(vec![RuleSpec { max_flaps: 0, ..ladder(vec![page(), rollback()]) }]);
+    stage.play("!!... !!");
+    let pages = |stage: &Stage| stage.ledger.actions.values().filter(|action| !action.mutates).count();
+    let told = pages(&stage);
+    assert!(stage.story().contains("escalated"), "{}", stage.story());
+    stage.play(".x62 !!");
+    assert_eq!(pages(&stage), told, "{}", stage.story());
+    stage.play(".x63 !.x5 !!!");
+    assert_eq!(pages(&stage), told + 1, "{}", stage.story());
+    let incident = stage.ledger.incidents.values().next().expect("it is there");
+    assert_eq!((incident.state, incident.rested), (IncidentState::Escalated, false));
+    let last = stage.ledger.actions.values().filter(|a| a.mutates && a.episode == incident.episode);
+    assert!(last.clone().count() <= 1 && last.clone().all(|a| a.state == ActionState::Blocked));
+    stage.play("!x30");
+    assert_eq!(pages(&stage), told + 1);
 }
 
 /// Guarantee: a condition that cannot be evaluated is false, counted each time, told once; and is no
