@@ -30,6 +30,7 @@ fn incident() -> Incident {
         held_for: Span::ZERO,
         held_turns: 1,
         calm_for: Span::ZERO,
+        rested: false,
         last_data: at,
         findings: 1,
         relearned: 0,
