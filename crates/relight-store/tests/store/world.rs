@@ -64,6 +64,7 @@ pub(crate) fn incident(id: &str, nth: u32) -> Incident {
         held_for: Span::from_secs(20),
         held_turns: 2,
         calm_for: Span::ZERO,
+        rested: false,
         last_data: at,
         findings: u64::MAX,
         relearned: 0,

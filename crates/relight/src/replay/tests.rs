@@ -61,6 +61,7 @@ fn incident() -> Incident {
         held_for: Span::from_secs(40),
         held_turns: 4,
         calm_for: Span::from_secs(150),
+        rested: false,
         last_data: at(200),
         findings: 4,
         relearned: 0,
