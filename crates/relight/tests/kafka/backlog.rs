@@ -8,11 +8,13 @@ use crate::state::Left;
 
 /// Almost three hours, with seven faults in four services; the last has been over for twelve minutes.
 const TICKS: u64 = 1_040;
-/// One a service: nothing helps here, so from the first fault on each waits for a human.
+const FAULTS: usize = 7;
+/// One a service: nothing helps here, so from the first fault on each waits for a human. A later one, after long calm, is
+/// told in another episode of it.
 const INCIDENTS: usize = 4;
 
 /// Scenario: a relight that may act starts on a backlog of three hours with faults in it, and reads it in seconds.
-/// Guarantee: it learns and opens every incident at its own time, changes nothing, and tells people once an incident.
+/// Guarantee: it learns and opens every incident at its own time, changes nothing, and tells people once a fault.
 #[test]
 fn b21_backlog_replay() {
     let shared = tempfile::tempdir().expect("a folder");
@@ -24,7 +26,7 @@ fn b21_backlog_replay() {
     let left = Left::read(&member.state());
     assert_eq!(left.incidents.len(), INCIDENTS);
     assert_eq!(text(&shared.path().join("act")), "", "old news was acted on");
-    assert!(text(&shared.path().join("page")).lines().count() <= INCIDENTS, "a page a finding");
+    assert!(text(&shared.path().join("page")).lines().count() <= FAULTS, "a page a finding");
     let is_held = |action: &&Action| action.state == ActionState::Blocked;
     assert!(left.actions.values().filter(|action| action.mutates).all(|action| is_held(&action)));
 }
