@@ -15,6 +15,13 @@ const ACTS: &str = "relight_acts";
 /// How soon a standby acts after the one that did was killed.
 const TAKEOVER: Duration = Duration::from_secs(30);
 
+/// Two members that read the load's topic, and a lock of their own between them.
+fn pair(dir: &Path, load: &Load) -> [Member; 2] {
+    let lock = create("lock", 1);
+    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
+    ["a", "b"].map(|name| Member::acting(dir, name, &load.topic, &lock))
+}
+
 /// Which member did what, by action.
 fn done(shared: &Path, what: &str) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -52,9 +59,7 @@ fn kill_and_take_over(load: &Load, holder: Daemon, next: &Daemon) {
 fn a_standby_takes_over_and_back() {
     let shared = tempfile::tempdir().expect("a folder");
     let (dir, load) = (shared.path(), Load::start("standby"));
-    let lock = create("lock", 1);
-    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
-    let (a, b) = (Member::acting(dir, "a", &load.topic, &lock), Member::acting(dir, "b", &load.topic, &lock));
+    let [a, b] = pair(dir, &load);
     let first = a.start();
     first.wait_for(ACTS, |acts| acts > 0.0);
     let second = b.start();
@@ -81,9 +86,7 @@ fn a_standby_takes_over_and_back() {
 fn a_takeover_within_an_incident_acts_on_nothing_again() {
     let shared = tempfile::tempdir().expect("a folder");
     let (dir, load) = (shared.path(), Load::with(LONG, "within"));
-    let lock = create("lock", 1);
-    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
-    let (a, b) = (Member::acting(dir, "a", &load.topic, &lock), Member::acting(dir, "b", &load.topic, &lock));
+    let [a, b] = pair(dir, &load);
     let first = a.start();
     first.wait_for(ACTS, |acts| acts > 0.0);
     let second = b.start();
@@ -143,9 +146,7 @@ fn same_as_undisturbed(dir: &Path, load: Load, members: [(&Member, Daemon); 2]) 
 fn b08_rebalance_add_remove_under_load() {
     let shared = tempfile::tempdir().expect("a folder");
     let (dir, load) = (shared.path(), Load::start("moves"));
-    let lock = create("lock", 1);
-    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
-    let members = ["a", "b"].map(|name| Member::acting(dir, name, &load.topic, &lock));
+    let members = pair(dir, &load);
     let mut running = [None, None];
     for (member, running) in members.iter().zip(&mut running) {
         *running = Some(member.start());
@@ -176,9 +177,7 @@ fn b08_rebalance_add_remove_under_load() {
 fn b11_zombie_owner_process() {
     let shared = tempfile::tempdir().expect("a folder");
     let (dir, load) = (shared.path(), Load::start("zombie"));
-    let lock = create("lock", 1);
-    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
-    let (a, b) = (Member::acting(dir, "a", &load.topic, &lock), Member::acting(dir, "b", &load.topic, &lock));
+    let [a, b] = pair(dir, &load);
     let first = a.start();
     first.wait_for(ACTS, |acts| acts > 0.0);
     let second = b.start();
@@ -202,9 +201,7 @@ fn b11_zombie_owner_process() {
 fn b19_static_member_fenced() {
     let shared = tempfile::tempdir().expect("a folder");
     let (dir, load) = (shared.path(), Load::start("fenced"));
-    let lock = create("lock", 1);
-    let lock = format!("lock: {{topic: {lock}, group: {lock}}}");
-    let (a, b) = (Member::acting(dir, "a", &load.topic, &lock), Member::acting(dir, "b", &load.topic, &lock));
+    let [a, b] = pair(dir, &load);
     for member in [&a, &b] {
         std::fs::create_dir_all(member.state()).expect("a folder of our own");
         std::fs::write(member.state().join("member"), "twin").expect("a folder of our own");
