@@ -179,8 +179,8 @@ impl OtlpEngine {
             self.fold.add_series(&series);
         }
         self.routed.rows.clear();
-        self.fold.push(&self.routed.points, &self.routed.histograms);
-        self.routed.points.clear();
+        self.fold.push(&self.routed);
+        self.routed.clear_points();
         let pushed = Instant::now();
         let steps = [decoded - begin, handled - decoded, pushed - handled];
         for (samples, step) in self.spent.iter_mut().zip(steps) {

@@ -142,8 +142,8 @@ impl Engine {
         for row in self.routed.rows.drain(..) {
             self.detect.add_row(&row);
         }
-        self.fold.push(&self.routed.points, &self.routed.histograms);
-        self.routed.points.clear();
+        self.fold.push(&self.routed);
+        self.routed.clear_points();
     }
 
     fn step(&mut self) -> usize {

@@ -67,12 +67,12 @@ pub(crate) fn within(value: f64, most: f64) -> f64 {
 /// `a - b`, kept where sums and `f32` still hold it.
 #[inline]
 pub(crate) fn difference(a: f64, b: f64) -> f64 {
-    (a - b).clamp(-1e30, 1e30)
+    within(a - b, 1e30)
 }
 
 /// The least spread that a detector believes in: the tenth of a thousandth of the level. A row that
 /// was constant for a week and moves in its ninth digit is no incident of a billion sigmas.
 #[inline]
 pub(crate) fn spread_floor(level: f64) -> f64 {
-    (1e-4 * level.abs()).clamp(1e-9, 1e30)
+    at_most(at_least(1e-4 * level.abs(), 1e-9), 1e30)
 }

@@ -82,20 +82,22 @@ impl Detector for Ewma {
         EwmaState::default()
     }
 
-    #[inline]
+    // Deviation and spread come before anything is asked of the row, and whole into the loop over rows: else the compiler
+    // works them out again for `absorb`.
+    #[expect(clippy::inline_always, reason = "inlined late, it shares nothing with `absorb`")]
+    #[inline(always)]
     fn judge(&self, state: &EwmaState, _: Timestamp, value: f64) -> Reading {
+        let width = self.threshold * Self::sigma(state);
+        let score = difference(value, state.level).abs() / width;
         if state.seen < 2 {
             return Reading::UNKNOWN;
         }
-        let width = self.threshold * Self::sigma(state);
-        let score = difference(value, state.level).abs() / width;
         Reading::new(
             at_most(score, MAX_SCORE),
             Band { expected: state.level, lower: state.level - width, upper: state.level + width },
         )
     }
 
-    // Inlined into the loop over rows it shares deviation and spread with `judge`.
     #[expect(clippy::inline_always, reason = "as large as it is, it would be called a row at a time")]
     #[inline(always)]
     fn absorb(&self, state: &mut EwmaState, at: Timestamp, value: f64, _: &Reading, learn: Learn) {

@@ -4,26 +4,27 @@
 //! hours, so that a slope is no staircase. A [`Bank`] of its own for the sake of its slot-major
 //! tables. Knows no trend: what moves by the week is followed by the tables themselves.
 
+mod row;
+
 use std::sync::Arc;
 
+use relight_core::Timestamp;
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::detector::{
-    Band, Bank, BankSource, BinColumn, ConfigError, DetectorSpec, Guard, Learn, Policy, Reading, Readings,
-    RowReading,
+    Bank, BankSource, BinColumn, ConfigError, DetectorSpec, Guard, Learn, Policy, Readings, RowReading,
 };
 use relight_core::signal::SignalInfo;
-use relight_core::{Timestamp, codec_struct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic::{
-    Pace, SIGMA_PER_MEAN_DEVIATION, at_least, at_most, difference, spread_floor, within,
-};
+use crate::arithmetic::{Pace, difference};
 use crate::calendar::{Calendar, DAY, Place, WEEK};
-use crate::calibration::{MAX_SCORE, WARM};
+use crate::calibration::WARM;
 use crate::profile;
 use crate::slots::{Slots, extend};
 use crate::spec;
+
+use row::{NOWHERE, Row};
 
 /// The registry's entry.
 pub(crate) const SPEC: DetectorSpec = DetectorSpec {
@@ -65,104 +66,8 @@ impl Default for Config {
     }
 }
 
-/// No value moves a mean or the spread by more than one of this many sigmas would.
-const INFLUENCE: f64 = 3.0;
-/// Values over which the spread forgets.
-const SPREAD_RATE: f64 = 1e-3;
 /// The share that the latest visit of an hour has in its slot, once there were several.
 const VISIT_RATE: f32 = 0.25;
-/// No half-hour: the row has not been visited.
-const NOWHERE: u16 = u16::MAX;
-
-/// One row, table apart. What it knows of the present half-hour is kept at hand, so that the table
-/// is touched twice an hour.
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    /// All else is relative to this.
-    origin: f64,
-    /// The slot of this hour and of the nearer neighbour; NaN if unknown.
-    here: f32,
-    beside: f32,
-    /// Mean of this visit of the hour.
-    mean: f32,
-    sigma: f32,
-    /// Values in that mean.
-    count: u16,
-    /// Values learned, saturating.
-    seen: u16,
-    /// Hours completed, saturating.
-    visits: u16,
-    /// Half-hour of the week, or [`NOWHERE`].
-    half: u16,
-}
-codec_struct!(Row { origin, here, beside, mean, sigma, count, seen, visits, half });
-
-impl Row {
-    fn new() -> Self {
-        Self {
-            origin: 0.0,
-            here: f32::NAN,
-            beside: f32::NAN,
-            mean: 0.0,
-            sigma: 0.0,
-            count: 0,
-            seen: 0,
-            visits: 0,
-            half: NOWHERE,
-        }
-    }
-
-    #[inline]
-    fn sigma(&self) -> f64 {
-        at_least(f64::from(self.sigma), spread_floor(self.origin + f64::from(self.mean)))
-    }
-
-    /// The value that the curve has at this place; `None` before the hour was ever seen.
-    #[inline]
-    fn expected(&self, place: Place) -> Option<f64> {
-        if self.here.is_nan() {
-            return None;
-        }
-        // 1 in the middle of the hour, 1/2 at its ends.
-        let weight = 1.0 - (place.over - 0.5).abs();
-        let beside = if self.beside.is_nan() { self.here } else { self.beside };
-        Some(self.origin + f64::from(weight * self.here + (1.0 - weight) * beside))
-    }
-
-    #[inline]
-    fn judge(&self, place: Place, value: f64, threshold: f64) -> Reading {
-        let Some(expected) = self.expected(place) else {
-            return Reading::UNKNOWN;
-        };
-        let width = threshold * self.sigma();
-        let score = difference(value, expected).abs() / width;
-        Reading::new(
-            at_most(score, MAX_SCORE),
-            Band { expected, lower: expected - width, upper: expected + width },
-        )
-    }
-
-    // Inlined into the loop over rows it shares curve and spread with `judge`.
-    #[expect(clippy::inline_always, reason = "as large as it is, it would be called a row at a time")]
-    #[inline(always)]
-    fn learn(&mut self, place: Place, value: f64, pace: &mut Pace) {
-        let offset = difference(value, self.origin);
-        let centre = self.expected(place).map_or(f64::from(self.mean), |e| e - self.origin);
-        let deviation = offset - centre;
-        let most = if self.seen < 5 { f64::INFINITY } else { INFLUENCE * self.sigma() };
-        let clipped = within(deviation, most);
-        if self.seen > 0 {
-            let sigma = SIGMA_PER_MEAN_DEVIATION * clipped.abs();
-            self.sigma +=
-                (pace.rate(u32::from(self.seen), SPREAD_RATE) * (sigma - f64::from(self.sigma))) as f32;
-        }
-        self.seen = self.seen.saturating_add(1);
-        self.count = self.count.saturating_add(1);
-        // What the value says of the whole hour: its deviation, in the middle of it.
-        let typical = if self.here.is_nan() { centre } else { f64::from(self.here) };
-        self.mean += ((typical + clipped - f64::from(self.mean)) / f64::from(self.count)) as f32;
-    }
-}
 
 /// A column of rows.
 struct SeasonalBank {
@@ -288,7 +193,8 @@ impl SeasonalBank {
     fn judge_row(&mut self, ix: usize, at: Timestamp, place: Place, value: f64) -> RowReading {
         self.turn(ix, place);
         let row = &mut self.rows[ix];
-        let mut reading = self.policy.mask(value, row.judge(place, value, self.threshold));
+        let judged = row.outlook(place).judge(value, self.threshold);
+        let mut reading = self.policy.mask(value, judged);
         if u32::from(row.seen) < self.warm_up {
             reading.score = reading.score.min(1.0);
         }
@@ -303,7 +209,7 @@ impl SeasonalBank {
             row.origin = value;
         }
         if decision.learn != Learn::Hold {
-            row.learn(place, value, &mut Pace::default());
+            row.learn(row.outlook(place), value, &mut Pace::default());
         }
         if u32::from(row.seen) == WARM && f64::from(row.mean).abs() > 1e4 * row.sigma() {
             self.recentre(ix);
@@ -341,7 +247,7 @@ fn step_usual<const OPEN: bool>(
     last: &mut [f32],
     at_row: &mut usize,
 ) {
-    let half = how.place.half();
+    let (half, enough) = (how.place.half(), how.policy.enough());
     let mut pace = Pace::default();
     let columns = values.iter().zip(rows).zip(guards.iter_mut().zip(last));
     for ((value, row), (guard, last)) in columns {
@@ -356,7 +262,8 @@ fn step_usual<const OPEN: bool>(
         if row.half != half || seen == 0 || seen + 1 == WARM {
             return;
         }
-        let judged = row.judge(how.place, value, how.threshold);
+        let outlook = row.outlook(how.place);
+        let judged = outlook.judge(value, how.threshold);
         let mut score = if OPEN { judged.score } else { how.policy.mask(value, judged).score };
         if seen < how.warm_up {
             score = score.min(1.0);
@@ -364,8 +271,8 @@ fn step_usual<const OPEN: bool>(
         if score > 1.0 || guard.is_held() {
             return;
         }
-        guard.pass(how.policy);
-        row.learn(how.place, value, &mut pace);
+        row.learn(outlook, value, &mut pace);
+        guard.pass(enough);
         *last = score as f32;
         *at_row += 1;
     }

@@ -8,6 +8,7 @@
 //! learns is clipped by its owner, or a single spike would coarsen the table for good.
 
 use relight_core::codec::{Codec, Corrupt, Reader};
+use relight_core::growth;
 
 /// A cell that was never written.
 const EMPTY: i8 = i8::MIN;
@@ -108,12 +109,9 @@ impl Slots {
     }
 }
 
-/// Appends copies of `fill` until there are `len`, with an eighth of slack rather than a doubling:
-/// a column of a million rows must not hold two.
+/// Appends copies of `fill` until there are `len`.
 pub(crate) fn extend<T: Clone>(column: &mut Vec<T>, len: usize, fill: T) {
-    if len > column.capacity() {
-        column.reserve_exact((len - column.len()).max(column.len() / 8));
-    }
+    growth::reserve(column, len.saturating_sub(column.len()));
     column.resize(len.max(column.len()), fill);
 }
 

@@ -7,6 +7,7 @@
 pub mod aliases;
 pub mod codec;
 pub mod detector;
+pub mod growth;
 pub mod incident;
 pub mod record;
 pub mod responder;

@@ -18,7 +18,7 @@ use relight_core::series::KEY_GROUPS;
 use relight_core::signal::{Binning, SignalKind};
 use relight_core::{KeyGroup, Span, Timestamp};
 
-use crate::directory::{Channel, GoneRow, NewRow, RowAddr};
+use crate::directory::{GoneRow, NewRow, RowAddr};
 use crate::fold::{Buckets, Partial};
 
 pub use fault::{Fault, MAX_PANICS};
@@ -170,9 +170,7 @@ impl Detect {
         for run in scalars.chunk_by(|a, b| place(a) == place(b)) {
             let (signal, group) = place(&run[0]);
             let rows = &mut self.groups[signal as usize][group.ix()];
-            for p in run {
-                rows.take(p.row.row, p.channel, p.value);
-            }
+            rows.take(run);
         }
         for b in buckets {
             self.take_buckets(b.row, &b.counts);
@@ -182,7 +180,7 @@ impl Detect {
     /// Events that rows count.
     pub fn take_events(&mut self, rows: &[RowAddr]) {
         for row in rows {
-            self.groups[row.signal as usize][row.group.ix()].take(row.row, Channel::Event, 1.0);
+            self.groups[row.signal as usize][row.group.ix()].take_event(row.row);
         }
     }
 

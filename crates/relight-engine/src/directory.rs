@@ -106,6 +106,7 @@ impl Directory {
 
     /// Finds a series that is known already. `hint` is the caller's guess of its index and is moved to
     /// the guess for the next call.
+    #[inline]
     pub fn find(&mut self, key: &[u8], hint: &mut u32) -> Option<SeriesAddr> {
         self.arena.find(key, hint)
     }

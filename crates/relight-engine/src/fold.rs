@@ -16,7 +16,7 @@ use relight_core::{KeyGroup, Span, Timestamp};
 
 use crate::counters::Counters;
 use crate::directory::{Channel, IdleSeries, NewSeries, RowAddr, SeriesAddr};
-use crate::intake::RoutedPoint;
+use crate::intake::{Routed, RoutedPoint};
 
 pub use log::MAX_POINTS_PER_BIN;
 
@@ -75,7 +75,7 @@ pub struct Survey {
 pub struct Fold {
     groups: Vec<SeriesGroup>,
     /// Points of a batch by group; kept for its memory.
-    order: Vec<u32>,
+    sorted: Vec<RoutedPoint>,
     /// As in [`Closing`], for what is folded before its bin closes.
     interval: Span,
 }
@@ -84,7 +84,7 @@ impl Fold {
     /// A fold without series, for bins of this length.
     pub fn new(interval: Span) -> Self {
         let groups = (0..KEY_GROUPS).map(|_| SeriesGroup::default()).collect();
-        Self { groups, order: Vec::new(), interval }
+        Self { groups, sorted: Vec::new(), interval }
     }
 
     /// A series that intake met for the first time.
@@ -92,28 +92,27 @@ impl Fold {
         self.groups[series.at.group.ix()].add(series);
     }
 
-    /// Points of open bins, in the order they came. `histograms` is where theirs lie.
+    /// Points of open bins, in the order they came.
     // Neighbours in a scrape belong to different groups, and a group's log is a cache line of its own:
     // sorted by group first, a batch writes to each log once, whole lines at a time.
-    pub fn push(&mut self, points: &[RoutedPoint], histograms: &[Histogram]) {
-        let mut starts = [0_u32; KEY_GROUPS + 1];
-        for point in points {
+    pub fn push(&mut self, routed: &Routed) {
+        let Some(any) = routed.points.first() else { return };
+        let mut starts = [0_usize; KEY_GROUPS + 1];
+        for point in &routed.points {
             starts[point.series.group.ix() + 1] += 1;
         }
         for group in 0..KEY_GROUPS {
             starts[group + 1] += starts[group];
         }
         let mut next = starts;
-        self.order.clear();
-        self.order.resize(points.len(), 0);
-        for (i, point) in points.iter().enumerate() {
+        self.sorted.resize(self.sorted.len().max(routed.points.len()), *any);
+        for point in &routed.points {
             let place = &mut next[point.series.group.ix()];
-            self.order[*place as usize] = i as u32;
+            self.sorted[*place] = *point;
             *place += 1;
         }
         for (group, range) in self.groups.iter_mut().zip(starts.windows(2)) {
-            let of_group = &self.order[range[0] as usize..range[1] as usize];
-            group.push(of_group.iter().map(|i| &points[*i as usize]), histograms, self.interval);
+            group.push(&self.sorted[range[0]..range[1]], &routed.runs, &routed.histograms, self.interval);
         }
     }
 

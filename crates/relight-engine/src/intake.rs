@@ -32,7 +32,7 @@ pub use commands::Command;
 pub use overflow::Overflow;
 pub use partition::PartitionState;
 pub use recent::Recent;
-pub use routed::{Routed, RoutedPoint};
+pub use routed::{Routed, RoutedPoint, Run};
 
 use commands::{OpenCommand, OpenCommands};
 use partition::{Jump, Partition, with_keys};
@@ -200,11 +200,7 @@ impl Intake {
         // whether the bin happens to be open: that would depend on the other partitions' pace.
         let stamp = self.partitions[partition as usize].watermark;
         let mut highest = self.partitions[partition as usize].highest;
-        for index in 0..record.points.len() {
-            if let Some(at) = self.take_point(partition, record, index, aliases, (stamp, limit), out) {
-                highest = highest.max(at);
-            }
-        }
+        highest = highest.max(self.take_points(partition, record, aliases, (stamp, limit), out));
         for (index, event) in record.events.iter().enumerate() {
             if let Some(at) = self.take_event(partition, record.offset, index, event, (stamp, limit)) {
                 highest = highest.max(at);
@@ -232,52 +228,55 @@ impl Intake {
         self.partitions[partition as usize].move_to(highest, record.received, self.lateness);
     }
 
-    fn take_point(
+    // By itself, and what is rare out of its way: its registers are those of the loop.
+    /// The highest time of the points that were not refused for what they are.
+    #[inline(never)]
+    fn take_points(
         &mut self,
         partition: u32,
         record: &Record,
-        index: usize,
         aliases: &mut Aliases,
         (stamp, limit): (Timestamp, Timestamp),
         out: &mut Routed,
-    ) -> Option<Timestamp> {
-        let point = &record.points[index];
+    ) -> Timestamp {
         let stamp = if self.binning == Binning::Sample { Timestamp::MIN } else { stamp };
-        if let Some(reason) = refusal(point, record, stamp, limit) {
-            self.counters.refuse(reason, 1);
-            // A refused point says nothing about time, and its name is not kept: names are memory.
-            return None;
-        }
-        let series = match self.series(partition, point, record.key(point), aliases, out) {
-            Ok(series) => series,
-            Err(reason) => {
-                self.refuse_series(partition, record.key(point), reason, 1);
-                return Some(point.at);
+        let (mut highest, mut taken) = (Timestamp::MIN, 0);
+        // What the last point that was taken shares with those behind it.
+        let mut shared = None;
+        for point in &record.points {
+            if let Some(reason) = refusal(point, record, stamp, limit) {
+                self.counters.refuse(reason, 1);
+                // A refused point says nothing about time, and its name is not kept: names are memory.
+                continue;
             }
-        };
-        let bin = self.open_bin(point.at, record.offset);
-        // Whether a sum of negative zeros keeps its sign depends on how it is added up: here there is one zero.
-        let mut value = point.value + 0.0;
-        if point.kind.is_histogram() {
-            value = out.histograms.len() as f64;
-            out.histograms.push(record.histograms[point.value as usize].clone());
+            let Point { at, start, kind, .. } = *point;
+            highest = highest.max(at);
+            let series = match self.series(partition, point, record.key(point), aliases, out) {
+                Ok(series) => series,
+                Err(reason) => {
+                    self.refuse_series(partition, record.key(point), reason, 1);
+                    continue;
+                }
+            };
+            if shared != Some((at, start, kind)) {
+                shared = Some((at, start, kind));
+                let (bin, offset) = (self.open_bin(at, record.offset), record.offset);
+                out.begin(&Run { bin, at, start, offset, partition: partition as u16, kind });
+            }
+            // Whether a sum of negative zeros keeps its sign depends on how it is added up: here there is one zero.
+            let mut value = point.value + 0.0;
+            if kind.is_histogram() {
+                value = out.histograms.len() as f64;
+                out.histograms.push(record.histograms[point.value as usize].clone());
+            }
+            out.push(series, value);
+            taken += 1;
         }
-        self.counters.points += 1;
-        out.points.push(RoutedPoint {
-            series,
-            bin,
-            at: point.at,
-            start: point.start,
-            value,
-            offset: record.offset,
-            partition: partition as u16,
-            kind: point.kind,
-        });
-        Some(point.at)
+        self.counters.points += taken;
+        highest
     }
 
-    // A series that is refused stays unknown to its source, so its key comes with every request and each
-    // refusal is counted.
+    #[inline]
     fn series(
         &mut self,
         partition: u32,
@@ -297,7 +296,22 @@ impl Intake {
             aliases.set(point.alias, from.hint);
             return Ok(known);
         }
-        let ix = self.directory.add(key, point.kind, from.capped, (&mut out.series, &mut out.rows))?;
+        self.new_series(partition, point, key, aliases, out)
+    }
+
+    // A series that is refused stays unknown to its source, so its key comes with every request and each
+    // refusal is counted.
+    #[cold]
+    fn new_series(
+        &mut self,
+        partition: u32,
+        point: &Point,
+        key: &[u8],
+        aliases: &mut Aliases,
+        out: &mut Routed,
+    ) -> Result<SeriesAddr, Reason> {
+        let capped = self.partitions[partition as usize].capped;
+        let ix = self.directory.add(key, point.kind, capped, (&mut out.series, &mut out.rows))?;
         aliases.set(point.alias, ix);
         Ok(self.directory.series_at(ix))
     }

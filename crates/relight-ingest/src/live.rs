@@ -98,6 +98,32 @@ impl Budget {
     }
 }
 
+/// What one partition has of its source's budget.
+#[derive(Clone)]
+struct Share {
+    of: Budget,
+    used: Arc<AtomicUsize>,
+}
+
+impl Share {
+    fn new(of: &Budget) -> Self {
+        Self { of: of.clone(), used: Arc::default() }
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        let fits = self.of.reserve(bytes);
+        if fits {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.of.release(bytes);
+    }
+}
+
 /// Where sources open their partitions.
 #[derive(Clone)]
 pub struct Hub {
@@ -186,18 +212,18 @@ impl Hub {
     pub fn open(&self, partition: &str, reads: Reads, budget: &Budget) -> Inlet {
         let (sender, queue) = bounded(QUEUE);
         let covered = Arc::new(AtomicU64::new(self.resume(partition).unwrap_or(0)));
-        let partition: Arc<str> = partition.into();
+        let (partition, share): (Arc<str>, _) = (partition.into(), Share::new(budget));
         // The engine is gone only when relight stops, and then nobody minds.
         let _ = self.opened.send(Outlet {
             partition: Arc::clone(&partition),
             reads,
             queue,
-            budget: budget.clone(),
+            share: share.clone(),
             covered: Arc::clone(&covered),
         });
         let stands_by = Arc::clone(&self.stands_by);
         let brake = self.brake();
-        Inlet { partition, sender, budget: budget.clone(), covered, stands_by, brake }
+        Inlet { partition, sender, share, covered, stands_by, brake }
     }
 }
 
@@ -213,7 +239,7 @@ pub enum Refused {
 pub struct Inlet {
     partition: Arc<str>,
     sender: Sender<(usize, Delivery)>,
-    budget: Budget,
+    share: Share,
     covered: Arc<AtomicU64>,
     pub(crate) stands_by: Arc<AtomicBool>,
     pub(crate) brake: Brake,
@@ -239,11 +265,11 @@ impl Inlet {
     /// Offers a delivery; never waits.
     pub fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
         let bytes = delivery.load.weight();
-        if self.brake.is_held() || !self.budget.reserve(bytes) {
+        if self.brake.is_held() || !self.share.reserve(bytes) {
             return Err(Refused::Full(delivery));
         }
         self.sender.try_send((bytes, delivery)).map_err(|error| {
-            self.budget.release(bytes);
+            self.share.release(bytes);
             match error {
                 TrySendError::Full((_, delivery)) => Refused::Full(delivery),
                 TrySendError::Disconnected((_, delivery)) => Refused::Closed(delivery),
@@ -269,7 +295,7 @@ pub struct Outlet {
     /// How it is read.
     pub reads: Reads,
     queue: Receiver<(usize, Delivery)>,
-    budget: Budget,
+    share: Share,
     covered: Arc<AtomicU64>,
 }
 
@@ -288,7 +314,7 @@ impl Outlet {
     pub fn take(&self) -> Next {
         match self.queue.try_recv() {
             Ok((bytes, delivery)) => {
-                self.budget.release(bytes);
+                self.share.release(bytes);
                 Next::Delivery(delivery)
             }
             Err(crossbeam_channel::TryRecvError::Empty) => Next::Empty,
@@ -309,6 +335,11 @@ impl Outlet {
     /// Deliveries that wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.share.used.load(Ordering::Relaxed)
     }
 }
 
@@ -353,7 +384,7 @@ mod tests {
         assert!(matches!(a.offer(delivery(200)), Err(Refused::Full(_))));
         assert!(matches!(outlets[1].take(), Next::Delivery(_)));
         assert!(a.offer(delivery(200)).is_ok());
-        assert_eq!(budget.used(), 200);
+        assert_eq!((budget.used(), outlets[0].waiting_bytes(), outlets[1].waiting_bytes()), (200, 200, 0));
     }
 
     /// Scenario: the brake is held, and let go.

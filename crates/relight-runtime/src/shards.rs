@@ -14,7 +14,7 @@ use relight_core::{KeyGroup, Span, Timestamp};
 use relight_engine::detect::{Detect, Verdicts};
 use relight_engine::directory::RowAddr;
 use relight_engine::fold::{Closing, Fold, Partials};
-use relight_engine::intake::Routed;
+use relight_engine::intake::{Routed, RoutedPoint};
 
 use crate::error::RuntimeError;
 
@@ -121,16 +121,18 @@ impl Shards {
         for row in routed.rows.drain(..) {
             self.waiting[self.owner[row.at.group.ix()] as usize].rows.push(row);
         }
-        for mut point in routed.points.drain(..) {
-            let to = &mut self.waiting[self.owner[point.series.group.ix()] as usize];
-            if point.kind.is_histogram() {
-                let histogram = std::mem::take(&mut routed.histograms[point.value as usize]);
-                point.value = to.histograms.len() as f64;
+        for RoutedPoint { series, mut value, run } in routed.points.drain(..) {
+            let run = &routed.runs[run as usize];
+            let to = &mut self.waiting[self.owner[series.group.ix()] as usize];
+            if run.kind.is_histogram() {
+                let histogram = std::mem::take(&mut routed.histograms[value as usize]);
+                value = to.histograms.len() as f64;
                 to.histograms.push(histogram);
             }
-            to.points.push(point);
+            to.begin(run);
+            to.push(series, value);
         }
-        routed.histograms.clear();
+        routed.clear_points();
         if self.waiting.iter().any(|w| w.points.len() >= BATCH) { self.flush() } else { Ok(()) }
     }
 
@@ -244,9 +246,8 @@ impl Shard {
     fn take(&mut self, routed: &mut Routed) {
         routed.series.drain(..).for_each(|series| self.fold.add_series(&series));
         routed.rows.drain(..).for_each(|row| self.detect.add_row(&row));
-        self.fold.push(&routed.points, &routed.histograms);
-        routed.points.clear();
-        routed.histograms.clear();
+        self.fold.push(routed);
+        routed.clear_points();
     }
 
     /// Contributions of this shard's series, by the shard that owns the row.

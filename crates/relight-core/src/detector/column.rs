@@ -44,20 +44,21 @@ impl Guard {
         self.held_since != 0
     }
 
-    /// Takes note of a value in band of a row that is not held: what [`Guard::decide`] does with it.
+    /// Takes note of a value in band of a row that is not held: what [`Guard::decide`] does with it. `enough` is
+    /// [`Policy::enough`], worked out once for all rows.
     #[inline]
-    pub fn pass(&mut self, policy: &Policy) {
+    pub fn pass(&mut self, enough: u16) {
         debug_assert!(!self.is_held());
-        self.count(policy);
+        self.count(enough);
     }
 
     // Not for ever: what is not written to need not go back to memory, bin after bin. A row that is warm stays warm,
     // whatever a reload makes of the warm-up.
     #[inline]
-    fn count(&mut self, policy: &Policy) {
-        if self.seen < policy.enough() {
+    const fn count(&mut self, enough: u16) {
+        if self.seen < enough {
             self.seen += 1;
-            if self.seen == policy.enough() {
+            if self.seen == enough {
                 self.seen = u16::MAX;
             }
         }
@@ -71,7 +72,7 @@ impl Guard {
     /// Judges whether a value with this score may be learned. Event time only.
     #[inline]
     pub fn decide(&mut self, policy: &Policy, at: Timestamp, anomalous: bool) -> Decision {
-        self.count(policy);
+        self.count(policy.enough());
         let now = at.secs().clamp(0, i64::from(u32::MAX - 1)) as u32;
         if anomalous {
             self.calm = 0;
@@ -268,6 +269,7 @@ fn step_usual<D: Detector, const OPEN: bool>(
     rest: Rest<'_, D::State>,
     at_row: &mut usize,
 ) {
+    let enough = policy.enough();
     let rows = rest.values.iter().zip(rest.states).zip(rest.guards.iter_mut().zip(rest.last));
     for ((value, state), (guard, last)) in rows {
         let value = *value;
@@ -292,8 +294,9 @@ fn step_usual<D: Detector, const OPEN: bool>(
         if reading.is_anomalous() || guard.is_held() {
             return;
         }
-        guard.pass(policy);
+        // Nothing is written between the two that share what they work out.
         detector.absorb(state, at, value, &reading, Learn::Value);
+        guard.pass(enough);
         *last = reading.score as f32;
         *at_row += 1;
     }

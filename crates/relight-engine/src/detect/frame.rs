@@ -4,10 +4,12 @@
 //! floating-point sums then do not depend on who came first or on how series are spread over threads.
 
 use relight_core::detector::Readings;
+use relight_core::growth;
 use relight_core::record::Histogram;
 use relight_core::signal::{Aggregate, SignalKind};
 
 use crate::directory::Channel;
+use crate::fold::Partial;
 
 /// One contribution, within its row group.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,11 +35,22 @@ impl Parts {
         self.column.is_empty() && self.parts.is_empty()
     }
 
-    #[inline]
+    /// Contributions to rows of the group; those of a steady scrape go into the column at once.
+    pub(super) fn extend(&mut self, partials: &[Partial]) {
+        let next = self.column.len();
+        let fits = |(i, p): &(usize, &Partial)| p.row.row as usize == next + i && !is_side(p.channel);
+        let steady =
+            if self.parts.is_empty() { partials.iter().enumerate().take_while(fits).count() } else { 0 };
+        growth::reserve(&mut self.column, steady);
+        self.column.extend(partials[..steady].iter().map(|p| p.value));
+        for p in &partials[steady..] {
+            self.push(p.row.row, p.channel, p.value);
+        }
+    }
+
     pub(super) fn push(&mut self, row: u32, channel: Channel, value: f64) {
         let ix = row as usize;
-        let is_side = matches!(channel, Channel::Of | Channel::To);
-        if ix == self.column.len() && self.parts.is_empty() && !is_side {
+        if ix == self.column.len() && self.parts.is_empty() && !is_side(channel) {
             self.column.push(value);
         } else {
             self.push_part(ix, Part { row, channel: side(channel), value });
@@ -62,11 +75,12 @@ impl Parts {
 
     /// Moves the rows' values to `values`: one a row, NaN where there is nothing.
     pub(super) fn take(&mut self, kind: &SignalKind, rows: usize, values: &mut Vec<f64>) {
+        // Not copied: the buffers go round the groups.
         values.clear();
-        values.extend_from_slice(&self.column);
+        std::mem::swap(values, &mut self.column);
+        growth::reserve(values, rows.saturating_sub(values.len()));
         values.resize(rows, f64::NAN);
         assemble(kind, &mut self.parts, values);
-        self.column.clear();
         self.parts.clear();
     }
 
@@ -75,12 +89,14 @@ impl Parts {
     }
 }
 
+/// Whether a channel is one of the two that a ratio has.
+const fn is_side(channel: Channel) -> bool {
+    matches!(channel, Channel::Of | Channel::To)
+}
+
 /// Which side of a ratio a channel is: all that matters, since other rows have one channel each.
 const fn side(channel: Channel) -> Channel {
-    match channel {
-        Channel::Of | Channel::To => channel,
-        _ => Channel::Every,
-    }
+    if is_side(channel) { channel } else { Channel::Every }
 }
 
 /// Buffers that all row groups share.

@@ -13,6 +13,7 @@ use super::fault::{self, Fault, Faults};
 use super::frame::{Parts, Scratch, merge, quantile};
 use super::{RowFinding, Signal, Use, Verdicts};
 use crate::directory::{Channel, RowAddr};
+use crate::fold::Partial;
 
 /// How fast a row's learned cadence follows: 5 % a sample towards the median of its gaps, so that one
 /// outage does not make the row look slow.
@@ -75,9 +76,13 @@ impl RowGroup {
         found.retain(|row, found| last[*row as usize] < found.plus(calm));
     }
 
-    #[inline]
-    pub(super) fn take(&mut self, row: u32, channel: Channel, value: f64) {
-        self.parts.push(row, channel, value);
+    /// Contributions to rows of this group.
+    pub(super) fn take(&mut self, partials: &[Partial]) {
+        self.parts.extend(partials);
+    }
+
+    pub(super) fn take_event(&mut self, row: u32) {
+        self.parts.push(row, Channel::Event, 1.0);
     }
 
     pub(super) fn take_buckets(&mut self, row: u32, counts: Histogram) {

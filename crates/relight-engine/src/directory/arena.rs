@@ -19,15 +19,31 @@ pub struct SeriesAddr {
 
 const NONE: u32 = u32::MAX;
 
+/// One series, or a number that nobody has: its slot is then [`NONE`].
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Where its key begins, and how long it is.
+    key: (u32, u32),
+    /// The series that followed when it was last seen.
+    next: u32,
+    slot: u32,
+    group: KeyGroup,
+    kind: Kind,
+}
+
+impl Known {
+    const NOBODY: Self =
+        Self { key: (0, 0), next: NONE, slot: NONE, group: KeyGroup::nth(0), kind: Kind::Gauge };
+
+    const fn addr(&self) -> SeriesAddr {
+        SeriesAddr { group: self.group, slot: self.slot }
+    }
+}
+
 pub(super) struct Arena {
     bytes: Vec<u8>,
-    /// Where the key of series i begins, and its length: 0 if there is none by this number.
-    spans: Vec<(u32, u32)>,
-    /// The series that followed series i when it was last seen.
-    next: Vec<u32>,
-    slots: Vec<u32>,
-    groups: Vec<u8>,
-    kinds: Vec<Kind>,
+    /// By number.
+    known: Vec<Known>,
     /// Series of each key group, by slot; [`NONE`] where there is none.
     members: Vec<Vec<u32>>,
     /// Numbers that nobody has.
@@ -45,11 +61,7 @@ impl Arena {
     pub(super) fn new() -> Self {
         Self {
             bytes: Vec::new(),
-            spans: Vec::new(),
-            next: Vec::new(),
-            slots: Vec::new(),
-            groups: Vec::new(),
-            kinds: Vec::new(),
+            known: Vec::new(),
             members: vec![Vec::new(); KEY_GROUPS],
             free: Vec::new(),
             free_slots: vec![Vec::new(); KEY_GROUPS],
@@ -60,16 +72,16 @@ impl Arena {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.spans.len() - self.free.len()
+        self.known.len() - self.free.len()
     }
 
     /// The numbers that series have, ascending.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
-        (0..self.spans.len() as u32).filter(|ix| self.slots[*ix as usize] != NONE)
+        (0..).zip(&self.known).filter(|(_, known)| known.slot != NONE).map(|(ix, _)| ix)
     }
 
     pub(super) fn key(&self, ix: u32) -> &[u8] {
-        key_in(&self.bytes, self.spans[ix as usize])
+        key_in(&self.bytes, self.known[ix as usize].key)
     }
 
     pub(super) fn number(&self, at: SeriesAddr) -> u32 {
@@ -86,23 +98,30 @@ impl Arena {
 
     // Exporters repeat their series in the same order, so the successor of the series before is
     // nearly always the one that comes now: one comparison instead of a hash and a cache miss.
+    #[inline]
     pub(super) fn find(&mut self, key: &[u8], hint: &mut u32) -> Option<SeriesAddr> {
-        let before = *hint;
-        let guess = if before == NONE { 0 } else { self.next.get(before as usize).copied().unwrap_or(0) };
-        if (guess as usize) < self.spans.len() && self.key(guess) == key && !key.is_empty() {
-            *hint = guess;
-            return Some(self.addr(guess));
+        let guess = self.known.get(*hint as usize).map_or(0, |known| known.next);
+        match self.known.get(guess as usize) {
+            Some(guessed) if key_in(&self.bytes, guessed.key) == key && !key.is_empty() => {
+                *hint = guess;
+                Some(guessed.addr())
+            }
+            _ => self.search(key, hint),
         }
+    }
+
+    #[inline(never)]
+    fn search(&mut self, key: &[u8], hint: &mut u32) -> Option<SeriesAddr> {
         let found = self.index_of(key)?;
-        if let Some(next) = self.next.get_mut(before as usize) {
-            *next = found;
+        if let Some(known) = self.known.get_mut(*hint as usize) {
+            known.next = found;
         }
         *hint = found;
         Some(self.addr(found))
     }
 
     pub(super) fn kind(&self, ix: u32) -> Kind {
-        self.kinds[ix as usize]
+        self.known[ix as usize].kind
     }
 
     pub(super) fn kind_at(&self, at: SeriesAddr) -> Kind {
@@ -110,7 +129,7 @@ impl Arena {
     }
 
     pub(super) fn addr(&self, ix: u32) -> SeriesAddr {
-        SeriesAddr { group: KeyGroup::nth(self.groups[ix as usize] as usize), slot: self.slots[ix as usize] }
+        self.known[ix as usize].addr()
     }
 
     /// Whether the key's place can still be written as a `u32`: 4 GiB of names are a limit like any other.
@@ -124,16 +143,11 @@ impl Arena {
         let span = (self.bytes.len() as u32, key.len() as u32);
         self.bytes.extend_from_slice(key);
         let ix = self.take_number();
-        let at = ix as usize;
-        self.spans[at] = span;
-        self.next[at] = ix.saturating_add(1);
-        self.slots[at] = slot;
-        self.groups[at] = group.ix() as u8;
-        self.kinds[at] = kind;
+        self.known[ix as usize] = Known { key: span, next: ix.saturating_add(1), slot, group, kind };
         self.members[group.ix()][slot as usize] = ix;
-        let (spans, bytes, hasher) = (&self.spans, &self.bytes, &self.hasher);
+        let (known, bytes, hasher) = (&self.known, &self.bytes, &self.hasher);
         self.table.insert_unique(hasher.hash_one(key), ix, |ix| {
-            hasher.hash_one(key_in(bytes, spans[*ix as usize]))
+            hasher.hash_one(key_in(bytes, known[*ix as usize].key))
         });
         (ix, SeriesAddr { group, slot })
     }
@@ -142,13 +156,8 @@ impl Arena {
         if let Some(ix) = self.free.pop() {
             return ix;
         }
-        let ix = self.spans.len() as u32;
-        self.spans.push((0, 0));
-        self.next.push(NONE);
-        self.slots.push(NONE);
-        self.groups.push(0);
-        self.kinds.push(Kind::Gauge);
-        ix
+        self.known.push(Known::NOBODY);
+        self.known.len() as u32 - 1
     }
 
     fn take_slot(&mut self, group: KeyGroup) -> u32 {
@@ -168,9 +177,9 @@ impl Arena {
         if let Ok(entry) = self.table.find_entry(hash, |known| *known == ix) {
             entry.remove();
         }
-        let (_, len) = std::mem::take(&mut self.spans[ix as usize]);
-        self.dead_bytes += len as usize;
-        self.slots[ix as usize] = NONE;
+        let known = &mut self.known[ix as usize];
+        self.dead_bytes += known.key.1 as usize;
+        (known.key, known.slot) = ((0, 0), NONE);
         self.members[at.group.ix()][at.slot as usize] = NONE;
         self.free.push(ix);
         self.free_slots[at.group.ix()].push(at.slot);
@@ -185,9 +194,9 @@ impl Arena {
             return;
         }
         let mut bytes = Vec::with_capacity(self.bytes.len() - self.dead_bytes);
-        for span in &mut self.spans {
-            let key = key_in(&self.bytes, *span);
-            *span = (bytes.len() as u32, key.len() as u32);
+        for known in &mut self.known {
+            let key = key_in(&self.bytes, known.key);
+            known.key = (bytes.len() as u32, key.len() as u32);
             bytes.extend_from_slice(key);
         }
         self.bytes = bytes;
@@ -196,7 +205,7 @@ impl Arena {
 
     /// A series is from now on of this kind.
     pub(super) fn set_kind(&mut self, ix: u32, kind: Kind) {
-        self.kinds[ix as usize] = kind;
+        self.known[ix as usize].kind = kind;
     }
 
     /// Slots of a group in key order.
@@ -211,10 +220,7 @@ impl Arena {
     pub(super) fn state_bytes(&self) -> usize {
         let members: usize = self.members.iter().chain(&self.free_slots).map(|m| m.capacity() * 4).sum();
         self.bytes.capacity()
-            + self.spans.capacity() * 8
-            + self.next.capacity() * 4
-            + self.slots.capacity() * 4
-            + self.groups.capacity() * 2
+            + self.known.capacity() * size_of::<Known>()
             + self.free.capacity() * 4
             + members
             + self.table.capacity() * 5
@@ -263,7 +269,7 @@ mod tests {
             }
             assert_eq!((arena.len(), arena.numbers().count()), (100, 100));
         }
-        assert!(arena.spans.len() <= 200 && arena.bytes.len() <= 2 * 200 * 33);
+        assert!(arena.known.len() <= 200 && arena.bytes.len() <= 2 * 200 * 33);
         let slots: usize = arena.members.iter().map(Vec::len).sum();
         assert!(slots <= 900, "{slots} slots for 200 names at a time");
     }

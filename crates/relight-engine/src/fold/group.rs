@@ -13,7 +13,7 @@ use super::series::{Fate, Last, Tally};
 use super::{Buckets, Closing, Partial, Partials, Survey};
 use crate::counters::Counters;
 use crate::directory::{Channel, Feed, IdleSeries, NewSeries, SeriesAddr};
-use crate::intake::RoutedPoint;
+use crate::intake::{RoutedPoint, Run};
 
 #[derive(Default)]
 pub(super) struct SeriesGroup {
@@ -62,8 +62,8 @@ impl SeriesGroup {
     /// By slot, the kind of the first point that waits in an open bin.
     fn waiting(&self) -> Vec<Option<Kind>> {
         let mut kinds = vec![None; self.last.len()];
-        for entry in self.open.iter().flat_map(|(_, log)| log.entries()) {
-            kinds[entry.slot() as usize].get_or_insert(entry.kind());
+        for point in self.open.iter().flat_map(|(_, log)| log.as_they_came()) {
+            kinds[point.slot as usize].get_or_insert(point.kind);
         }
         for (_, slot) in self.early.keys() {
             kinds[*slot as usize].get_or_insert(self.last[*slot as usize].kind);
@@ -84,21 +84,19 @@ impl SeriesGroup {
         self.feeds.tidy();
     }
 
-    pub(super) fn push<'a>(
+    pub(super) fn push(
         &mut self,
-        points: impl Iterator<Item = &'a RoutedPoint>,
+        points: &[RoutedPoint],
+        runs: &[Run],
         histograms: &[Histogram],
         interval: Span,
     ) {
-        let mut points = points.peekable();
-        while let Some(bin) = points.peek().map(|point| point.bin) {
-            let log = self.log(bin);
-            while let Some(point) = points.next_if(|point| point.bin == bin) {
-                let histogram = point.kind.is_histogram().then(|| histograms.get(point.value as usize));
-                log.push(point, histogram.flatten());
-            }
+        for of_run in points.chunk_by(|a, b| a.run == b.run) {
+            let run = &runs[of_run[0].run as usize];
+            let log = self.log(run.bin);
+            log.push(run, of_run, histograms);
             if log.may_overflow() {
-                self.fold_early(bin, interval);
+                self.fold_early(run.bin, interval);
             }
         }
     }
@@ -119,23 +117,22 @@ impl SeriesGroup {
         let slots = self.last.len();
         let over = self.log(bin).overflow(slots);
         self.counters.refuse(Reason::FoldedEarly, over.len() as u64);
-        over.for_each_as_it_came(|point| {
-            let slot = point.slot;
-            let tally = self.early.entry((bin, slot)).or_default();
+        for point in over.as_they_came() {
+            let tally = self.early.entry((bin, point.slot)).or_default();
             let told = (&mut self.counters, &mut self.overlapped);
             take(&mut self.last, &mut self.totals, told, tally, point, interval);
-        });
+        }
     }
 
     pub(super) fn close(&mut self, closing: &Closing<'_>, out: &mut Partials) {
         let Ok(at) = self.open.binary_search_by_key(&closing.bin, |(bin, _)| *bin) else { return };
         let (_, mut log) = self.open.remove(at);
         if self.early.is_empty() && log.is_one_each() {
-            self.close_one_each(&log, 0..log.len(), closing, out);
+            self.close_one_each(log.as_they_came(), closing, out);
         } else if self.early.is_empty()
             && let Some(order) = log.one_each_by_slot(self.last.len())
         {
-            self.close_one_each(&log, order.into_iter().map(|i| i as usize), closing, out);
+            self.close_one_each(log.in_order(order), closing, out);
         } else {
             self.close_sorted(&log, closing, out);
         }
@@ -144,16 +141,14 @@ impl SeriesGroup {
     }
 
     /// A bin whose series came once each, by slot: what a steady scrape leaves.
-    fn close_one_each(
+    fn close_one_each<'a>(
         &mut self,
-        log: &Log,
-        order: impl Iterator<Item = usize>,
+        points: impl Iterator<Item = Waiting<'a>>,
         closing: &Closing<'_>,
         out: &mut Partials,
     ) {
         let mut tally = Tally::default();
-        for i in order {
-            let point = log.waiting(i);
+        for point in points {
             let slot = point.slot;
             let last = &mut self.last[slot as usize];
             if point.kind == Kind::Gauge {
@@ -173,7 +168,7 @@ impl SeriesGroup {
         let mut current: Option<(u32, Tally)> = None;
         let mut early = std::mem::take(&mut self.early);
         let Self { last, totals, counters, overlapped, feeds, .. } = self;
-        log.for_each_sorted(closing.ranks, |point| {
+        for point in log.by_series(closing.ranks) {
             let slot = point.slot;
             if current.as_ref().is_none_or(|(open, _)| *open != slot) {
                 if let Some((done, tally)) = current.take() {
@@ -183,7 +178,7 @@ impl SeriesGroup {
             }
             let (_, tally) = current.as_mut().expect("set just above");
             take(last, totals, (counters, overlapped), tally, point, closing.interval);
-        });
+        }
         if let Some((done, tally)) = current.take() {
             emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
         }
@@ -245,7 +240,7 @@ impl SeriesGroup {
             if self.open.last().is_some_and(|(last, _)| *last >= bin) {
                 return Err(Corrupt::Value("open bins"));
             }
-            self.open.push((bin, Log::load(self.last.len(), reader)?));
+            self.open.push((bin, Log::load(bin, self.last.len(), reader)?));
         }
         for _ in 0..reader.len(12, "early series")? {
             let (bin, slot) = (Timestamp::decode(reader)?, u32::decode(reader)?);
@@ -297,6 +292,10 @@ fn take(
 }
 
 fn emit_gauge(feeds: &[Feed], value: f64, out: &mut Partials) {
+    if let [Feed { row, channel: Channel::Every }] = *feeds {
+        out.scalars.push(Partial { row, channel: Channel::Every, value });
+        return;
+    }
     let shown = feeds.iter().filter(|feed| matches!(feed.channel, Channel::Every | Channel::Value));
     out.scalars.extend(shown.map(|feed| Partial { row: feed.row, channel: feed.channel, value }));
 }

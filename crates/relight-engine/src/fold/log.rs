@@ -5,46 +5,21 @@
 
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::{Histogram, Kind};
-use relight_core::{Timestamp, codec_struct};
+use relight_core::{Timestamp, growth};
 
-use crate::intake::RoutedPoint;
+use crate::intake::{RoutedPoint, Run};
 
 /// Points of one series in one bin that are kept; beyond them they are folded in arrival order.
 pub const MAX_POINTS_PER_BIN: usize = 4_096;
 
 /// One waiting point, 16 bytes. What it shares with the points around it lies in its [`Run`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Entry {
+struct Entry {
     /// The value, or the place of the histogram.
     value: f64,
-    /// The slot, and above it the kind.
-    place: u32,
+    slot: u32,
     run: u32,
 }
-
-const KIND_SHIFT: u32 = 29;
-
-impl Entry {
-    pub(super) const fn slot(&self) -> u32 {
-        self.place & ((1 << KIND_SHIFT) - 1)
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        Kind::ALL[(self.place >> KIND_SHIFT) as usize % Kind::ALL.len()]
-    }
-}
-
-/// What points that came one behind the other have in common: of a large record some in each key group; of small
-/// ones, a run a point.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Run {
-    at: Timestamp,
-    /// Start of the sum, [`Timestamp::MIN`] if unknown.
-    start: Timestamp,
-    offset: u64,
-    partition: u16,
-}
-codec_struct!(Run { at, start, offset, partition });
 
 /// A point with all that is known of it.
 #[derive(Debug, Clone, Copy)]
@@ -64,16 +39,61 @@ pub(super) struct Log {
     histograms: Vec<Histogram>,
     /// Unless every series has one point, in order of slots.
     mixed: bool,
+    /// The lowest slot that may come next for that to hold. Kept here, where it is at hand: the entry before may be
+    /// far away.
+    next_slot: u32,
     /// The next length at which some series may have too many points.
     check_at: usize,
 }
 
 impl Log {
+    /// Points of one run; `histograms` is where theirs lie.
     #[inline]
-    pub(super) fn push(&mut self, point: &RoutedPoint, histogram: Option<&Histogram>) {
-        let RoutedPoint { at, start, offset, partition, kind, value, .. } = *point;
+    pub(super) fn push(&mut self, run: &Run, points: &[RoutedPoint], histograms: &[Histogram]) {
+        growth::reserve(&mut self.runs, 1);
+        self.runs.push(*run);
+        if run.kind.is_histogram() {
+            for point in points {
+                self.append(point.series.slot, point.value, histograms.get(point.value as usize));
+            }
+            return;
+        }
+        let run = self.runs.len() as u32 - 1;
+        for point in points {
+            self.note(point.series.slot);
+        }
+        let entry = |point: &RoutedPoint| Entry { value: point.value, slot: point.series.slot, run };
+        growth::reserve(&mut self.entries, points.len());
+        self.entries.extend(points.iter().map(entry));
+    }
+
+    /// Another point of the last run.
+    #[inline]
+    fn append(&mut self, slot: u32, value: f64, histogram: Option<&Histogram>) {
         let value = histogram.map_or(value, |histogram| self.keep(histogram));
-        self.append(Run { at, start, offset, partition }, point.series.slot, kind, value);
+        self.note(slot);
+        self.entries.push(Entry { value, slot, run: self.runs.len() as u32 - 1 });
+    }
+
+    #[inline]
+    const fn note(&mut self, slot: u32) {
+        self.mixed |= slot < self.next_slot;
+        self.next_slot = slot + 1;
+    }
+
+    /// A point whose run is the last one's, as often as not.
+    fn append_of(&mut self, run: &Run, slot: u32, value: f64, histogram: Option<&Histogram>) {
+        if self.runs.last() != Some(run) {
+            self.runs.push(*run);
+        }
+        self.append(slot, value, histogram);
+    }
+
+    /// Keeps a histogram; its place, which is its point's value.
+    #[inline(never)]
+    fn keep(&mut self, histogram: &Histogram) -> f64 {
+        self.histograms.push(histogram.clone());
+        (self.histograms.len() - 1) as f64
     }
 
     pub(super) fn len(&self) -> usize {
@@ -89,40 +109,18 @@ impl Log {
     pub(super) fn overflow(&mut self, slots: usize) -> Log {
         let mut counts = vec![0_usize; slots];
         for entry in &self.entries {
-            counts[entry.slot() as usize] += 1;
+            counts[entry.slot as usize] += 1;
         }
         let mut kept = Log::default();
         let mut over = Log::default();
         for entry in &self.entries {
-            let full = counts[entry.slot() as usize] > MAX_POINTS_PER_BIN;
-            if full { over.push_from(self, *entry) } else { kept.push_from(self, *entry) }
+            let full = counts[entry.slot as usize] > MAX_POINTS_PER_BIN;
+            let to = if full { &mut over } else { &mut kept };
+            to.append_of(self.run(entry), entry.slot, entry.value, self.histogram(entry));
         }
         kept.check_at = 2 * kept.entries.len();
         *self = kept;
         over
-    }
-
-    fn push_from(&mut self, other: &Self, entry: Entry) {
-        let value = other.histogram(entry).map_or(entry.value, |histogram| self.keep(histogram));
-        self.append(other.runs[entry.run as usize], entry.slot(), entry.kind(), value);
-    }
-
-    /// Keeps a histogram; its place, which is its point's value.
-    #[inline(never)]
-    fn keep(&mut self, histogram: &Histogram) -> f64 {
-        self.histograms.push(histogram.clone());
-        (self.histograms.len() - 1) as f64
-    }
-
-    #[inline]
-    fn append(&mut self, run: Run, slot: u32, kind: Kind, value: f64) {
-        if self.runs.last() != Some(&run) {
-            self.runs.push(run);
-        }
-        // Asked here, where the entry before is at hand, and not of the whole log when its bin closes.
-        self.mixed |= self.entries.last().is_some_and(|last| last.slot() >= slot);
-        let (place, run) = (slot | (kind as u32) << KIND_SHIFT, self.runs.len() as u32 - 1);
-        self.entries.push(Entry { value, place, run });
     }
 
     /// Whether every series has one point, in order of slots: nothing to sort and nothing to compare.
@@ -140,7 +138,7 @@ impl Log {
         }
         let mut places = vec![NONE; slots];
         for (i, entry) in self.entries.iter().enumerate() {
-            let place = &mut places[entry.slot() as usize];
+            let place = &mut places[entry.slot as usize];
             if *place != NONE {
                 return None;
             }
@@ -150,21 +148,30 @@ impl Log {
         Some(places)
     }
 
-    /// The points as they came.
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    #[inline]
+    fn run(&self, entry: &Entry) -> &Run {
+        &self.runs[entry.run as usize]
     }
 
-    fn histogram(&self, entry: Entry) -> Option<&Histogram> {
-        entry.kind().is_histogram().then(|| self.histograms.get(entry.value as usize)).flatten()
+    fn histogram(&self, entry: &Entry) -> Option<&Histogram> {
+        self.run(entry).kind.is_histogram().then(|| self.histograms.get(entry.value as usize)).flatten()
     }
 
     #[inline]
-    pub(super) fn waiting(&self, i: usize) -> Waiting<'_> {
-        let entry = self.entries[i];
-        let Run { at, start, .. } = self.runs[entry.run as usize];
-        let (slot, kind, value) = (entry.slot(), entry.kind(), entry.value);
+    fn waiting(&self, entry: &Entry) -> Waiting<'_> {
+        let Run { at, start, kind, .. } = *self.run(entry);
+        let Entry { slot, value, .. } = *entry;
         Waiting { slot, kind, at, start, value, histogram: self.histogram(entry) }
+    }
+
+    /// The points as they came.
+    pub(super) fn as_they_came(&self) -> impl Iterator<Item = Waiting<'_>> {
+        self.entries.iter().map(|entry| self.waiting(entry))
+    }
+
+    /// The points at these places.
+    pub(super) fn in_order(&self, places: Vec<u32>) -> impl Iterator<Item = Waiting<'_>> {
+        places.into_iter().map(|i| self.waiting(&self.entries[i as usize]))
     }
 
     /// By series, and within one by (time, partition, offset); points of one record as they came, which is their order
@@ -172,24 +179,16 @@ impl Log {
     fn sorted(&self, rank_of_slot: impl Fn(u32) -> u32, ranks: &[u16]) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
         order.sort_by_key(|i| {
-            let entry = self.entries[*i as usize];
-            let run = &self.runs[entry.run as usize];
-            (rank_of_slot(entry.slot()), run.at, rank_of(run.partition, ranks), run.offset)
+            let entry = &self.entries[*i as usize];
+            let run = self.run(entry);
+            (rank_of_slot(entry.slot), run.at, rank_of(run.partition, ranks), run.offset)
         });
         order
     }
 
-    /// Calls `each` with every point: by series, and within one by (time, partition, offset).
-    pub(super) fn for_each_sorted(&self, ranks: &[u16], mut each: impl FnMut(Waiting<'_>)) {
-        for i in self.sorted(|slot| slot, ranks) {
-            each(self.waiting(i as usize));
-        }
-    }
-
-    pub(super) fn for_each_as_it_came(&self, mut each: impl FnMut(Waiting<'_>)) {
-        for i in 0..self.entries.len() {
-            each(self.waiting(i));
-        }
+    /// The points by series, and within one by (time, partition, offset).
+    pub(super) fn by_series(&self, ranks: &[u16]) -> impl Iterator<Item = Waiting<'_>> {
+        self.in_order(self.sorted(|slot| slot, ranks))
     }
 
     /// Appends the log in canonical order, with slots and partitions renumbered.
@@ -197,12 +196,14 @@ impl Log {
         let order = self.sorted(|slot| rank_of_slot[slot as usize], ranks);
         (order.len() as u32).encode(out);
         for i in order {
-            let entry = self.entries[i as usize];
-            let mut run = self.runs[entry.run as usize];
-            run.partition = rank_of(run.partition, ranks);
-            run.encode(out);
-            rank_of_slot[entry.slot() as usize].encode(out);
-            (entry.kind() as u8).encode(out);
+            let entry = &self.entries[i as usize];
+            let Run { at, start, offset, partition, kind, .. } = *self.run(entry);
+            at.encode(out);
+            start.encode(out);
+            offset.encode(out);
+            rank_of(partition, ranks).encode(out);
+            rank_of_slot[entry.slot as usize].encode(out);
+            (kind as u8).encode(out);
             let histogram = self.histogram(entry);
             // A histogram's place tells who came first: none of it is kept.
             if histogram.is_some() { 0.0 } else { entry.value }.encode(out);
@@ -214,10 +215,11 @@ impl Log {
         }
     }
 
-    pub(super) fn load(slots: usize, reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+    pub(super) fn load(bin: Timestamp, slots: usize, reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut log = Self::default();
         for _ in 0..reader.len(40, "open points")? {
-            let run = Run::decode(reader)?;
+            let (at, start) = (Codec::decode(reader)?, Codec::decode(reader)?);
+            let (offset, partition) = (Codec::decode(reader)?, Codec::decode(reader)?);
             let (slot, kind) = (u32::decode(reader)?, u8::decode(reader)?);
             let kind = *Kind::ALL.get(kind as usize).ok_or(Corrupt::Value("kind"))?;
             let value = f64::decode(reader)?;
@@ -229,8 +231,7 @@ impl Log {
             if slot as usize >= slots {
                 return Err(Corrupt::Value("open point"));
             }
-            let value = histogram.map_or(value, |histogram| log.keep(&histogram));
-            log.append(run, slot, kind, value);
+            log.append_of(&Run { bin, at, start, offset, partition, kind }, slot, value, histogram.as_ref());
         }
         Ok(log)
     }
@@ -239,8 +240,7 @@ impl Log {
         self.entries.clear();
         self.runs.clear();
         self.histograms.clear();
-        self.mixed = false;
-        self.check_at = 0;
+        (self.mixed, self.next_slot, self.check_at) = (false, 0, 0);
     }
 
     pub(super) fn state_bytes(&self) -> usize {
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     fn log(slots: &[u32]) -> Log {
-        let entry = |slot: &u32| Entry { value: 0.0, place: *slot, run: 0 };
+        let entry = |slot: &u32| Entry { value: 0.0, slot: *slot, run: 0 };
         Log { entries: slots.iter().map(entry).collect(), ..Log::default() }
     }
 
@@ -273,22 +273,21 @@ mod tests {
     /// Guarantee: they keep their order, on the way to the disk and back, too: which of two conflicting ones wins is theirs.
     #[test]
     fn points_of_one_record_keep_their_order() {
-        let run = Run { at: Timestamp::from_secs(7), start: Timestamp::MIN, offset: 3, partition: 1 };
+        let (bin, at, start) = (Timestamp::from_secs(0), Timestamp::from_secs(7), Timestamp::MIN);
+        let run = Run { bin, at, start, offset: 3, partition: 1, kind: Kind::Gauge };
         let mut log = Log::default();
         for n in 0..200_u32 {
-            log.append(run, 1 - n % 2, Kind::Gauge, f64::from(n));
+            log.append_of(&run, 1 - n % 2, f64::from(n), None);
         }
-        let values = |log: &Log| {
-            let mut all = Vec::new();
-            log.for_each_sorted(&[0, 1], |point| all.push((point.slot, point.value as u32)));
-            all
+        let values = |log: &Log| -> Vec<(u32, u32)> {
+            log.by_series(&[0, 1]).map(|point| (point.slot, point.value as u32)).collect()
         };
         let expected: Vec<(u32, u32)> =
             (0..2).flat_map(|slot| (0..100).map(move |n| (slot, 2 * n + 1 - slot))).collect();
         assert_eq!(values(&log), expected);
         let mut bytes = Vec::new();
         log.save(&[0, 1], &[0, 1], &mut bytes);
-        let back = Log::load(2, &mut Reader::new(&bytes)).expect("it was saved");
+        let back = Log::load(bin, 2, &mut Reader::new(&bytes)).expect("it was saved");
         assert_eq!(values(&back), expected);
     }
 }

@@ -5,24 +5,32 @@ use relight_core::record::{Histogram, Kind};
 
 use crate::directory::{NewRow, NewSeries, SeriesAddr};
 
-/// A point on its way to Fold.
+/// A point on its way to Fold: what it does not share with the points around it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RoutedPoint {
     /// Its series.
     pub series: SeriesAddr,
-    /// Key of its bin.
+    /// Value, or index of its histogram in [`Routed::histograms`].
+    pub value: f64,
+    /// Its place in [`Routed::runs`].
+    pub run: u32,
+}
+
+/// What points that came one behind the other have in common: of a scrape a whole record, of sums with a start each a
+/// single one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// Key of the bin.
     pub bin: Timestamp,
     /// Event time.
     pub at: Timestamp,
     /// Start of the sum, [`Timestamp::MIN`] if unknown.
     pub start: Timestamp,
-    /// Value, or index of its histogram in [`Routed::histograms`].
-    pub value: f64,
-    /// Offset of its record.
+    /// Offset of the record.
     pub offset: u64,
-    /// Its partition.
+    /// The partition.
     pub partition: u16,
-    /// How the value is meant.
+    /// How the values are meant.
     pub kind: Kind,
 }
 
@@ -31,6 +39,8 @@ pub struct RoutedPoint {
 pub struct Routed {
     /// Points, those of one record in their order in it.
     pub points: Vec<RoutedPoint>,
+    /// What they share.
+    pub runs: Vec<Run>,
     /// Histograms of points.
     pub histograms: Vec<Histogram>,
     /// Series met for the first time.
@@ -45,18 +55,39 @@ impl Routed {
         self.points.is_empty() && self.series.is_empty() && self.rows.is_empty()
     }
 
+    /// Begins a run, unless it goes on.
+    pub fn begin(&mut self, run: &Run) {
+        if self.runs.last() != Some(run) {
+            self.runs.push(*run);
+        }
+    }
+
+    /// Takes a point of the run that was begun last.
+    #[inline]
+    pub fn push(&mut self, series: SeriesAddr, value: f64) {
+        self.points.push(RoutedPoint { series, value, run: self.runs.len() as u32 - 1 });
+    }
+
+    /// Lets go of the points.
+    pub fn clear_points(&mut self) {
+        self.points.clear();
+        self.runs.clear();
+        self.histograms.clear();
+    }
+
     /// Moves everything of `more` behind what is here.
     pub fn append(&mut self, more: &mut Self) {
-        let base = self.histograms.len() as f64;
-        self.histograms.append(&mut more.histograms);
-        let moved = more.points.drain(..).map(|mut point| {
-            if point.kind.is_histogram() {
-                point.value += base;
-            }
-            point
-        });
-        self.points.extend(moved);
         self.series.append(&mut more.series);
         self.rows.append(&mut more.rows);
+        let (base, first) = (self.histograms.len() as f64, self.runs.len() as u32);
+        let moved = more.points.iter().map(|point| {
+            let is_histogram = more.runs[point.run as usize].kind.is_histogram();
+            let value = if is_histogram { point.value + base } else { point.value };
+            RoutedPoint { run: first + point.run, value, ..*point }
+        });
+        self.points.extend(moved);
+        self.runs.append(&mut more.runs);
+        self.histograms.append(&mut more.histograms);
+        more.clear_points();
     }
 }

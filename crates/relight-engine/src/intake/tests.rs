@@ -50,7 +50,8 @@ fn check(times: &[i64], counted: &[i64]) {
         intake.handle(p, &point(offset, *secs), &mut Aliases::default(), &mut out);
     }
     intake.end_source(p, &mut out);
-    let seen: Vec<i64> = out.points.iter().map(|point| point.at.since(at(0)).ns() / 1_000_000_000).collect();
+    let when = |run: u32| out.runs[run as usize].at.since(at(0)).ns() / 1_000_000_000;
+    let seen: Vec<i64> = out.points.iter().map(|point| when(point.run)).collect();
     assert_eq!(seen, counted, "of {times:?}");
     assert_eq!(intake.next_offset("p"), times.len() as u64, "of {times:?}");
 }

@@ -83,6 +83,7 @@ impl Figures {
             let name = &*stream.outlet.partition;
             let mut of = |metric, value| samples.push(Sample::labelled(metric, [name], value));
             of(metrics::QUEUE_LENGTH, stream.outlet.waiting() as f64);
+            of(metrics::QUEUE_BYTES, stream.outlet.waiting_bytes() as f64);
             of(metrics::PARTITION_HELD, f64::from(u8::from(stream.held)));
             of(metrics::PARTITION_STALLED, f64::from(u8::from(stalled(stream.ix))));
             let watermark = pipeline.partition_watermark(stream.ix);
