@@ -1,18 +1,21 @@
 //! A real broker behind a line that breaks.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::collector::Collector;
 use crate::otlp::{load, now_ms};
-use crate::pause;
 use crate::peer::free_port;
 use crate::relight::Home;
 use crate::story::Receiver;
 use crate::toxiproxy::Toxiproxy;
+use crate::{PATIENCE, pause};
 
 /// The broker of these tests.
 pub(crate) struct Broker {
@@ -40,12 +43,39 @@ impl Broker {
         topic
     }
 
+    pub(crate) fn writer(&self) -> Writer {
+        let mut config = ClientConfig::new();
+        // A batch that is sent again is not there twice.
+        config.set("bootstrap.servers", self.plain.to_string()).set("enable.idempotence", "true");
+        Writer(config.create().expect("a producer"))
+    }
+
     /// Stands a proxy before it, where start.sh has it tell its clients to go. There is one such place: only one test can
     /// be there.
     fn behind(&self, proxies: &Toxiproxy) -> SocketAddr {
         let port = |n: u16| SocketAddr::new(self.plain.ip(), self.plain.port() + n);
         proxies.listen("broker", port(4), port(3));
         port(4)
+    }
+}
+
+/// Writes to the broker.
+pub(crate) struct Writer(BaseProducer);
+
+impl Writer {
+    pub(crate) fn send(&self, topic: &str, partition: i32, body: &str) {
+        let mut record = BaseRecord::<[u8], str>::to(topic).partition(partition).payload(body);
+        while let Err((error, back)) = self.0.send(record) {
+            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
+            self.0.poll(Duration::from_millis(100));
+            record = back;
+        }
+        self.0.poll(Duration::ZERO);
+    }
+
+    /// Waits until the broker has all of it.
+    pub(crate) fn finish(self) {
+        self.0.flush(PATIENCE).expect("the broker takes all");
     }
 }
 

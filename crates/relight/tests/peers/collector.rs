@@ -28,7 +28,7 @@ impl Collector {
         Self::start(folder, &[exporter], &["metrics"])
     }
 
-    fn start(folder: &Path, exporters: &[(&str, String)], signals: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, exporters: &[(&str, String)], signals: &[&str]) -> Self {
         let http = free_port();
         let names: Vec<&str> = exporters.iter().map(|(name, _)| *name).collect();
         let settings = exporters.iter().map(|(name, how)| format!("{name}: {how}"));
@@ -60,18 +60,20 @@ impl Collector {
     }
 }
 
-/// An exporter that gives up on nothing.
+/// An exporter to a source of relight's that gives up on nothing.
 fn exporter(protocol: &'static str, daemon: &Relight, source: &str) -> (&'static str, String) {
-    let to = if protocol == "otlp" {
-        format!("endpoint: \"{}\", tls: {{insecure: true}}", daemon.at(&format!("{source}/grpc")))
+    if protocol == "otlp" {
+        patient(protocol, &format!("\"{}\", tls: {{insecure: true}}", daemon.at(&format!("{source}/grpc"))))
     } else {
-        format!("endpoint: \"http://{}\"", daemon.at(source))
-    };
+        patient(protocol, &format!("\"http://{}\"", daemon.at(source)))
+    }
+}
+
+/// The same by its `endpoint` and what belongs to it.
+pub(crate) fn patient(protocol: &'static str, endpoint: &str) -> (&'static str, String) {
     let retry = "retry_on_failure: {initial_interval: 200ms, max_interval: 1s, max_elapsed_time: 0}";
-    (
-        protocol,
-        format!("{{{to}, timeout: 1m, {retry}, sending_queue: {{num_consumers: 4, queue_size: 10000}}}}"),
-    )
+    let queue = "sending_queue: {num_consumers: 4, queue_size: 10000}";
+    (protocol, format!("{{endpoint: {endpoint}, timeout: 1m, {retry}, {queue}}}"))
 }
 
 const LOG: &str = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"NOW","eventName":"deploy",

@@ -6,6 +6,7 @@
 //! process id; what a killed test leaves behind is killed by the kernel. Nothing in here looks into the daemon while it runs.
 
 mod alertmanager;
+mod backlog;
 mod broker;
 mod collector;
 mod http;

@@ -129,6 +129,11 @@ impl Relight {
         self.metric("relight_refused_total", &[])
     }
 
+    /// The most memory that it had at any time, in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.process.peak_bytes()
+    }
+
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let page = || http::ask(self.at("itself"), "GET", "/metrics", "").map(|answer| answer.text);
         until(|| format!("{what}: {:?} {}", page(), self.process.said()), || holds(self));
