@@ -64,7 +64,7 @@ pub(crate) fn within(value: f64, most: f64) -> f64 {
     at_most(at_least(value, -most), most)
 }
 
-/// `a - b`, kept where sums and `f32` still hold it.
+/// `a - b` of two numbers, kept where sums and `f32` still hold it.
 #[inline]
 pub(crate) fn difference(a: f64, b: f64) -> f64 {
     within(a - b, 1e30)

@@ -12,6 +12,7 @@ mod calendar;
 mod calibration;
 mod changepoint;
 mod context;
+mod curve;
 mod elapsed;
 mod emission;
 mod ewma;

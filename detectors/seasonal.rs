@@ -4,8 +4,6 @@
 //! hours, so that a slope is no staircase. A [`Bank`] of its own for the sake of its slot-major
 //! tables. Knows no trend: what moves by the week is followed by the tables themselves.
 
-mod row;
-
 use std::sync::Arc;
 
 use relight_core::Timestamp;
@@ -20,11 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::arithmetic::{Pace, difference};
 use crate::calendar::{Calendar, DAY, Place, WEEK};
 use crate::calibration::WARM;
+use crate::curve::{NOWHERE, Row};
 use crate::profile;
 use crate::slots::{Slots, extend};
 use crate::spec;
-
-use row::{NOWHERE, Row};
 
 /// The registry's entry.
 pub(crate) const SPEC: DetectorSpec = DetectorSpec {

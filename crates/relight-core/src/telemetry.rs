@@ -89,7 +89,8 @@ catalogue! {
     MEMORY_SHUTS = Gauge "relight_memory_refuses_series" [];
     /// Deliveries that wait in a partition's queue.
     QUEUE_LENGTH = Gauge "relight_partition_queue_length" ["partition"];
-    /// Bytes that wait in a partition's queue: those of one source are together at most its `max_waiting_bytes`.
+    /// Bytes that wait in a partition's queue: those of one source are together at most its `max_waiting_bytes`, but for a single
+    /// larger one.
     QUEUE_BYTES = Gauge "relight_partition_queue_bytes" ["partition"];
     /// The p99 of how far a partition's points come behind its newest, rounded up to a power of two; only while it exceeds
     /// `allowed_lateness`, so that more than 1 % of them do not count.

@@ -96,7 +96,7 @@ impl Fold {
     // Neighbours in a scrape belong to different groups, and a group's log is a cache line of its own:
     // sorted by group first, a batch writes to each log once, whole lines at a time.
     pub fn push(&mut self, routed: &Routed) {
-        let Some(any) = routed.points.first() else { return };
+        let Some(filler) = routed.points.first() else { return };
         let mut starts = [0_usize; KEY_GROUPS + 1];
         for point in &routed.points {
             starts[point.series.group.ix() + 1] += 1;
@@ -105,7 +105,7 @@ impl Fold {
             starts[group + 1] += starts[group];
         }
         let mut next = starts;
-        self.sorted.resize(self.sorted.len().max(routed.points.len()), *any);
+        self.sorted.resize(self.sorted.len().max(routed.points.len()), *filler);
         for point in &routed.points {
             let place = &mut next[point.series.group.ix()];
             self.sorted[*place] = *point;
@@ -178,6 +178,7 @@ impl Fold {
 
     /// Bytes of memory held.
     pub fn state_bytes(&self) -> usize {
-        self.groups.iter().map(SeriesGroup::state_bytes).sum()
+        let sorted = self.sorted.capacity() * size_of::<RoutedPoint>();
+        self.groups.iter().map(SeriesGroup::state_bytes).sum::<usize>() + sorted
     }
 }

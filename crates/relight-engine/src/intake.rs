@@ -199,8 +199,8 @@ impl Intake {
         // Lateness is judged by the partition's own watermark as it stood before this record, never by
         // whether the bin happens to be open: that would depend on the other partitions' pace.
         let stamp = self.partitions[partition as usize].watermark;
-        let mut highest = self.partitions[partition as usize].highest;
-        highest = highest.max(self.take_points(partition, record, aliases, (stamp, limit), out));
+        let points = self.take_points(partition, record, aliases, (stamp, limit), out);
+        let mut highest = points.max(self.partitions[partition as usize].highest);
         for (index, event) in record.events.iter().enumerate() {
             if let Some(at) = self.take_event(partition, record.offset, index, event, (stamp, limit)) {
                 highest = highest.max(at);
@@ -228,7 +228,6 @@ impl Intake {
         self.partitions[partition as usize].move_to(highest, record.received, self.lateness);
     }
 
-    // By itself, and what is rare out of its way: its registers are those of the loop.
     /// The highest time of the points that were not refused for what they are.
     #[inline(never)]
     fn take_points(

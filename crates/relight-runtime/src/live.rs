@@ -305,6 +305,7 @@ impl Live {
             let ix = self.streams[i].ix;
             self.streams[i].held = limit.is_some_and(|limit| self.pipeline.partition_watermark(ix) > limit);
             if self.streams[i].held {
+                self.liveness.held_back(ix, now);
                 continue;
             }
             for _ in 0..QUANTUM {

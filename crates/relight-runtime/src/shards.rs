@@ -21,7 +21,7 @@ use crate::error::RuntimeError;
 /// Jobs that may wait for one thread: enough to keep it busy while the next batch is decoded.
 const QUEUE: usize = 4;
 /// Points that are gathered before a shard is handed them: enough to write to each group's log a few
-/// cache lines at a time, few enough to lie in a core's own cache (56 bytes each).
+/// cache lines at a time, few enough to lie in a core's own cache (24 bytes each, and 40 a run).
 const BATCH: usize = 4_096;
 
 /// What one thread owns.
@@ -121,15 +121,20 @@ impl Shards {
         for row in routed.rows.drain(..) {
             self.waiting[self.owner[row.at.group.ix()] as usize].rows.push(row);
         }
-        for RoutedPoint { series, mut value, run } in routed.points.drain(..) {
-            let run = &routed.runs[run as usize];
-            let to = &mut self.waiting[self.owner[series.group.ix()] as usize];
+        // By shard, the run that its last point was of.
+        let mut begun = [u32::MAX; KEY_GROUPS];
+        for RoutedPoint { series, mut value, run: ix } in routed.points.drain(..) {
+            let (run, owner) = (&routed.runs[ix as usize], self.owner[series.group.ix()] as usize);
+            let to = &mut self.waiting[owner];
             if run.kind.is_histogram() {
                 let histogram = std::mem::take(&mut routed.histograms[value as usize]);
                 value = to.histograms.len() as f64;
                 to.histograms.push(histogram);
             }
-            to.begin(run);
+            if begun[owner] != ix {
+                begun[owner] = ix;
+                to.begin(run);
+            }
             to.push(series, value);
         }
         routed.clear_points();

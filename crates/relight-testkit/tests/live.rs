@@ -50,6 +50,19 @@ impl Clock for Asked {
     }
 }
 
+/// Set by hand, in seconds.
+#[derive(Clone)]
+struct Hand(Arc<AtomicU64>);
+
+impl Clock for Hand {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_secs(self.0.load(Ordering::Relaxed).cast_signed())
+    }
+    fn monotonic(&self) -> Span {
+        Span::from_secs(self.0.load(Ordering::Relaxed).cast_signed())
+    }
+}
+
 #[derive(Clone, Default)]
 struct Disk {
     baselines: MemoryBaselines,
@@ -101,11 +114,23 @@ fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
         baselines: Box::new(FaultyBaselines { inner: disk.baselines.clone(), fuse: fuse.clone() }),
         ledger: Box::new(FaultyLedger { inner: disk.ledger.clone(), fuse: fuse.clone() }),
     };
-    let how = how();
-    let outbox = Box::new(Responders::default());
-    let tell: relight_runtime::Tell = Box::new(|_| ());
-    Live::open(Arc::clone(settings), how, 2, stores, outbox, Box::new(Still), (Board::default(), tell))
+    by_clock(Box::new(Still), settings, how(), stores)
+}
+
+fn by_clock(clock: Box<dyn Clock>, settings: &Arc<Settings>, how: LiveSettings, stores: Stores) -> Live {
+    let (outbox, tell): (_, relight_runtime::Tell) = (Box::new(Responders::default()), Box::new(|_| ()));
+    Live::open(Arc::clone(settings), how, 2, stores, outbox, clock, (Board::default(), tell))
         .expect("the stores open")
+}
+
+/// Has the engine go round twice: by the second time it has come to the queues in between.
+fn go_round(inputs: &Sender<LiveInput>) {
+    for _ in 0..2 {
+        inputs.send(LiveInput::Control(ControlInput::Timeout)).expect("the engine runs");
+        while !inputs.is_empty() {
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Feeds a partition from where the state is, until its end or until nobody takes it any more. It ends only
@@ -319,13 +344,7 @@ fn a_log_that_takes_its_time_is_waited_for() {
     assert!((0..60).all(|i| push.offer(minute(i, b"a")).is_ok()));
     std::thread::scope(|scope| {
         let engine = scope.spawn(|| live.run(&opened, &asked, &mut ()));
-        for _ in 0..2 {
-            // Once more round: it has come to the queue in between.
-            inputs.send(LiveInput::Control(ControlInput::Timeout)).expect("the engine runs");
-            while !inputs.is_empty() {
-                std::thread::yield_now();
-            }
-        }
+        go_round(&inputs);
         let log = hub.open("log", Reads::Pull, &budget);
         drop(looking);
         assert!((0..60).all(|i| log.offer(minute(i, b"b")).is_ok()));
@@ -333,6 +352,35 @@ fn a_log_that_takes_its_time_is_waited_for() {
         engine.join().expect("no panic").expect("memory does not fail");
     });
     assert_eq!(live.pipeline().points(), 120);
+}
+
+/// Scenario: the records of a log are an hour old. A listener's are of now, so what it brings waits; it goes on waiting when
+/// a listener without a request would long be idle. Then the log is read to its end.
+/// Guarantee: nothing that waited is late.
+#[test]
+fn what_waits_for_a_slow_log_is_not_late() {
+    let settings = Arc::new(Settings { max_skew: Span::from_secs(120), ..rules::simulated() });
+    let (disk, hand) = (Disk::default(), Hand(Arc::new(AtomicU64::new(1_764_000_000 + 60 * 60))));
+    let stores = Stores { baselines: Box::new(disk.baselines), ledger: Box::new(disk.ledger) };
+    let mut live = by_clock(Box::new(hand.clone()), &settings, how(), stores);
+    let (hub, opened) = Hub::new(live.resume());
+    let ((inputs, asked), budget) = (unbounded(), Budget::new(1 << 20));
+    let (log, push) = (hub.open("log", Reads::Pull, &budget), hub.open("push", Reads::Push, &budget));
+    assert!((0..2).all(|i| log.offer(minute(i, b"a")).is_ok()));
+    assert!(push.offer(minute(60, b"b")).is_ok());
+    std::thread::scope(|scope| {
+        let engine = scope.spawn(|| live.run(&opened, &asked, &mut ()));
+        go_round(&inputs);
+        assert!(push.offer(minute(61, b"b")).is_ok());
+        go_round(&inputs);
+        assert_eq!(push.waiting(), 1, "it is not held back");
+        hand.0.fetch_add(600, Ordering::Relaxed);
+        go_round(&inputs);
+        assert!((2..62).all(|i| log.offer(minute(i, b"a")).is_ok()));
+        inputs.send(LiveInput::Stop).expect("the engine runs");
+        engine.join().expect("no panic").expect("memory does not fail");
+    });
+    assert_eq!(live.pipeline().points(), 64);
 }
 
 /// Every verdict of a run, to the last bit. Where rows live is left out: it depends on which came first.
@@ -405,10 +453,7 @@ fn an_engine_with_nothing_to_do_waits() {
     let (disk, clock, settings) = (Disk::default(), Asked::default(), settings());
     let stores = Stores { baselines: Box::new(disk.baselines), ledger: Box::new(disk.ledger) };
     let how = LiveSettings { snapshot_every: Span::from_secs(60), ..how() };
-    let (outbox, tell): (_, relight_runtime::Tell) = (Box::new(Responders::default()), Box::new(|_| ()));
-    let ours = Box::new(clock.clone());
-    let mut live = Live::open(settings, how, 1, stores, outbox, ours, (Board::default(), tell))
-        .expect("the stores open");
+    let mut live = by_clock(Box::new(clock.clone()), &settings, how, stores);
     let (hub, opened) = Hub::new(live.resume());
     let inlet = hub.open("quiet", Reads::Push, &Budget::new(1 << 20));
     // As a daemon without a lock does: no other partition will come.

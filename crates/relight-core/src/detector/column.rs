@@ -7,6 +7,7 @@ use super::{
 };
 use crate::codec::{Codec, Corrupt, Reader};
 use crate::codec_struct;
+use crate::growth;
 use crate::signal::SignalInfo;
 use crate::time::Timestamp;
 
@@ -159,7 +160,10 @@ impl<D: Detector> Column<D> {
 
 impl<D: Detector> Bank for Column<D> {
     fn grow(&mut self, rows: usize) {
-        let detector = &self.detector;
+        let (detector, more) = (&self.detector, rows.saturating_sub(self.states.len()));
+        growth::reserve(&mut self.states, more);
+        growth::reserve(&mut self.guards, more);
+        growth::reserve(&mut self.last, more);
         self.states.resize_with(rows, || detector.init());
         self.guards.resize(rows, Guard::default());
         self.last.resize(rows, f32::NAN);

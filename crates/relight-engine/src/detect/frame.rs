@@ -27,12 +27,14 @@ struct Part {
 pub(super) struct Parts {
     /// By row, NaN = nothing; of no use once there are `parts`.
     column: Vec<f64>,
-    parts: Vec<Part>,
+    rest: Vec<Part>,
+    /// Whether the column is where [`Parts::take`] moved it.
+    is_lent: bool,
 }
 
 impl Parts {
     pub(super) fn is_empty(&self) -> bool {
-        self.column.is_empty() && self.parts.is_empty()
+        self.column.is_empty() && self.rest.is_empty()
     }
 
     /// Contributions to rows of the group; those of a steady scrape go into the column at once.
@@ -40,7 +42,7 @@ impl Parts {
         let next = self.column.len();
         let fits = |(i, p): &(usize, &Partial)| p.row.row as usize == next + i && !is_side(p.channel);
         let steady =
-            if self.parts.is_empty() { partials.iter().enumerate().take_while(fits).count() } else { 0 };
+            if self.rest.is_empty() { partials.iter().enumerate().take_while(fits).count() } else { 0 };
         growth::reserve(&mut self.column, steady);
         self.column.extend(partials[..steady].iter().map(|p| p.value));
         for p in &partials[steady..] {
@@ -50,7 +52,7 @@ impl Parts {
 
     pub(super) fn push(&mut self, row: u32, channel: Channel, value: f64) {
         let ix = row as usize;
-        if ix == self.column.len() && self.parts.is_empty() && !is_side(channel) {
+        if ix == self.column.len() && self.rest.is_empty() && !is_side(channel) {
             self.column.push(value);
         } else {
             self.push_part(ix, Part { row, channel: side(channel), value });
@@ -59,33 +61,40 @@ impl Parts {
 
     #[inline(never)]
     fn push_part(&mut self, ix: usize, part: Part) {
-        if ix > self.column.len() && self.parts.is_empty() && part.channel == Channel::Every {
+        if ix > self.column.len() && self.rest.is_empty() && part.channel == Channel::Every {
             self.column.resize(ix, f64::NAN);
             self.column.push(part.value);
             return;
         }
         let column = self.column.drain(..).enumerate().filter(|(_, value)| !value.is_nan());
-        self.parts.extend(column.map(|(row, value)| Part {
-            row: row as u32,
-            channel: Channel::Every,
-            value,
-        }));
-        self.parts.push(part);
+        self.rest.extend(column.map(|(row, value)| Part { row: row as u32, channel: Channel::Every, value }));
+        self.rest.push(part);
     }
 
-    /// Moves the rows' values to `values`: one a row, NaN where there is nothing.
+    /// Moves the rows' values to `values`: one a row, NaN where there is nothing. To be followed by [`Parts::give_back`].
     pub(super) fn take(&mut self, kind: &SignalKind, rows: usize, values: &mut Vec<f64>) {
-        // Not copied: the buffers go round the groups.
         values.clear();
-        std::mem::swap(values, &mut self.column);
+        // The column itself, if there is one: no copy.
+        self.is_lent = !self.column.is_empty();
+        if self.is_lent {
+            std::mem::swap(values, &mut self.column);
+        }
         growth::reserve(values, rows.saturating_sub(values.len()));
         values.resize(rows, f64::NAN);
-        assemble(kind, &mut self.parts, values);
-        self.parts.clear();
+        assemble(kind, &mut self.rest, values);
+        self.rest.clear();
+    }
+
+    /// Takes the column back, if it was lent: it is of this group's size and no other's.
+    pub(super) fn give_back(&mut self, values: &mut Vec<f64>) {
+        if std::mem::take(&mut self.is_lent) {
+            std::mem::swap(values, &mut self.column);
+            self.column.clear();
+        }
     }
 
     pub(super) fn state_bytes(&self) -> usize {
-        self.column.capacity() * size_of::<f64>() + self.parts.capacity() * size_of::<Part>()
+        self.column.capacity() * size_of::<f64>() + self.rest.capacity() * size_of::<Part>()
     }
 }
 
@@ -220,6 +229,38 @@ mod tests {
             ] {
                 assert_eq!(combine(&ratio, &parts).to_bits(), value.to_bits(), "{missing_is_zero} {parts:?}");
             }
+        }
+    }
+
+    /// Scenario: rows that come in order, with a gap, then with one that comes again, and with both sides of a ratio.
+    /// Guarantee: many at once are what they would be one at a time; the buffers stay with their group.
+    #[test]
+    fn many_parts_at_once_are_as_good_as_one_at_a_time() {
+        use relight_core::KeyGroup;
+
+        let address = |row| crate::directory::RowAddr { signal: 0, group: KeyGroup::nth(0), row };
+        let partial = |row, channel, value| Partial { row: address(row), channel, value };
+        let every = |row, value| partial(row, Channel::Every, value);
+        let steady: Vec<Partial> = (0..5).map(|row| every(row, f64::from(row))).collect();
+        let gap = vec![every(0, 1.0), every(3, 2.0), every(4, 3.0)];
+        let again = [&steady[..], &gap].concat();
+        let sides =
+            vec![every(0, 1.0), partial(1, Channel::Of, 2.0), partial(1, Channel::To, 4.0), every(2, 8.0)];
+        let mut scratch = Vec::with_capacity(100);
+        for partials in [steady, gap, again, sides] {
+            let (mut whole, mut single) = (Parts::default(), Parts::default());
+            whole.extend(&partials);
+            for p in &partials {
+                single.push(p.row.row, p.channel, p.value);
+            }
+            let mut values = [&mut whole, &mut single].map(|parts| {
+                parts.take(&SignalKind::EverySeries, 6, &mut scratch);
+                let values: Vec<u64> = scratch.iter().map(|value| value.to_bits()).collect();
+                parts.give_back(&mut scratch);
+                assert!(parts.is_empty() && scratch.capacity() == 100);
+                values
+            });
+            assert_eq!(std::mem::take(&mut values[0]), values[1], "{partials:?}");
         }
     }
 

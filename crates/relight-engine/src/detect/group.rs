@@ -121,6 +121,7 @@ impl RowGroup {
             self.step_bank(signal, (ix, of), (at, address), scratch, out);
         }
         self.learn_cadence(at, &scratch.values);
+        self.parts.give_back(&mut scratch.values);
         self.silence_due = if self.is_patient() { self.next_silence(signal, at) } else { None };
     }
 

@@ -50,8 +50,7 @@ impl Log {
     /// Points of one run; `histograms` is where theirs lie.
     #[inline]
     pub(super) fn push(&mut self, run: &Run, points: &[RoutedPoint], histograms: &[Histogram]) {
-        growth::reserve(&mut self.runs, 1);
-        self.runs.push(*run);
+        self.begin(run);
         if run.kind.is_histogram() {
             for point in points {
                 self.append(point.series.slot, point.value, histograms.get(point.value as usize));
@@ -81,12 +80,12 @@ impl Log {
         self.next_slot = slot + 1;
     }
 
-    /// A point whose run is the last one's, as often as not.
-    fn append_of(&mut self, run: &Run, slot: u32, value: f64, histogram: Option<&Histogram>) {
+    /// Begins a run, unless it goes on.
+    fn begin(&mut self, run: &Run) {
         if self.runs.last() != Some(run) {
+            growth::reserve(&mut self.runs, 1);
             self.runs.push(*run);
         }
-        self.append(slot, value, histogram);
     }
 
     /// Keeps a histogram; its place, which is its point's value.
@@ -116,7 +115,8 @@ impl Log {
         for entry in &self.entries {
             let full = counts[entry.slot as usize] > MAX_POINTS_PER_BIN;
             let to = if full { &mut over } else { &mut kept };
-            to.append_of(self.run(entry), entry.slot, entry.value, self.histogram(entry));
+            to.begin(self.run(entry));
+            to.append(entry.slot, entry.value, self.histogram(entry));
         }
         kept.check_at = 2 * kept.entries.len();
         *self = kept;
@@ -231,7 +231,8 @@ impl Log {
             if slot as usize >= slots {
                 return Err(Corrupt::Value("open point"));
             }
-            log.append_of(&Run { bin, at, start, offset, partition, kind }, slot, value, histogram.as_ref());
+            log.begin(&Run { bin, at, start, offset, partition, kind });
+            log.append(slot, value, histogram.as_ref());
         }
         Ok(log)
     }
@@ -254,7 +255,10 @@ fn rank_of(partition: u16, ranks: &[u16]) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use relight_core::KeyGroup;
+
     use super::*;
+    use crate::directory::SeriesAddr;
 
     fn log(slots: &[u32]) -> Log {
         let entry = |slot: &u32| Entry { value: 0.0, slot: *slot, run: 0 };
@@ -269,16 +273,48 @@ mod tests {
         assert_eq!(log(&[1]).one_each_by_slot(100), None);
     }
 
+    /// Guarantee: a log knows whether each series came once and in order, however its points were handed over.
+    #[test]
+    fn a_log_knows_its_order() {
+        let run = |offset| {
+            let (bin, start) = (Timestamp::from_secs(0), Timestamp::MIN);
+            Run { bin, at: bin, start, offset, partition: 0, kind: Kind::Gauge }
+        };
+        let point = |slot: &u32| RoutedPoint {
+            series: SeriesAddr { group: KeyGroup::nth(0), slot: *slot },
+            value: 0.0,
+            run: 0,
+        };
+        for (first, second, is_one_each) in [
+            (&[0, 2], &[3, 9], true),
+            (&[0, 2], &[2, 3], false),
+            (&[0, 2], &[1, 3], false),
+            (&[2, 0], &[3, 4], false),
+        ] {
+            let mut log = Log::default();
+            for (offset, slots) in [(0, first), (1, second)] {
+                log.push(&run(offset), &slots.iter().map(point).collect::<Vec<_>>(), &[]);
+            }
+            assert_eq!(log.is_one_each(), is_one_each, "{first:?} {second:?}");
+            log.clear();
+            assert!(log.is_one_each());
+        }
+    }
+
     /// Scenario: one record has many points of one series at one time, with other values each, and others between.
     /// Guarantee: they keep their order, on the way to the disk and back, too: which of two conflicting ones wins is theirs.
     #[test]
     fn points_of_one_record_keep_their_order() {
         let (bin, at, start) = (Timestamp::from_secs(0), Timestamp::from_secs(7), Timestamp::MIN);
         let run = Run { bin, at, start, offset: 3, partition: 1, kind: Kind::Gauge };
+        let series = |slot| SeriesAddr { group: KeyGroup::nth(0), slot };
+        let point = |n: u32| RoutedPoint { series: series(1 - n % 2), value: f64::from(n), run: 0 };
+        let points: Vec<RoutedPoint> = (0..200).map(point).collect();
         let mut log = Log::default();
-        for n in 0..200_u32 {
-            log.append_of(&run, 1 - n % 2, f64::from(n), None);
+        for part in points.chunks(70) {
+            log.push(&run, part, &[]);
         }
+        assert!(log.runs.len() == 1 && !log.is_one_each());
         let values = |log: &Log| -> Vec<(u32, u32)> {
             log.by_series(&[0, 1]).map(|point| (point.slot, point.value as u32)).collect()
         };

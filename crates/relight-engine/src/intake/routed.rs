@@ -16,8 +16,8 @@ pub struct RoutedPoint {
     pub run: u32,
 }
 
-/// What points that came one behind the other have in common: of a scrape a whole record, of sums with a start each a
-/// single one.
+/// What points that came one behind the other have in common: gauges of a scrape all of it, sums that each have a start
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Run {
     /// Key of the bin.

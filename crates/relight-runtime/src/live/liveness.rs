@@ -96,10 +96,12 @@ impl Liveness {
         partition.has_points |= has_points;
     }
 
-    /// Sources are held back: that listeners bring nothing is no silence of theirs.
-    pub(crate) fn held_back(&mut self, now: Timestamp) {
-        let pushed = self.partitions.iter_mut().flatten().filter(|p| p.reads != Reads::Pull);
-        pushed.for_each(|partition| partition.last_record = now);
+    /// Nothing is taken of the partition at present: that a listener brings nothing is then no silence of its own, and what
+    /// its senders have to bring again shall not be late.
+    pub(crate) fn held_back(&mut self, ix: u32, now: Timestamp) {
+        if let Some(partition) = self.get(ix).filter(|partition| partition.reads != Reads::Pull) {
+            partition.last_record = now;
+        }
     }
 
     /// The partition was read to its end by a fetch at `at`.
@@ -235,6 +237,24 @@ mod tests {
         assert_eq!(advances(&mut liveness, 59, &marks), []);
         let expected = [(0, Silence::Advance(at(50))), (1, Silence::Advance(at(40)))];
         assert_eq!(advances(&mut liveness, 60, &marks), expected);
+    }
+
+    /// Scenario: a listener is held back for minutes, since a log is far behind; then it is not, and brings nothing.
+    /// Guarantee: it is idle only once it could have brought something for long enough.
+    #[test]
+    fn a_listener_that_is_held_back_is_not_idle() {
+        let mut liveness = Liveness::new(PATIENCE);
+        for (ix, reads) in (0..).zip([Reads::Push, Reads::Pull]) {
+            liveness.open(ix, reads, false, at(0));
+            liveness.record(ix, true, at(-10), at(0));
+        }
+        let marks = [at(-10); 2];
+        for secs in 0..300 {
+            liveness.held_back(0, at(secs));
+            assert_eq!(advances(&mut liveness, secs, &marks), [], "{secs}");
+        }
+        assert_eq!(advances(&mut liveness, 358, &marks), []);
+        assert_eq!(advances(&mut liveness, 359, &marks), [(0, Silence::Advance(at(349)))]);
     }
 
     /// Guarantee: a log that carries events alone, or nothing at all, is idle as soon as it is caught up.

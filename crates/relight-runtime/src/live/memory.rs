@@ -171,7 +171,9 @@ impl Live {
         let Some(memory) = &mut self.memory else { return };
         let told = memory.look(now);
         if memory.level.holds() {
-            self.liveness.held_back(now);
+            for stream in &self.streams {
+                self.liveness.held_back(stream.ix, now);
+            }
         }
         self.pipeline.shut(memory.level.shuts());
         if let Some(told) = told {

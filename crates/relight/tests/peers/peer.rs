@@ -89,13 +89,6 @@ impl Peer {
         text(&self.said)
     }
 
-    /// The most memory that it had at any time, in bytes, as the kernel counts it.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        let status = text(Path::new(&format!("/proc/{}/status", self.child.id())));
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        peak.and_then(|kib| kib.parse::<u64>().ok()).expect("it runs") << 10
-    }
-
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("there is a `kill`").success());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use relight_core::incident::Incident;
+use relight_core::incident::{Action, Incident};
 use relight_store::StateDir;
 
 use crate::http;
@@ -69,11 +69,16 @@ impl Home {
         Relight { process, addresses }
     }
 
-    /// The incidents that it left, once it has ended.
-    pub(crate) fn incidents(&self) -> Vec<Incident> {
+    /// The incidents and actions that it left, once it has ended.
+    pub(crate) fn left(&self) -> (Vec<Incident>, Vec<Action>) {
         let (_baselines, mut ledger) =
             StateDir::open(&self.folder.join("state")).expect("nobody else has it");
-        ledger.load().expect("the ledger is whole").0.incidents
+        let (kept, _) = ledger.load().expect("the ledger is whole");
+        (kept.incidents, kept.actions)
+    }
+
+    pub(crate) fn incidents(&self) -> Vec<Incident> {
+        self.left().0
     }
 }
 
@@ -129,12 +134,7 @@ impl Relight {
         self.metric("relight_refused_total", &[])
     }
 
-    /// The most memory that it had at any time, in bytes.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        self.process.peak_bytes()
-    }
-
-    pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let page = || http::ask(self.at("itself"), "GET", "/metrics", "").map(|answer| answer.text);
         until(|| format!("{what}: {:?} {}", page(), self.process.said()), || holds(self));
     }

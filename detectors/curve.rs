@@ -1,4 +1,4 @@
-//! One row of `seasonal`: what it expects at a place of the curve, and how a value changes that.
+//! One row of a curve by the hour: what it expects at a place, and how a value changes that. The table of hours lies apart.
 
 use relight_core::codec_struct;
 use relight_core::detector::{Band, Reading};
@@ -14,33 +14,33 @@ const INFLUENCE: f64 = 3.0;
 /// Values over which the spread forgets.
 const SPREAD_RATE: f64 = 1e-3;
 /// No half-hour: the row has not been visited.
-pub(super) const NOWHERE: u16 = u16::MAX;
+pub(crate) const NOWHERE: u16 = u16::MAX;
 
 /// One row, table apart. What it knows of the present half-hour is kept at hand, so that the table
 /// is touched twice an hour.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// All else is relative to this.
-    pub(super) origin: f64,
+    pub(crate) origin: f64,
     /// The slot of this hour and of the nearer neighbour; NaN if unknown.
-    pub(super) here: f32,
-    pub(super) beside: f32,
+    pub(crate) here: f32,
+    pub(crate) beside: f32,
     /// Mean of this visit of the hour.
-    pub(super) mean: f32,
-    pub(super) sigma: f32,
+    pub(crate) mean: f32,
+    pub(crate) sigma: f32,
     /// Values in that mean.
-    pub(super) count: u16,
+    pub(crate) count: u16,
     /// Values learned, saturating.
-    pub(super) seen: u16,
+    pub(crate) seen: u16,
     /// Hours completed, saturating.
-    pub(super) visits: u16,
+    pub(crate) visits: u16,
     /// Half-hour of the week, or [`NOWHERE`].
-    pub(super) half: u16,
+    pub(crate) half: u16,
 }
 codec_struct!(Row { origin, here, beside, mean, sigma, count, seen, visits, half });
 
 impl Row {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             origin: 0.0,
             here: f32::NAN,
@@ -55,12 +55,12 @@ impl Row {
     }
 
     #[inline]
-    pub(super) fn sigma(&self) -> f64 {
+    pub(crate) fn sigma(&self) -> f64 {
         at_least(f64::from(self.sigma), spread_floor(self.origin + f64::from(self.mean)))
     }
 
     #[inline]
-    pub(super) fn outlook(&self, place: Place) -> Outlook {
+    pub(crate) fn outlook(&self, place: Place) -> Outlook {
         // 1 in the middle of the hour, 1/2 at its ends.
         let weight = 1.0 - (place.over - 0.5).abs();
         let beside = if self.beside.is_nan() { self.here } else { self.beside };
@@ -69,10 +69,9 @@ impl Row {
     }
 
     /// Learns a value of which this was the outlook.
-    // Inlined into the loop over rows.
     #[expect(clippy::inline_always, reason = "as large as it is, it would be called a row at a time")]
     #[inline(always)]
-    pub(super) fn learn(&mut self, outlook: Outlook, value: f64, pace: &mut Pace) {
+    pub(crate) fn learn(&mut self, outlook: Outlook, value: f64, pace: &mut Pace) {
         let Outlook { expected, sigma } = outlook;
         let (mean, is_known) = (f64::from(self.mean), !self.here.is_nan());
         let offset = difference(value, self.origin);
@@ -95,7 +94,7 @@ impl Row {
 
 /// What a row expects at a place: worked out once, to judge a value and to learn it.
 #[derive(Clone, Copy)]
-pub(super) struct Outlook {
+pub(crate) struct Outlook {
     /// The value that the curve has; NaN before the hour was ever seen.
     expected: f64,
     sigma: f64,
@@ -103,7 +102,7 @@ pub(super) struct Outlook {
 
 impl Outlook {
     #[inline]
-    pub(super) fn judge(self, value: f64, threshold: f64) -> Reading {
+    pub(crate) fn judge(self, value: f64, threshold: f64) -> Reading {
         let Self { expected, sigma } = self;
         if expected.is_nan() {
             return Reading::UNKNOWN;
