@@ -126,7 +126,7 @@ impl Engine {
             record.offset = self.next_offset;
             self.next_offset += 1;
             self.intake.handle(self.partition, record, &mut Aliases::default(), &mut self.routed);
-            let full = self.routed.points.len() >= 4 * POINTS_PER_RECORD;
+            let full = self.routed.points.len() >= 16 * POINTS_PER_RECORD;
             if full || self.intake.next_bin(None).is_some() {
                 self.flush();
                 findings += self.step();

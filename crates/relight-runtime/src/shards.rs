@@ -20,9 +20,9 @@ use crate::error::RuntimeError;
 
 /// Jobs that may wait for one thread: enough to keep it busy while the next batch is decoded.
 const QUEUE: usize = 4;
-/// Points that are gathered before a shard is handed them: enough to write to each group's log a few
+/// Points that are gathered before a shard is handed them: enough to write to each group's log many
 /// cache lines at a time, few enough to lie in a core's own cache (24 bytes each, and 40 a run).
-const BATCH: usize = 4_096;
+const BATCH: usize = 16_384;
 
 /// What one thread owns.
 pub(crate) struct Shard {
