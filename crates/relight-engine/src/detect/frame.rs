@@ -25,7 +25,7 @@ struct Part {
 /// stands, half as large as a list of parts, with nothing to sort or add up.
 #[derive(Default)]
 pub(super) struct Parts {
-    /// By row, NaN = nothing; of no use once there are `parts`.
+    /// By row, NaN = nothing; of no use once there is a `rest`.
     column: Vec<f64>,
     rest: Vec<Part>,
     /// Whether the column is where [`Parts::take`] moved it.
