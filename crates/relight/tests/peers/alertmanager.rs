@@ -67,7 +67,7 @@ fn alertmanager_is_told_to_come_again() {
     daemon.wait_for("it comes again with that one", |daemon| repeated(daemon) > before);
     daemon.wait_for("all are here", |daemon| daemon.metric("relight_events_total", &[]) >= 4.0);
     let said = alertmanager.said();
-    assert!(said.contains("503") && !said.contains("429"), "{said}");
+    assert!(said.contains("status code 503") && !said.contains("status code 429"), "{said}");
     assert!(alertmanager.stop());
     assert_eq!((daemon.metric("relight_events_total", &[]), daemon.refused()), (4.0, 0.0));
     daemon.stop();
