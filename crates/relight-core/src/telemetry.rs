@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::Timestamp;
+
 /// How a metric's value moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
@@ -170,8 +172,8 @@ pub struct Posted {
     pub held: Vec<String>,
     /// Which partitions bring points too late to count.
     pub late: Vec<String>,
-    /// What a person should know.
-    pub notices: Vec<String>,
+    /// What a person should know, and since when: the last of the last day.
+    pub notices: Vec<(Timestamp, String)>,
 }
 
 /// The newest values, and the engine's heartbeat. Clones show the same board.

@@ -464,7 +464,7 @@ impl Live {
 
     fn notice(&mut self, notice: &str) {
         (self.tell)(notice);
-        self.figures.note(notice);
+        self.figures.note(self.clock.now(), notice);
     }
 
     /// The engine, to read what it holds.

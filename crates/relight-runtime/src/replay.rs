@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relight_core::incident::LedgerState;
 use relight_core::record::Record;
-use relight_core::rule::Settings;
+use relight_core::rule::{Finding, Settings};
 use relight_core::signal::Binning;
 use relight_engine::control::summary::summarize;
 use relight_ingest::CaptureSource;
@@ -42,6 +42,8 @@ pub struct ReplayRequest {
 pub trait ReplayObserver {
     /// Bytes read, bytes there are (0 = not known), points so far.
     fn progress(&mut self, _done: u64, _total: u64, _points: u64) {}
+    /// The findings of one turn.
+    fn findings(&mut self, _findings: &[Finding]) {}
     /// Every verdict of one turn.
     fn readings(&mut self, _readings: &[ScoredRow]) {}
 }
@@ -59,6 +61,7 @@ impl Watch for Observed<'_> {
     }
 
     fn turn(&mut self, turn: &Turn<'_>) {
+        self.observer.findings(turn.findings);
         if !turn.readings.is_empty() {
             self.observer.readings(turn.readings);
         }

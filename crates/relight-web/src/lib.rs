@@ -112,9 +112,10 @@ fn answer(request: &Request<Incoming>, board: &Board, health: &Health) -> Respon
 fn readiness(board: &Board) -> Response<Full<Bytes>> {
     let posted = board.read();
     let ready = posted.unready.is_empty();
+    let notice = |(at, what)| serde_json::json!({"at": at, "what": what});
+    let notices: Vec<_> = posted.notices.into_iter().map(notice).collect();
     let body = serde_json::json!({
-        "ready": ready, "because": posted.unready, "held": posted.held, "late": posted.late,
-        "notices": posted.notices,
+        "ready": ready, "because": posted.unready, "held": posted.held, "late": posted.late, "notices": notices,
     });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut page = text(status, format!("{body:#}\n"));
@@ -134,6 +135,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use relight_core::Timestamp;
     use relight_core::telemetry::{POINTS, Posted, REFUSED, Sample};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -149,7 +151,7 @@ mod tests {
     }
 
     /// Scenario: asked before the engine has posted anything, and after.
-    /// Guarantee: not ready before, with the reason; afterwards ready, and the values are exposed.
+    /// Guarantee: not ready before, with the reason; afterwards ready, with what was noticed and when, and the values are exposed.
     #[tokio::test]
     async fn what_hangs_on_the_board_is_shown() {
         let board = Board::default();
@@ -157,8 +159,14 @@ mod tests {
         let page = get(web.address(), "/readyz").await;
         assert!(page.starts_with("HTTP/1.1 503") && page.contains("starting"), "{page}");
         let samples = vec![Sample::plain(POINTS, 3.0), Sample::labelled(REFUSED, ["late"], 1.0)];
-        board.post(Posted { samples, ..Posted::default() });
-        assert!(get(web.address(), "/readyz").await.starts_with("HTTP/1.1 200"));
+        let notices = vec![(Timestamp::from_secs(0), "odd".to_owned())];
+        board.post(Posted { samples, notices, ..Posted::default() });
+        let page = get(web.address(), "/readyz").await;
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        let (_, body) = page.split_once("\r\n\r\n").expect("a body");
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let told = serde_json::json!([{"at": "1970-01-01T00:00:00Z", "what": "odd"}]);
+        assert_eq!(body["notices"], told);
         let page = get(web.address(), "/metrics").await;
         assert!(page.contains("\nrelight_points_total 3\n"), "{page}");
         assert!(page.contains("\nrelight_refused_total{reason=\"late\"} 1\n"), "{page}");

@@ -63,8 +63,10 @@ pub(crate) enum Command {
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9777")]
         admin: SocketAddr,
     },
-    /// Prints the page of a detector or responder, or relight's own metrics; without a name, what there is
-    #[command(after_help = "Examples:\n  relight explain\n  relight explain ewma\n  relight explain metrics")]
+    /// Prints the page of a detector, responder or metric of relight; without a name, what there is
+    #[command(
+        after_help = "Examples:\n  relight explain\n  relight explain ewma\n  relight explain metrics\n  relight explain relight_bin_lag_seconds"
+    )]
     Explain {
         /// A detector, a responder, or `metrics`
         name: Option<String>,
@@ -134,6 +136,9 @@ pub(crate) struct ReplayArgs {
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     /// The config file; without one, every series is watched and nothing is done
+    ///
+    /// Without one, an incident opens when three rows of a service (all, where it has fewer) leave their
+    /// bands for three bins.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Goes on from what this folder holds, and leaves there what was learned

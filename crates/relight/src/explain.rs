@@ -27,32 +27,35 @@ pub(crate) fn run(name: Option<&str>) -> Result<(), Failure> {
     if let Some((_, doc)) = detectors().chain(responders()).find(|(known, _)| *known == name) {
         return output::print(doc);
     }
+    if let Some(metric) = CATALOGUE.iter().find(|metric| metric.name == name) {
+        return output::print(&page(metric));
+    }
     let have: Vec<&str> = detectors().chain(responders()).map(|(name, _)| name).collect();
-    let hint = match relight_config::nearest(&name.to_lowercase(), have.iter().copied()) {
+    let metrics = CATALOGUE.iter().map(|metric| metric.name);
+    let hint = match relight_config::nearest(&name.to_lowercase(), have.iter().copied().chain(metrics)) {
         Some(near) => format!("; did you mean `{near}`?"),
         None => format!(" (have: {}, {METRICS})", have.join(", ")),
     };
-    Err(Failure::usage(format_args!("no detector or responder is named `{name}`{hint}")))
+    Err(Failure::usage(format_args!("no detector, responder or metric is named `{name}`{hint}")))
 }
 
 fn metrics() -> String {
-    let page = |metric: &Metric| {
-        let kind = match metric.kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-        };
-        let labels = if metric.labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{}}}", metric.labels.join(", "))
-        };
-        format!("{BOLD}{}{labels}{BOLD:#}  {kind}\n    {}\n", metric.name, metric.help.trim())
-    };
-    let pages = CATALOGUE.iter().map(page);
     format!(
         "relight's own metrics, at `/metrics` of its `admin`. Those without a value are left out.\n\n{}",
-        pages.collect::<String>()
+        CATALOGUE.iter().map(page).collect::<String>()
     )
+}
+
+fn page(metric: &Metric) -> String {
+    let kind = match metric.kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+    };
+    let labels = match metric.labels {
+        [] => String::new(),
+        labels => format!("{{{}}}", labels.join(", ")),
+    };
+    format!("{BOLD}{}{labels}{BOLD:#}  {kind}\n    {}\n", metric.name, metric.help.trim())
 }
 
 fn list<'a>(title: &str, pages: impl Iterator<Item = (&'a str, &'a str)>) -> String {

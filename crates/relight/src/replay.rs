@@ -2,6 +2,7 @@
 
 pub(crate) mod expectation;
 pub(crate) mod figures;
+mod furthest;
 pub(crate) mod human;
 mod json;
 mod labels;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use relight_config::Config;
+use relight_core::incident::Evidence;
 use relight_core::record::ControlRecord;
 use relight_core::responder::{Plan, Request};
 use relight_core::signal::Binning;
@@ -39,6 +41,8 @@ struct Story<'a> {
     verdict: Option<&'a Verdict>,
     /// What the rows were seeded with.
     seed: Option<&'a History>,
+    /// The strongest finding of a few rows.
+    furthest: &'a [Evidence],
 }
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
@@ -61,7 +65,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let request = request(args, &config, sources)?;
     let outcome = seeded(request, earlier, &mut progress);
     let elapsed = started.elapsed();
-    progress.finish()?;
+    let furthest = progress.finish()?;
     let (report, seed) = outcome?;
 
     let of_seed = seed.iter().flat_map(History::notices);
@@ -79,7 +83,15 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     }
     let verdict = faults.map(|faults| labels::judge(&faults, &report));
     let plans = plans(&report, &config);
-    let story = Story { report: &report, plans: &plans, verdict: verdict.as_ref(), seed: seed.as_ref() };
+    let furthest: Vec<Evidence> =
+        furthest.iter().map(|finding| Evidence::of(finding, &config.settings)).collect();
+    let story = Story {
+        report: &report,
+        plans: &plans,
+        verdict: verdict.as_ref(),
+        seed: seed.as_ref(),
+        furthest: &furthest,
+    };
     let run_time = (args.state.is_none() && args.seed.is_empty()).then_some(elapsed);
     if !to_stdout {
         output::print(&if args.json { json::render(&story)? } else { human::render(&story, run_time) })?;

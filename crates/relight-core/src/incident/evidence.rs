@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::detector::Band;
-use crate::series::Labels;
+use crate::rule::{Finding, Settings};
+use crate::series::{KeyView, Labels};
 use crate::time::Timestamp;
 
 /// The row that speaks for an incident, with the band that was left. Copied at the onset, so that
@@ -36,6 +37,23 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// What a finding shows. `settings` are those of its run.
+    pub fn of(finding: &Finding, settings: &Settings) -> Self {
+        let row = KeyView::new(&finding.row);
+        let Band { expected, lower, upper } = finding.reading.band;
+        Self {
+            detector: settings.detectors[finding.detector].name.clone(),
+            signal: row.name().to_owned(),
+            labels: row.to_labels(),
+            at: finding.at,
+            value: finding.value,
+            score: finding.reading.score,
+            expected,
+            lower,
+            upper,
+        }
+    }
+
     /// How the value stands to the band, in words: `above 30`, `outside 10 .. 30`. `number` writes a finite number.
     pub fn in_words(&self, number: impl Fn(f64) -> String) -> String {
         let Self { value, lower, upper, .. } = self;

@@ -2,10 +2,7 @@
 //!
 //! Knows nothing of states: what an incident is made of, not what becomes of it.
 
-use relight_core::detector::Band;
 use relight_core::incident::{Evidence, Incident, MAX_EVIDENCE};
-use relight_core::rule::Finding;
-use relight_core::series::KeyView;
 use relight_core::{Span, Timestamp};
 
 use super::Control;
@@ -27,7 +24,7 @@ impl Control {
                 incident.relearned += 1;
             }
             if incident.evidence.len() < MAX_EVIDENCE {
-                let evidence = self.evidence(finding);
+                let evidence = Evidence::of(finding, &self.settings);
                 let is_known = incident.evidence.iter().any(|known| {
                     (&known.detector, &known.signal, &known.labels)
                         == (&evidence.detector, &evidence.signal, &evidence.labels)
@@ -36,22 +33,6 @@ impl Control {
                     incident.evidence.push(evidence);
                 }
             }
-        }
-    }
-
-    fn evidence(&self, finding: &Finding) -> Evidence {
-        let row = KeyView::new(&finding.row);
-        let Band { expected, lower, upper } = finding.reading.band;
-        Evidence {
-            detector: self.settings.detectors[finding.detector].name.clone(),
-            signal: row.name().to_owned(),
-            labels: row.to_labels(),
-            at: finding.at,
-            value: finding.value,
-            score: finding.reading.score,
-            expected,
-            lower,
-            upper,
         }
     }
 }

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use relight_core::Timestamp;
 use relight_core::incident::{Hold, IncidentState};
 use relight_core::rule::Settings;
 use relight_core::telemetry::{self as metrics, Posted, Sample};
+use relight_core::{Span, Timestamp};
 
 use super::stream::Stream;
 use crate::error::RuntimeError;
 use crate::pipeline::Pipeline;
 
-/// Notices that are kept to be shown.
+/// Notices that are kept to be shown, and for how long.
 const MAX_NOTICES: usize = 100;
+const NOTICES_FOR: Span = Span::from_secs(86_400);
 
 pub(super) struct Figures {
-    notices: Vec<String>,
+    notices: Vec<(Timestamp, String)>,
     /// A step of the wall clock was told.
     pub(super) stepped: bool,
     /// The ledger cannot be written, and that was told.
@@ -44,8 +45,8 @@ impl Figures {
         }
     }
 
-    pub(super) fn note(&mut self, notice: &str) {
-        self.notices.push(notice.to_owned());
+    pub(super) fn note(&mut self, now: Timestamp, notice: &str) {
+        self.notices.push((now, notice.to_owned()));
         let more = self.notices.len().saturating_sub(MAX_NOTICES);
         self.notices.drain(..more);
     }
@@ -101,7 +102,9 @@ impl Figures {
         let until = |hold: &Hold| hold.until.map_or("`relight resume`".to_owned(), |until| until.to_string());
         let held = held.map(|(name, hold)| format!("{name}, until {}: {}", until(hold), hold.why)).collect();
         let late = streams.iter().filter_map(Stream::late).collect();
-        Ok(Posted { samples, unready, held, late, notices: self.notices.clone() })
+        let fresh = |(at, _): &&(Timestamp, String)| now.since(*at) <= NOTICES_FOR;
+        let notices = self.notices.iter().filter(fresh).cloned().collect();
+        Ok(Posted { samples, unready, held, late, notices })
     }
 
     fn totals(

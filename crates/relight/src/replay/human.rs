@@ -32,6 +32,7 @@ pub(super) fn render(story: &Story<'_>, run_time: Option<Duration>) -> String {
     let incidents: Vec<&Incident> = report.incidents.iter().filter(|i| i.detected.is_some()).collect();
     if incidents.is_empty() {
         line(&mut out, format_args!("\n{GREEN}no incidents{GREEN:#}"));
+        left_behind(&mut out, story);
     }
     for incident in incidents {
         of_incident(&mut out, incident, story);
@@ -121,6 +122,18 @@ fn of_seed(seed: &History) -> String {
         None => format!(
             "{YELLOW}seeded no rows{YELLOW:#}: no signal has a value before the last bin of the earlier captures, which is left out"
         ),
+    }
+}
+
+/// What left its band without becoming an incident.
+fn left_behind(out: &mut String, story: &Story<'_>) {
+    if story.furthest.is_empty() {
+        return;
+    }
+    line(out, format_args!("what left its band met no rule for long enough; furthest out were:"));
+    for evidence in story.furthest {
+        let at = if story.report.times_known { format!("{}  ", evidence.at) } else { String::new() };
+        line(out, format_args!("  {at}{}", left(evidence)));
     }
 }
 
@@ -218,20 +231,25 @@ pub(crate) fn left(evidence: &Evidence) -> String {
 
 /// Foreign text: what could move a terminal's cursor, or turn a line around, is escaped.
 fn happened(out: &mut String, event: &Event, onset: Timestamp) {
-    let Event { at, kind, labels, body } = event;
-    let rest = if body.chars().nth(TEXT_SHOWN).is_some() { "..." } else { "" };
-    let (apart, side) = if *at < onset { (onset.since(*at), "before") } else { (at.since(onset), "after") };
-    let apart = rough(apart);
-    let text: String = body.chars().take(TEXT_SHOWN).collect();
+    let rest = if event.body.chars().nth(TEXT_SHOWN).is_some() { "..." } else { "" };
+    let text: String = event.body.chars().take(TEXT_SHOWN).collect();
     line(
         out,
         format_args!(
-            "  {:<10} {at}  {apart} {side} onset: {} {labels} {DIM}{}{rest}{DIM:#}",
+            "  {:<10} {}  {} {DIM}{}{rest}{DIM:#}",
             "about then",
-            kind.escape_debug(),
+            event.at,
+            beside(event, onset),
             text.escape_debug()
         ),
     );
+}
+
+/// What happened, and how long before or after the onset.
+pub(crate) fn beside(event: &Event, onset: Timestamp) -> String {
+    let Event { at, kind, labels, .. } = event;
+    let (apart, side) = if *at < onset { (onset.since(*at), "before") } else { (at.since(onset), "after") };
+    format!("{} {side} onset: {} {labels}", rough(apart), kind.escape_debug())
 }
 
 fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {

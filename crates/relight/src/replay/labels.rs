@@ -18,8 +18,11 @@ use crate::failure::Failure;
 /// (`max_skew`), which is also three bins of a 30 s scrape and a `for` of half a minute.
 const GRACE: Span = Span::from_secs(120);
 
+/// A line of a labels file.
+const EXAMPLE: &str = r#"{"fault":"bad-deploy","start":"2026-11-23T19:43:48Z","end":"2026-11-23T19:46:20Z","labels":{"service":"shop"}}"#;
+
 /// Bad lines of a labels file that are named.
-const MAX_LISTED: usize = 20;
+const MAX_LISTED: usize = 5;
 
 /// A known fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,11 +85,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
     if more > 0 {
         bad.push(format!("... and {more} more"));
     }
-    bad.push("a fault is {\"fault\":..,\"start\":..,\"end\":..,\"labels\":{..}}".to_owned());
+    bad.push(format!("a fault is a line of its own, such as {EXAMPLE}"));
     Err(Failure::usage(bad.join("\n")))
 }
 
 fn fault(line: &str) -> Result<Fault, String> {
+    if !line.trim_start().starts_with('{') {
+        return Err("not a JSON object".to_owned());
+    }
     let fault: Fault = serde_json::from_str(line)
         .map_err(|error| error.to_string().replace("at line 1 column", "at column"))?;
     if fault.end < fault.start { Err("`end` is before `start`".to_owned()) } else { Ok(fault) }

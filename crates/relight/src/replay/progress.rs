@@ -1,11 +1,13 @@
-//! What a replay shows while it runs: a bar on a terminal, and the rows of `--scores`.
+//! What a replay shows while it runs: a bar on a terminal, and the rows of `--scores`. What it keeps of it: the strongest findings.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use relight_core::rule::Finding;
 use relight_runtime::{ReplayObserver, ScoredRow};
 
+use super::furthest::Furthest;
 use super::scores::Scores;
 use crate::failure::Failure;
 
@@ -20,19 +22,27 @@ pub(super) struct Progress {
     is_terminal: bool,
     bar: Option<ProgressBar>,
     scores: Option<Scores>,
+    furthest: Furthest,
 }
 
 impl Progress {
     pub(super) fn new(scores: Option<Scores>) -> Self {
-        Self { started: Instant::now(), is_terminal: std::io::stderr().is_terminal(), bar: None, scores }
+        Self {
+            started: Instant::now(),
+            is_terminal: std::io::stderr().is_terminal(),
+            bar: None,
+            scores,
+            furthest: Furthest::default(),
+        }
     }
 
-    /// Removes the bar and completes the scores.
-    pub(super) fn finish(self) -> Result<(), Failure> {
+    /// Removes the bar and completes the scores. The strongest findings.
+    pub(super) fn finish(self) -> Result<Vec<Finding>, Failure> {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
-        self.scores.map_or(Ok(()), Scores::finish)
+        self.scores.map_or(Ok(()), Scores::finish)?;
+        Ok(self.furthest.into_findings())
     }
 }
 
@@ -48,6 +58,10 @@ impl ReplayObserver for Progress {
         }
         bar.set_position(done);
         bar.set_message(format!("{} points", super::figures::grouped(points)));
+    }
+
+    fn findings(&mut self, findings: &[Finding]) {
+        self.furthest.take(findings);
     }
 
     fn readings(&mut self, readings: &[ScoredRow]) {

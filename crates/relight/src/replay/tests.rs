@@ -160,7 +160,7 @@ fn plain(text: &str) -> String {
 fn for_people() {
     let (report, plans) = (report(), plans());
     let verdict = judge(&faults(), &report);
-    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict), seed: None };
+    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict), seed: None, furthest: &[] };
     let text = plain(&human::render(&story, Some(Duration::from_millis(1_500))));
     let expected = r#"2025-11-23T07:50:00Z to 2025-11-23T08:33:00Z (43m)
 212 series, 1,234,567 points, 2 events, read in 1.5 s (823,044 points/s)
@@ -193,11 +193,18 @@ labels: 1 of 3 faults caught, 0 false alerts
 #[test]
 fn nothing_happened() {
     let report = Report { times_known: true, ..Report::default() };
-    let story = Story { report: &report, plans: &BTreeMap::new(), verdict: None, seed: None };
+    let story = Story { report: &report, plans: &BTreeMap::new(), verdict: None, seed: None, furthest: &[] };
     let text = plain(&human::render(&story, None));
     assert_eq!(text, "0 series, 0 points, 0 events\n0 findings in 0 rows over 0 bins\n\nno incidents\n");
     let json = json::render(&story).expect("it can be written");
     assert!(json.contains(r#""first":null"#) && json.lines().count() == 1, "{json}");
+    let story = Story { furthest: &[evidence()], ..story };
+    let text = plain(&human::render(&story, None));
+    let told = "no incidents
+what left its band met no rule for long enough; furthest out were:
+  2025-11-23T08:00:10Z  errors{service=\"checkout\"} was 0.3125, above 0.0125, expected 0.004 (score 12.5 by errors_ewma)
+";
+    assert!(text.ends_with(told), "{text}");
 }
 
 /// Guarantee: every line is an object with the keys that the help promises, and no figure of the machine's.
@@ -205,7 +212,7 @@ fn nothing_happened() {
 fn for_programs() {
     let (report, plans) = (report(), plans());
     let verdict = judge(&faults(), &report);
-    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict), seed: None };
+    let story = Story { report: &report, plans: &plans, verdict: Some(&verdict), seed: None, furthest: &[] };
     let text = json::render(&story).expect("it can be written");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

@@ -8,7 +8,7 @@ use relight_runtime::{MoreNews, News};
 
 use crate::output::{BOLD, RED, YELLOW, visible};
 use crate::replay::figures::{count, grouped, rough};
-use crate::replay::human::{left, outcome, resolution};
+use crate::replay::human::{beside, left, outcome, resolution};
 
 /// Characters that are shown of a group.
 const GROUP_SHOWN: usize = 400;
@@ -35,7 +35,11 @@ fn opened(incident: &Incident) -> String {
     let left = incident.evidence.first().map_or_else(String::new, |row| format!(": {}", left(row)));
     let detected =
         detected.map_or_else(String::new, |at| format!(", detected {at}, {}", after(incident, at)));
-    format!("{} {RED}{opened}{RED:#}{left}; onset {onset}{detected}", named(incident))
+    // The newest change, which is the first thing to look at. Log records are too many to be news.
+    let change = incident.context.iter().rev().find(|event| !event.is_log());
+    let change = change
+        .map_or_else(String::new, |event| format!("; {}", visible(&beside(event, *onset), GROUP_SHOWN)));
+    format!("{} {RED}{opened}{RED:#}{left}; onset {onset}{detected}{change}", named(incident))
 }
 
 fn escalated(incident: &Incident, why: &str) -> String {
@@ -100,6 +104,8 @@ fn after(incident: &Incident, at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use relight_core::record::Event;
+
     use super::*;
 
     /// Scenario: labels and a reason with characters that move a terminal's cursor, and far too long ones.
@@ -118,6 +124,23 @@ mod tests {
             plain.contains(r"escalated, a human has to look: why\rwhy") && plain.len() < 1_000,
             "{plain}"
         );
+    }
+
+    /// Scenario: two deploys and a log record about an incident's onset.
+    /// Guarantee: the line that opens it ends with the newest change.
+    #[test]
+    fn an_opening_names_the_newest_change() {
+        let mut incident = Incident::new("slow", Labels::default(), Timestamp::from_secs(100));
+        let event = |at, kind: &str, version: &str| Event {
+            at: Timestamp::from_secs(at),
+            kind: kind.to_owned(),
+            labels: Labels::new([("version".to_owned(), version.to_owned())]),
+            body: String::new(),
+        };
+        assert!(opened(&incident).ends_with("; onset 1970-01-01T00:01:40Z"), "{}", opened(&incident));
+        incident.context = vec![event(40, "deploy", "v2"), event(90, "deploy", "v3"), event(95, "log", "v3")];
+        let line = opened(&incident);
+        assert!(line.ends_with(r#"; 10s before onset: deploy {version="v3"}"#), "{line}");
     }
 
     /// Guarantee: what was too much is told by its numbers.
