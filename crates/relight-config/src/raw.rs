@@ -388,7 +388,7 @@ impl Default for CircuitBreaker {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reset {
-    /// A human, by `relight resume`.
+    /// A human, by `relight reset RULE`.
     Manual,
 }
 

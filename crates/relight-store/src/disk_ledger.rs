@@ -69,6 +69,25 @@ fn refuse_version(path: &Path, found: u32) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Reads a ledger that another process may be writing to; changes nothing.
+pub(crate) fn look(state: &Path) -> Result<LedgerState, StoreError> {
+    const DOING: &str = "read the ledger";
+    let path = main_file(state);
+    refuse_future(state)?;
+    path.metadata().map_err(failed_to("open", &path))?;
+    let failed = |error: rusqlite::Error| StoreError::Backend { doing: DOING, why: error.to_string() };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(&path, flags).map_err(failed)?;
+    conn.busy_timeout(BUSY_LIMIT).map_err(failed)?;
+    // One view of all tables, whatever is committed meanwhile.
+    let view = conn.unchecked_transaction().map_err(failed)?;
+    match rows::read_all(&view) {
+        Ok((state, _)) => Ok(state),
+        Err(Fault::Store(error)) => Err(error),
+        Err(Fault::Damage(why)) => Err(StoreError::Backend { doing: DOING, why }),
+    }
+}
+
 impl DiskLedger {
     pub(crate) fn new(state: &Path, lock: Arc<File>) -> Self {
         Self { state: state.to_owned(), sentinel: Sentinel::of_ledger(state), open: None, _lock: lock }

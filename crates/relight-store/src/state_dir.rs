@@ -6,6 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use relight_core::incident::LedgerState;
+
 use crate::disk_baselines::DiskBaselines;
 use crate::disk_ledger::{self, DiskLedger};
 use crate::error::{StoreError, failed_to};
@@ -34,6 +36,15 @@ impl StateDir {
         let baselines = DiskBaselines::new(path, Arc::clone(&lock));
         let ledger = DiskLedger::new(path, lock);
         Ok((Box::new(baselines), Box::new(ledger)))
+    }
+}
+
+impl StateDir {
+    /// What the ledger of a folder says, read beside the process that holds the folder. Nothing is changed.
+    ///
+    /// Errors: [`StoreError::Io`] if there is no ledger, [`StoreError::Future`], [`StoreError::Backend`] for a damaged one.
+    pub fn look(path: &Path) -> Result<LedgerState, StoreError> {
+        disk_ledger::look(path)
     }
 }
 

@@ -54,6 +54,41 @@ pub(crate) enum Command {
         #[command(flatten)]
         at: StateArgs,
     },
+    /// Lists the open incidents of a daemon, or tells all of one; and what keeps relight from acting
+    #[command(after_help = INCIDENTS_HELP)]
+    Incidents(IncidentsArgs),
+    /// Acknowledges an incident: one that waits for a human is closed if it is calm, else it goes on
+    #[command(after_help = "Examples:\n  relight ack 01M84YZ97GNR95XBR1YBNZRYXS -c relight.yaml")]
+    Ack {
+        /// Its id
+        incident: String,
+        #[command(flatten)]
+        at: StateArgs,
+    },
+    /// Approves an action that waits for it, with `mode: approve`; all other gates are asked again
+    #[command(after_help = "Examples:\n  relight approve 01M84YZ97GNR95XBR1YBNZRYXS-1-0 -c relight.yaml")]
+    Approve {
+        /// Its id
+        action: String,
+        #[command(flatten)]
+        at: StateArgs,
+    },
+    /// Rejects an action that waits for approval: the next step of its rule follows
+    #[command(after_help = "Examples:\n  relight reject 01M84YZ97GNR95XBR1YBNZRYXS-1-0 -c relight.yaml")]
+    Reject {
+        /// Its id
+        action: String,
+        #[command(flatten)]
+        at: StateArgs,
+    },
+    /// Sets the circuit breaker of a rule back, whose actions did not help
+    #[command(after_help = "Examples:\n  relight reset bad-deploy -c relight.yaml")]
+    Reset {
+        /// The rule
+        rule: String,
+        #[command(flatten)]
+        at: StateArgs,
+    },
     /// Asks a daemon whether its engine moves
     #[command(
         after_help = "Examples:\n  relight health\n\nExits with 1 if nothing answers, or if the engine stands still."
@@ -128,6 +163,20 @@ pub(crate) struct StateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct IncidentsArgs {
+    /// The id of one, to be told all of it
+    pub(crate) incident: Option<String>,
+    /// Those that are over, too
+    #[arg(long, conflicts_with = "incident")]
+    pub(crate) all: bool,
+    /// Prints newline-delimited JSON, with the records of `relight replay --json`, `hold` and `breaker`
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) at: StateArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// Files, folders, or `-` for standard input
     ///
@@ -183,6 +232,12 @@ const CHECK_HELP: &str = "\
 Examples:
   relight check -c shop.yaml
   relight check -c new.yaml --against shop.yaml";
+
+const INCIDENTS_HELP: &str = "\
+Examples:
+  relight incidents -c relight.yaml
+  relight incidents 01M84YZ97GNR95XBR1YBNZRYXS -c relight.yaml
+  relight incidents --all --json --state /var/lib/relight";
 
 const RUN_HELP: &str = "\
 Examples:

@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use relight_ingest::IngestError;
+use relight_store::StoreError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -47,6 +48,12 @@ impl From<IngestError> for Failure {
             | IngestError::Empty { .. } => Self::Run(error.into()),
             _ => Self::Usage(error.into()),
         }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Run(error.into())
     }
 }
 

@@ -8,10 +8,12 @@ mod cli;
 mod explain;
 mod failure;
 mod health;
+mod incidents;
 mod output;
 mod replay;
 mod run;
 mod steer;
+mod words;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replay(args) => replay::run(&args),
         Command::Pause { reason, at } => steer::pause(&reason.join(" "), &at),
         Command::Resume { at } => steer::resume(&at),
+        Command::Incidents(args) => incidents::run(&args),
+        Command::Ack { incident, at } => steer::ack(&incident, &at),
+        Command::Approve { action, at } => steer::answer("approve", &action, &at),
+        Command::Reject { action, at } => steer::answer("reject", &action, &at),
+        Command::Reset { rule, at } => steer::reset(&rule, &at),
         Command::Health { admin } => health::run(admin),
         Command::Explain { name } => explain::run(name.as_deref()),
         Command::Schema => output::print(&format!("{:#}\n", relight_config::schema(&REGISTRY))),

@@ -1,10 +1,10 @@
 //! `relight replay`: captures through the whole loop, and what came of them.
 
 pub(crate) mod expectation;
-pub(crate) mod figures;
+mod figures;
 mod furthest;
-pub(crate) mod human;
-mod json;
+mod human;
+pub(crate) mod json;
 mod labels;
 mod notes;
 mod progress;

@@ -22,8 +22,8 @@ use relight_core::telemetry::{self as metrics, Board, Sample};
 use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
-    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now, Pulse,
-    RuntimeError, Stores, SystemClock, resident_bytes,
+    Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now, Pipeline,
+    Pulse, RuntimeError, Stores, SystemClock, resident_bytes,
 };
 use relight_store::{Spool, StateDir};
 use relight_web::Web;
@@ -38,6 +38,7 @@ use crate::check;
 use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::output::{self, BOLD};
+use crate::words::grouped;
 
 /// Inputs that may wait for the engine: outcomes of actions, and signals.
 const INPUTS: usize = 1_024;
@@ -59,9 +60,9 @@ struct Around {
     board: Board,
 }
 
-/// The engine's thread, and what tells that it has ended.
+/// The engine's thread, which says in the end what it knows, and what tells that it has ended.
 struct Engine {
-    thread: JoinHandle<Result<(), RuntimeError>>,
+    thread: JoinHandle<Result<String, RuntimeError>>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -104,6 +105,7 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     let guard = standby.guard();
     let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
+    let known = known(live.pipeline()).map_err(|error| Failure::Run(error.into()))?;
     live.tell_of_incidents(Box::new(|news| output::notice(&news::line(news))));
     if !StateDir::keep_room(&config.daemon.state) {
         output::notice(
@@ -137,7 +139,7 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     let fenced = standby.join(config, hub, inputs.clone(), readers.committers())?;
     let steered = inputs.clone();
     let around = Around { sources, readers, standby, bus, web, inputs, board };
-    greet(config, &around)?;
+    greet(config, &known, &around)?;
     let engine = spawn(live, opened, asked)?;
     // It ends with the process.
     std::thread::Builder::new()
@@ -220,9 +222,20 @@ fn start_web(config: &Config, board: &Board, runtime: &Runtime) -> Result<Option
     Ok(Some(web))
 }
 
+/// What the engine knows, in words.
+fn known(pipeline: &mut Pipeline) -> Result<String, RuntimeError> {
+    let series = grouped(pipeline.totals()?.series);
+    let Some(until) = pipeline.last_turn() else { return Ok("nothing known yet".to_owned()) };
+    let open =
+        pipeline.control_state().incidents().filter(|one| one.is_live() && one.detected.is_some()).count();
+    let incidents = if open == 1 { "incident" } else { "incidents" };
+    Ok(format!("{series} series known up to {until}, {open} open {incidents}"))
+}
+
 /// Tells a newcomer where to send data, and where to look.
-fn greet(config: &Config, around: &Around) -> Result<(), Failure> {
-    let mut text = format!("{BOLD}relight{BOLD:#} is watching; state in {}\n", config.daemon.state.display());
+fn greet(config: &Config, known: &str, around: &Around) -> Result<(), Failure> {
+    let state = config.daemon.state.display();
+    let mut text = format!("{BOLD}relight{BOLD:#} is watching; state in {state}: {known}\n");
     text.push_str(&addresses(&around.sources));
     text.push_str(&readers::greeting(config));
     if let Some(web) = &around.web {
@@ -251,7 +264,7 @@ fn addresses(sources: &[(String, Running)]) -> String {
 fn spawn(mut live: Live, opened: Receiver<Outlet>, asked: Receiver<LiveInput>) -> Result<Engine, Failure> {
     let (tell, ended) = oneshot::channel();
     let run = move || {
-        let result = live.run(&opened, &asked, &mut ());
+        let result = live.run(&opened, &asked, &mut ()).and_then(|()| known(live.pipeline()));
         drop(live);
         // Whoever watches over it may be gone already.
         let _ = tell.send(());
@@ -341,7 +354,11 @@ async fn stop_engine(inputs: Sender<LiveInput>, engine: &mut Engine) -> Result<(
 
 fn ended(engine: Engine) -> Result<(), Failure> {
     match engine.thread.join() {
-        Ok(result) => result.map_err(|error| Failure::Run(error.into())),
+        Ok(Ok(known)) => {
+            output::notice(&format!("stopped, with a last snapshot: {known}"));
+            Ok(())
+        }
+        Ok(Err(error)) => Err(Failure::Run(error.into())),
         Err(_) => Err(Failure::Run(anyhow!("the engine panicked; its message is above"))),
     }
 }

@@ -1,4 +1,4 @@
-//! `relight pause` and `relight resume`: commands that are left in the state folder for the daemon.
+//! `relight pause`, `resume`, `ack`, `approve`, `reject` and `reset`: commands that are left in the state folder for the daemon.
 //!
 //! No port and no token: who may write to the state folder may steer what acts on it.
 
@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use relight_core::incident::{Action, ActionState, LedgerState};
 use relight_runtime::{Clock as _, SystemClock};
-use relight_store::Spool;
+use relight_store::{Spool, StateDir};
 
 use crate::check;
 use crate::cli::StateArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::incidents::is_open;
+use crate::{output, words};
 
+/// Names that are listed where one was not known.
+const MAX_LISTED: usize = 10;
 /// A daemon looks every 200 ms; one that is busy with a large turn may take a little.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -25,6 +29,57 @@ pub(crate) fn pause(reason: &str, at: &StateArgs) -> Result<(), Failure> {
 pub(crate) fn resume(at: &StateArgs) -> Result<(), Failure> {
     obeyed("resume", "", at)?;
     output::print("resumed: what waited for a human is lifted\n")
+}
+
+/// What is named is looked up first: the daemon would pass over a slip without a word.
+pub(crate) fn ack(id: &str, at: &StateArgs) -> Result<(), Failure> {
+    let open: Vec<String> = look(at)?.incidents.into_iter().filter(is_open).map(|one| one.id).collect();
+    known(id, &open, "open incident")?;
+    obeyed("ack", id, at)?;
+    let incidents = look(at)?.incidents;
+    let incident = incidents.iter().find(|incident| incident.id == id);
+    let now = match incident.map(|incident| (incident.resolution, incident.state)) {
+        Some((Some(_), _)) => "it is calm, and closed",
+        Some((None, _)) => "it goes on, and ends when it is back in its band",
+        None => "it is over",
+    };
+    output::print(&format!("acknowledged: {now}\n"))
+}
+
+/// Answers an action that waits for approval.
+pub(crate) fn answer(verb: &str, id: &str, at: &StateArgs) -> Result<(), Failure> {
+    let waits = |action: &Action| action.state == ActionState::AwaitingApproval;
+    let waiting: Vec<String> = look(at)?.actions.into_iter().filter(waits).map(|one| one.id).collect();
+    known(id, &waiting, "action that waits for approval")?;
+    obeyed(verb, id, at)?;
+    let actions = look(at)?.actions;
+    let step = actions.iter().find(|action| action.id == id).map(words::step);
+    output::print(&format!("{}\n", step.unwrap_or_else(|| "it is over".to_owned())))
+}
+
+/// Sets a rule's circuit breaker back.
+pub(crate) fn reset(rule: &str, at: &StateArgs) -> Result<(), Failure> {
+    let breakers: Vec<String> = look(at)?.breakers.into_iter().map(|(rule, _)| rule).collect();
+    known(rule, &breakers, "rule with a circuit breaker that has counted")?;
+    obeyed("reset", rule, at)?;
+    output::print(&format!("reset: `{rule}` may act again\n"))
+}
+
+fn look(at: &StateArgs) -> Result<LedgerState, Failure> {
+    StateDir::look(&state_of(at)?).map_err(Failure::from)
+}
+
+fn known(name: &str, known: &[String], what: &str) -> Result<(), Failure> {
+    if known.iter().any(|one| one == name) {
+        return Ok(());
+    }
+    let (first, more) = known.split_at(known.len().min(MAX_LISTED));
+    let have = match (first, more.len()) {
+        ([], _) => "there is none".to_owned(),
+        (first, 0) => format!("have: {}", first.join(", ")),
+        (first, more) => format!("have: {}, and {more} more", first.join(", ")),
+    };
+    Err(Failure::usage(format_args!("no {what} is named `{name}` ({have})")))
 }
 
 fn obeyed(verb: &str, target: &str, at: &StateArgs) -> Result<(), Failure> {
@@ -42,7 +97,7 @@ fn obeyed(verb: &str, target: &str, at: &StateArgs) -> Result<(), Failure> {
     )))
 }
 
-fn state_of(at: &StateArgs) -> Result<PathBuf, Failure> {
+pub(crate) fn state_of(at: &StateArgs) -> Result<PathBuf, Failure> {
     match (&at.state, &at.config) {
         (Some(state), _) => Ok(state.clone()),
         (None, Some(config)) => Ok(check::read(config)?.daemon.state),

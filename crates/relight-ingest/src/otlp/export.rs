@@ -31,7 +31,8 @@ pub(crate) fn spans(json: &[u8]) -> Result<u64, String> {
 }
 
 fn read<'a>(json: &'a [u8], wanted: &str) -> Result<Request<'a>, String> {
-    let request: Request<'a> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let request: Request<'a> = serde_json::from_slice(json)
+        .map_err(|error| format!("no OTLP request with `{wanted}` in JSON: {error}"))?;
     if request.is_empty() {
         // Unknown keys are left alone, as the protocol asks; but a sender that spells the known one wrong
         // would be told that all is well.

@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use relight_core::Span;
 
-use super::figures::{Figures, NAMES, Unit, rough};
+use super::figures::{Figures, NAMES, Unit};
 use crate::failure::Failure;
+use crate::words::rough;
 
 type Compare = fn(&f64, &f64) -> bool;
 

@@ -1,4 +1,4 @@
-//! The figures of a replay by name, and how figures are written for people.
+//! The figures of a replay by name, for `--fail-if`.
 
 use relight_core::Span;
 use relight_core::incident::IncidentState;
@@ -86,71 +86,4 @@ pub(super) fn percentiles(mut spans: Vec<Span>) -> Option<(Span, Span)> {
     spans.sort_unstable();
     let rank = |percent: usize| spans.get((spans.len() * percent).div_ceil(100).max(1) - 1).copied();
     Some((rank(50)?, rank(90)?))
-}
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// `1 row`, `2,000 rows`.
-pub(crate) fn count(n: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
-}
-
-/// A value to four significant digits.
-pub(crate) fn short(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
-    }
-    let magnitude = value.abs().log10().floor();
-    if !(-4.0..15.0).contains(&magnitude) {
-        return format!("{value:.3e}");
-    }
-    let decimals = (3.0 - magnitude).max(0.0) as usize;
-    let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-}
-
-/// A length of time without what nobody reads: whole seconds from ten seconds on, else milliseconds.
-pub(crate) fn rough(span: Span) -> String {
-    let unit = if span.ns().abs() >= 10_000_000_000 { 1_000_000_000 } else { 1_000_000 };
-    Span::from_ns((span.ns() as f64 / unit as f64).round() as i64 * unit).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_for_people() {
-        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(n), text);
-        }
-        for (value, text) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (0.123_456, "0.1235"),
-            (-12.5, "-12.5"),
-            (123_456.7, "123457"),
-            (1e20, "1.000e20"),
-            (1.5e-7, "1.500e-7"),
-            (f64::INFINITY, "inf"),
-        ] {
-            assert_eq!(short(value), text);
-        }
-        for (ns, text) in
-            [(0, "0s"), (1_234_567_890, "1s235ms"), (99_600_000_000, "1m40s"), (-20_000_000_000, "-20s")]
-        {
-            assert_eq!(rough(Span::from_ns(ns)), text);
-        }
-    }
 }

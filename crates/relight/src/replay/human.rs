@@ -3,23 +3,18 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use relight_core::Timestamp;
-use relight_core::incident::{Action, ActionState, Evidence, Incident, IncidentState, Resolution};
-use relight_core::record::{Event, Reason};
+use relight_core::incident::{Action, ActionState, Incident, IncidentState, Resolution};
+use relight_core::record::Reason;
 use relight_engine::control::summary::Percentiles;
 use relight_runtime::{History, Report};
 
 use super::Story;
-use super::figures::{count, grouped, rough, short};
 use super::labels::Verdict;
-use crate::output::{BOLD, DIM, GREEN, RED, YELLOW, visible};
+use crate::output::{BOLD, DIM, GREEN, RED, YELLOW};
+use crate::words::{count, grouped, happened, left, live, moments, outcome, resolution, rough};
 
 /// Rows of evidence that are shown of one incident.
 const EVIDENCE_SHOWN: usize = 3;
-/// Characters that are shown of a row's name.
-const ROW_SHOWN: usize = 400;
-/// Characters that are shown of an event's text.
-const TEXT_SHOWN: usize = 120;
 
 /// The summary. `run_time` is how long it took; without it, no rate is told.
 pub(super) fn render(story: &Story<'_>, run_time: Option<Duration>) -> String {
@@ -145,7 +140,7 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
     line(out, format_args!("\n{RED}incident{RED:#} {BOLD}{}{BOLD:#} {}", incident.rule, incident.group));
     line(out, format_args!("  {DIM}{}{episode}{DIM:#}", incident.id));
     if story.report.times_known {
-        moments(out, incident);
+        out.push_str(&moments(incident));
     } else {
         line(out, format_args!("  {:<10} not known: the file is not in order of time", "times"));
     }
@@ -154,32 +149,10 @@ fn of_incident(out: &mut String, incident: &Incident, story: &Story<'_>) {
         line(out, format_args!("  {:<10} {}", "left", left(evidence)));
     }
     for event in &incident.context {
-        happened(out, event, incident.onset);
+        out.push_str(&happened(event, incident.onset));
     }
     for action in story.report.actions.iter().filter(|action| action.incident == incident.id) {
         of_action(out, action, story);
-    }
-}
-
-/// In order of time: a proof may come after the group was back in its band, or before.
-fn moments(out: &mut String, incident: &Incident) {
-    let moments = [
-        ("onset", Some(incident.onset), ""),
-        ("detected", incident.detected, ""),
-        ("acted", incident.acted, ""),
-        ("recovered", incident.recovered, ": back in its band"),
-        ("verified", incident.mitigated, ": the proof of the action held"),
-    ];
-    let mut known: Vec<(&str, Timestamp, &str)> =
-        moments.into_iter().filter_map(|(what, at, means)| Some((what, at?, means))).collect();
-    known.sort_by_key(|(_, at, _)| *at);
-    for (what, at, means) in known {
-        let after = at.since(incident.onset);
-        let after = match what {
-            "onset" => String::new(),
-            _ => format!("  {} after onset{means}", rough(after)),
-        };
-        line(out, format_args!("  {what:<10} {at}{after}"));
     }
 }
 
@@ -189,67 +162,10 @@ fn state(incident: &Incident) -> String {
             format!("{} (simulated: nothing was touched)", resolution(why))
         }
         Some(why) => resolution(why),
-        None => live(incident.state).to_owned(),
+        None if incident.state == IncidentState::Escalated => live(incident.state).to_owned(),
+        None => format!("{} at the end of the stream", live(incident.state)),
     };
     if incident.stale { format!("{why}, without data at present") } else { why }
-}
-
-/// How an incident came to its end.
-pub(crate) fn resolution(why: Resolution) -> String {
-    match why {
-        Resolution::VerifiedAction => format!("{GREEN}resolved{GREEN:#} by an action that was verified"),
-        Resolution::SelfRecovered => format!("{GREEN}resolved{GREEN:#}, recovered by itself"),
-        Resolution::NewNormal => "over: the new level was learned as normal".to_owned(),
-        Resolution::Human => "closed by a human".to_owned(),
-        Resolution::RuleRemoved => "closed with its rule".to_owned(),
-    }
-}
-
-const fn live(state: IncidentState) -> &'static str {
-    match state {
-        IncidentState::Pending => "pending",
-        IncidentState::Open => "open at the end of the stream",
-        IncidentState::Responding => "responding at the end of the stream",
-        IncidentState::Mitigated => "mitigated, not yet resolved at the end of the stream",
-        IncidentState::Recovering => "recovering at the end of the stream",
-        IncidentState::Resolved => "resolved",
-        IncidentState::Escalated => "escalated: a human has to look",
-    }
-}
-
-/// Which row left its band, and how.
-pub(crate) fn left(evidence: &Evidence) -> String {
-    let Evidence { detector, signal, labels, value, score, expected, .. } = evidence;
-    let row = visible(&format!("{signal}{labels}"), ROW_SHOWN);
-    let seen = if value.is_nan() { "no data".to_owned() } else { short(*value) };
-    let band = evidence.in_words(short);
-    let expected =
-        if expected.is_finite() { format!(", expected {}", short(*expected)) } else { String::new() };
-    let score = short(*score);
-    format!("{row} was {BOLD}{seen}{BOLD:#}, {band}{expected} {DIM}(score {score} by {detector}){DIM:#}")
-}
-
-/// Foreign text: what could move a terminal's cursor, or turn a line around, is escaped.
-fn happened(out: &mut String, event: &Event, onset: Timestamp) {
-    let rest = if event.body.chars().nth(TEXT_SHOWN).is_some() { "..." } else { "" };
-    let text: String = event.body.chars().take(TEXT_SHOWN).collect();
-    line(
-        out,
-        format_args!(
-            "  {:<10} {}  {} {DIM}{}{rest}{DIM:#}",
-            "about then",
-            event.at,
-            beside(event, onset),
-            text.escape_debug()
-        ),
-    );
-}
-
-/// What happened, and how long before or after the onset.
-pub(crate) fn beside(event: &Event, onset: Timestamp) -> String {
-    let Event { at, kind, labels, .. } = event;
-    let (apart, side) = if *at < onset { (onset.since(*at), "before") } else { (at.since(onset), "after") };
-    format!("{} {side} onset: {} {labels}", rough(apart), kind.escape_debug())
 }
 
 fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {
@@ -273,25 +189,6 @@ fn of_action(out: &mut String, action: &Action, story: &Story<'_>) {
             outcome(action),
         ),
     );
-}
-
-/// How far a step has come.
-pub(crate) fn outcome(action: &Action) -> String {
-    match action.state {
-        // A step without a proof has no more to show than that it went out.
-        ActionState::Succeeded if action.verify_until.is_none() => "sent".to_owned(),
-        ActionState::Succeeded => format!("{GREEN}helped{GREEN:#}"),
-        ActionState::Planned => "planned".to_owned(),
-        ActionState::Blocked => format!("{YELLOW}blocked{YELLOW:#}"),
-        ActionState::AwaitingApproval => format!("{YELLOW}awaits approval{YELLOW:#}"),
-        ActionState::Pending => "pending".to_owned(),
-        ActionState::Running => "running".to_owned(),
-        ActionState::Unknown => format!("{YELLOW}unknown{YELLOW:#}"),
-        ActionState::Verifying => "being verified".to_owned(),
-        ActionState::Ineffective => format!("{RED}did not help{RED:#}"),
-        ActionState::Inconclusive => "inconclusive".to_owned(),
-        ActionState::Failed => format!("{RED}failed{RED:#}"),
-    }
 }
 
 fn rules(out: &mut String, report: &Report) {

@@ -5,6 +5,7 @@
 
 use anyhow::Context;
 use relight_core::incident::{Action, Evidence, Incident};
+use relight_core::responder::Plan;
 use relight_core::{Span, Timestamp};
 use relight_engine::control::summary::{Percentiles, RuleSummary};
 use relight_runtime::Totals;
@@ -34,7 +35,7 @@ pub(super) fn render(story: &Story<'_>) -> Result<String, Failure> {
     let report = story.report;
     let mut lines = vec![totals(&report.totals)];
     lines.extend(report.incidents.iter().filter(|i| i.detected.is_some()).map(incident));
-    lines.extend(report.actions.iter().map(|a| action(a, story)));
+    lines.extend(report.actions.iter().map(|one| action(one, story.plans.get(&one.id))));
     lines.extend(report.rules.iter().map(rule));
     if !report.times_known {
         lines.iter_mut().for_each(forget_times);
@@ -43,9 +44,14 @@ pub(super) fn render(story: &Story<'_>) -> Result<String, Failure> {
         lines.push(labels(verdict));
         lines.extend(verdict.faults.iter().map(fault));
     }
+    in_lines(&lines)
+}
+
+/// Newline-delimited JSON.
+pub(crate) fn in_lines(lines: &[Value]) -> Result<String, Failure> {
     let mut text = String::new();
     for line in lines {
-        text += &serde_json::to_string(&line)
+        text += &serde_json::to_string(line)
             .context("failed to write the report as JSON")
             .map_err(Failure::Run)?;
         text.push('\n');
@@ -76,7 +82,8 @@ fn known(at: Timestamp) -> Option<Timestamp> {
     at.is_known().then_some(at)
 }
 
-fn incident(incident: &Incident) -> Value {
+/// An incident, as every listing has it.
+pub(crate) fn incident(incident: &Incident) -> Value {
     let since_onset = |at: Option<Timestamp>| at.map(|at| at.since(incident.onset).secs_f64());
     json!({
         "record": "incident",
@@ -144,7 +151,8 @@ fn finite(value: f64) -> f64 {
     value.clamp(f64::MIN, f64::MAX)
 }
 
-fn action(action: &Action, story: &Story<'_>) -> Value {
+/// An action, as every listing has it. A replay's plans are made afterwards.
+pub(crate) fn action(action: &Action, plan: Option<&Plan>) -> Value {
     json!({
         "record": "action",
         "id": action.id,
@@ -161,7 +169,7 @@ fn action(action: &Action, story: &Story<'_>) -> Value {
         "started": action.started,
         "ended": action.ended,
         "detail": action.detail,
-        "plan": story.plans.get(&action.id),
+        "plan": plan,
     })
 }
 

@@ -5,8 +5,8 @@ use relight_engine::detect::Warming;
 use relight_engine::directory::Unmatched;
 use relight_runtime::{Report, Totals};
 
-use super::figures::{count, grouped};
 use super::labels::Fault;
+use crate::words::{count, grouped};
 
 /// Characters of a selector that are shown.
 const SHOWN_CHARS: usize = 120;

@@ -57,7 +57,7 @@ impl ReplayObserver for Progress {
             bar.set_length(total);
         }
         bar.set_position(done);
-        bar.set_message(format!("{} points", super::figures::grouped(points)));
+        bar.set_message(format!("{} points", crate::words::grouped(points)));
     }
 
     fn findings(&mut self, findings: &[Finding]) {

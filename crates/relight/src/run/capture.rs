@@ -32,7 +32,7 @@ use crate::check;
 use crate::cli::CaptureArgs;
 use crate::failure::Failure;
 use crate::output::{self, BOLD};
-use crate::replay::figures::grouped;
+use crate::words::grouped;
 
 /// How often the progress is shown, and the bounds are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

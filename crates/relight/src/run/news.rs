@@ -2,18 +2,15 @@
 //!
 //! Labels, plans and answers are foreign text: escaped and cut, so that a line stays a line.
 
-use relight_core::incident::{Action, ActionState, Incident};
-use relight_core::{Labels, Timestamp};
+use relight_core::Timestamp;
+use relight_core::incident::{Action, Incident};
 use relight_runtime::{MoreNews, News};
 
-use crate::output::{BOLD, RED, YELLOW, visible};
-use crate::replay::figures::{count, grouped, rough};
-use crate::replay::human::{beside, left, outcome, resolution};
+use crate::output::{BOLD, RED, visible};
+use crate::words::{REASON_SHOWN, beside, count, grouped, left, resolution, rough, shown, step};
 
-/// Characters that are shown of a group.
-const GROUP_SHOWN: usize = 400;
-/// Characters that are shown of a plan, an answer or a reason.
-const TEXT_SHOWN: usize = 300;
+/// Characters that are shown of a change.
+const CHANGE_SHOWN: usize = 400;
 
 /// One line, with colours.
 pub(super) fn line(news: &News) -> String {
@@ -21,7 +18,7 @@ pub(super) fn line(news: &News) -> String {
         News::Opened(incident) => opened(incident),
         News::Escalated(incident, why) => escalated(incident, why),
         News::Over(incident) => over(incident),
-        News::Step(action) => step(action),
+        News::Step(action) => of_step(action),
         News::More(more) => too_many(more),
     }
 }
@@ -38,12 +35,12 @@ fn opened(incident: &Incident) -> String {
     // The newest change, which is the first thing to look at. Log records are too many to be news.
     let change = incident.context.iter().rev().find(|event| !event.is_log());
     let change = change
-        .map_or_else(String::new, |event| format!("; {}", visible(&beside(event, *onset), GROUP_SHOWN)));
+        .map_or_else(String::new, |event| format!("; {}", visible(&beside(event, *onset), CHANGE_SHOWN)));
     format!("{} {RED}{opened}{RED:#}{left}; onset {onset}{detected}{change}", named(incident))
 }
 
 fn escalated(incident: &Incident, why: &str) -> String {
-    format!("{} {RED}escalated{RED:#}, a human has to look: {}", named(incident), visible(why, TEXT_SHOWN))
+    format!("{} {RED}escalated{RED:#}, a human has to look: {}", named(incident), visible(why, REASON_SHOWN))
 }
 
 fn over(incident: &Incident) -> String {
@@ -56,25 +53,9 @@ fn over(incident: &Incident) -> String {
     format!("{} {how}{when}", named(incident))
 }
 
-fn step(action: &Action) -> String {
-    let Action { incident, rule, with, step, attempts, state, .. } = action;
-    let come = match state {
-        ActionState::Running => "started".to_owned(),
-        ActionState::Pending => format!("{YELLOW}did not get through{YELLOW:#}, and is tried again"),
-        ActionState::Verifying => "carried out, and being verified".to_owned(),
-        _ => outcome(action),
-    };
-    let tries = if *attempts > 1 { format!(" with attempt {attempts}") } else { String::new() };
-    // What blocks says so itself: `blocked by cooldown: ..`.
-    let joint = if *state == ActionState::Blocked { " by " } else { ": " };
-    // What is under way has not been answered, but has a plan.
-    let said = match (state, &action.plan) {
-        (ActionState::Running, plan) => plan.as_ref().map_or("", |plan| &plan.summary),
-        _ => &action.detail,
-    };
-    let said = if said.is_empty() { String::new() } else { format!("{joint}{}", visible(said, TEXT_SHOWN)) };
-    let (number, what) = (step + 1, &action.action);
-    format!("incident {BOLD}{incident}{BOLD:#} {rule}: {number}. {what} with {with} {come}{tries}{said}")
+fn of_step(action: &Action) -> String {
+    let Action { incident, rule, .. } = action;
+    format!("incident {BOLD}{incident}{BOLD:#} {rule}: {}", step(action))
 }
 
 fn too_many(more: &MoreNews) -> String {
@@ -94,16 +75,13 @@ fn named(incident: &Incident) -> String {
     format!("incident {BOLD}{id}{BOLD:#} {rule} {}", shown(group))
 }
 
-fn shown(group: &Labels) -> String {
-    visible(&group.to_string(), GROUP_SHOWN)
-}
-
 fn after(incident: &Incident, at: Timestamp) -> String {
     format!("{} after onset", rough(at.since(incident.onset)))
 }
 
 #[cfg(test)]
 mod tests {
+    use relight_core::Labels;
     use relight_core::record::Event;
 
     use super::*;
