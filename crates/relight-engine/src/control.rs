@@ -103,6 +103,11 @@ pub enum ControlInput {
         /// What the responder said.
         detail: String,
     },
+    /// What was to be offered or asked was not taken: the responder's queue is full, or another relight acts.
+    Busy {
+        /// Their ids.
+        actions: Vec<String>,
+    },
     /// The process has started, and with it whoever carries actions out: what was on its way is taken up
     /// again. Comes first, once.
     Restart,
@@ -155,8 +160,6 @@ pub enum Answer {
     Retry(Option<Span>),
     /// It may have been.
     Ambiguous,
-    /// It was not even taken: the responder's queue is full.
-    Busy,
 }
 
 /// What is to happen outside, once the ledger has the writes of the same turn.
@@ -176,7 +179,7 @@ pub enum Effect {
         /// Its incident.
         incident: Incident,
     },
-    /// No to [`ControlInput::Ready`].
+    /// No to [`ControlInput::Ready`]. Each of these is answered, and nothing is sent unasked.
     Withdraw {
         /// Action's id.
         action: String,
@@ -318,6 +321,7 @@ impl Control {
             ControlInput::Outcome { at, action, answer, detail } => {
                 self.outcome(&action, at, answer, detail, &mut out);
             }
+            ControlInput::Busy { actions } => self.busy(&actions, &mut out),
             ControlInput::Restart => self.restart(&mut out),
             ControlInput::StandBy => self.stand_by(&mut out),
             ControlInput::Lead => self.lead(&mut out),

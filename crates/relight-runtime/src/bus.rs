@@ -1,14 +1,14 @@
 //! The responder bus: one bounded queue and one worker a responder, between Control and the outside.
 //!
-//! Decides nothing: it asks Control before each attempt ([`ControlInput::Ready`]), sends what Control has
-//! written ([`Effect::Send`]), and tells what came of it. Retries, gates and what is done in doubt are
-//! Control's, deadlines are its, and what is durable is the ledger's. A slow responder holds up its own
-//! queue and no other.
+//! Decides nothing: a worker that is free asks Control about one action ([`ControlInput::Ready`]), waits for the
+//! answer, sends what Control has written ([`Effect::Send`]), and tells what came of it before it asks about the next.
+//! So the gates are as they are when the first byte leaves. Retries, gates and what is done in doubt are Control's,
+//! deadlines are its, and what is durable is the ledger's. A slow responder holds up its own queue and no other.
 
 mod heartbeat;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -18,7 +18,7 @@ use relight_core::responder::{AnyResponder, Attempt, Observation, Plan, Request,
 use relight_engine::control::{Answer, ControlInput, Effect};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender as Queue, channel};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use heartbeat::Heartbeat;
@@ -39,6 +39,28 @@ pub type Guard = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 /// What becomes of an attempt that the lock's loss came before.
 const NOT_HELD: &str = "not sent: another relight acts";
 
+/// Whose worker waits for Control's answer, by the action's id: one a worker.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<BTreeMap<String, oneshot::Sender<Effect>>>>);
+
+impl Asked {
+    fn by_id(&self) -> MutexGuard<'_, BTreeMap<String, oneshot::Sender<Effect>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, action: &str) -> oneshot::Receiver<Effect> {
+        let (answer, answered) = oneshot::channel();
+        self.by_id().insert(action.to_owned(), answer);
+        answered
+    }
+
+    /// Whether somebody waited for it.
+    fn answer(&self, action: &str, effect: Effect) -> bool {
+        let asked = self.by_id().remove(action);
+        asked.is_some_and(|asked| asked.send(effect).is_ok())
+    }
+}
+
 /// Tells the time, for signatures.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -50,6 +72,7 @@ pub struct Bus {
     inputs: Sender<LiveInput>,
     now: Now,
     guard: Guard,
+    asked: Asked,
     runtime: Handle,
 }
 
@@ -62,8 +85,12 @@ struct Post {
 /// Control's side of the bus: hands effects to the workers, never waits.
 pub struct BusOutbox {
     queues: BTreeMap<String, Queue<Job>>,
-    inputs: Sender<LiveInput>,
     guard: Guard,
+    asked: Asked,
+    /// What found no room.
+    busy: Vec<String>,
+    /// What can be told without a worker.
+    answers: VecDeque<ControlInput>,
 }
 
 /// What one worker works with.
@@ -72,6 +99,7 @@ struct Worker {
     inputs: Sender<LiveInput>,
     now: Now,
     guard: Guard,
+    asked: Asked,
 }
 
 impl Bus {
@@ -89,6 +117,7 @@ impl Bus {
             inputs: inputs.clone(),
             now: Arc::clone(now),
             guard: Arc::clone(guard),
+            asked: Asked::default(),
             runtime: runtime.clone(),
         };
         let (outbox, _) = bus.reload(responders);
@@ -112,7 +141,13 @@ impl Bus {
                 stays.push((Arc::clone(&post.responder), Arc::clone(responder)));
             }
         }
-        let outbox = BusOutbox { queues, inputs: self.inputs.clone(), guard: Arc::clone(&self.guard) };
+        let outbox = BusOutbox {
+            queues,
+            guard: Arc::clone(&self.guard),
+            asked: self.asked.clone(),
+            busy: Vec::new(),
+            answers: VecDeque::new(),
+        };
         let rule = move || {
             for (post, responder) in stays {
                 post.send_replace(responder);
@@ -130,7 +165,7 @@ impl Bus {
         let (queue, jobs) = channel(QUEUE);
         let (post, responder) = watch::channel(Arc::clone(responder));
         let (now, guard) = (Arc::clone(&self.now), Arc::clone(&self.guard));
-        let worker = Worker { responder, inputs: self.inputs.clone(), now, guard };
+        let worker = Worker { responder, inputs: self.inputs.clone(), now, guard, asked: self.asked.clone() };
         self.workers.spawn_on(worker.run(jobs, self.stopping.subscribe()), &self.runtime);
         Post { queue, responder: Arc::new(post) }
     }
@@ -148,26 +183,27 @@ impl Bus {
 
 impl Outbox for BusOutbox {
     fn start(&mut self, effect: Effect, now: Timestamp) {
-        let (Effect::Start { action, .. } | Effect::Send { action, .. } | Effect::Observe { action, .. }) =
-            &effect
-        else {
-            // What is withdrawn was asked for by a worker that waits for no answer.
-            return;
-        };
-        let (id, with) = (action.id.clone(), action.with.clone());
-        let Some(epoch) = (self.guard)() else {
-            // What is only offered, or asked, is so again when this relight takes over.
-            if matches!(effect, Effect::Send { .. }) {
-                self.answer(id, Answer::Retry(None), NOT_HELD.to_owned(), now);
+        match effect {
+            Effect::Start { action, incident } => {
+                let (id, with) = (action.id.clone(), action.with.clone());
+                self.queue(id, &with, Effect::Start { action, incident }, now);
             }
-            return;
-        };
-        let Some(queue) = self.queues.get(&with) else {
-            return self.answer(id, Answer::Failed, format!("there is no responder `{with}` any more"), now);
-        };
-        if queue.try_send((epoch, Box::new(effect))).is_err() {
-            let why = format!("{QUEUE} jobs wait for `{with}` already");
-            self.answer(id, Answer::Busy, why, now);
+            Effect::Observe { action, incident } => {
+                let (id, with) = (action.id.clone(), action.with.clone());
+                self.queue(id, &with, Effect::Observe { action, incident }, now);
+            }
+            Effect::Send { action, incident } => {
+                let id = action.id.clone();
+                if (self.guard)().is_none() {
+                    self.asked.answer(&id, Effect::Withdraw { action: id.clone() });
+                    self.answer(id, Answer::Retry(None), NOT_HELD.to_owned(), now);
+                } else if !self.asked.answer(&id, Effect::Send { action, incident }) {
+                    self.answer(id, Answer::Retry(None), "not sent: nobody waited for it".to_owned(), now);
+                }
+            }
+            Effect::Withdraw { action } => {
+                self.asked.answer(&action, Effect::Withdraw { action: action.clone() });
+            }
         }
     }
 
@@ -179,15 +215,26 @@ impl Outbox for BusOutbox {
     }
 
     fn next(&mut self, _now: Timestamp) -> Option<ControlInput> {
-        None
+        if self.busy.is_empty() {
+            return self.answers.pop_front();
+        }
+        Some(ControlInput::Busy { actions: std::mem::take(&mut self.busy) })
     }
 }
 
 impl BusOutbox {
-    fn answer(&self, action: String, answer: Answer, detail: String, at: Timestamp) {
-        // Full: the engine is its own reader and must not wait for itself. The action's deadline comes back to it.
-        let outcome = ControlInput::Outcome { at, action, answer, detail };
-        let _ = self.inputs.try_send(LiveInput::Control(outcome));
+    fn queue(&mut self, id: String, with: &str, job: Effect, now: Timestamp) {
+        let Some(queue) = self.queues.get(with) else {
+            return self.answer(id, Answer::Failed, format!("there is no responder `{with}` any more"), now);
+        };
+        let is_taken = (self.guard)().is_some_and(|epoch| queue.try_send((epoch, Box::new(job))).is_ok());
+        if !is_taken {
+            self.busy.push(id);
+        }
+    }
+
+    fn answer(&mut self, action: String, answer: Answer, detail: String, at: Timestamp) {
+        self.answers.push_back(ControlInput::Outcome { at, action, answer, detail });
     }
 }
 
@@ -200,19 +247,57 @@ impl Worker {
                 job = jobs.recv() => job,
             };
             let Some((epoch, job)) = job else { return };
-            let is_held = (self.guard)() == Some(epoch);
+            let (Effect::Start { action, .. } | Effect::Observe { action, .. }) = &*job else { continue };
+            if !self.is_held(epoch) {
+                self.tell(ControlInput::Busy { actions: vec![action.id.clone()] }).await;
+                continue;
+            }
             let input = match &*job {
-                Effect::Send { action, .. } if !is_held => {
-                    self.outcome(action, Answer::Retry(None), NOT_HELD.to_owned())
+                Effect::Start { action, incident } => {
+                    self.carry_out(epoch, (action, incident), &mut stopping).await
                 }
-                _ if !is_held => continue,
-                Effect::Start { action, incident } => self.offer(action, incident),
-                Effect::Send { action, .. } => self.send(action).await,
-                Effect::Observe { action, .. } => self.observe(action).await,
-                Effect::Withdraw { .. } => continue,
+                _ => Some(self.observe(action).await),
             };
-            self.tell(input).await;
+            if let Some(input) = input {
+                self.tell(input).await;
+            }
         }
+    }
+
+    /// Asks Control, and sends if it says so. `None` if it does not, and that is known already.
+    async fn carry_out(
+        &self,
+        epoch: u64,
+        (action, incident): (&Action, &Incident),
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Option<ControlInput> {
+        let plan = match self.responder().plan(&Request { action, incident }) {
+            Ok(plan) => plan,
+            Err(error) => return Some(self.outcome(action, Answer::Failed, format!("no plan: {error}"))),
+        };
+        let mut answered = self.asked.ask(&action.id);
+        self.tell(ControlInput::Ready { action: action.id.clone(), plan: Some(plan) }).await;
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answered => answer.ok(),
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                // What was answered by now stands in the ledger as sent; what is answered later finds nobody.
+                answered.close();
+                answered.try_recv().ok()
+            }
+        };
+        match answer {
+            Some(Effect::Send { action, .. }) if self.is_held(epoch) => Some(self.send(&action).await),
+            Some(Effect::Send { action, .. }) => {
+                Some(self.outcome(&action, Answer::Retry(None), NOT_HELD.to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this relight acts, as it did when a job was let out.
+    fn is_held(&self, epoch: u64) -> bool {
+        (self.guard)() == Some(epoch)
     }
 
     fn responder(&self) -> Arc<dyn AnyResponder> {
@@ -224,13 +309,6 @@ impl Worker {
         let inputs = self.inputs.clone();
         // An error means that the engine is gone: the ledger says where things stand.
         let _ = tokio::task::spawn_blocking(move || inputs.send(LiveInput::Control(input))).await;
-    }
-
-    fn offer(&self, action: &Action, incident: &Incident) -> ControlInput {
-        match self.responder().plan(&Request { action, incident }) {
-            Ok(plan) => ControlInput::Ready { action: action.id.clone(), plan: Some(plan) },
-            Err(error) => self.outcome(action, Answer::Failed, format!("no plan: {error}")),
-        }
     }
 
     async fn send(&self, action: &Action) -> ControlInput {

@@ -23,7 +23,7 @@ pub const HAND_ON_AFTER: Span = Span::from_secs(120);
 /// A target's own wish for a pause is honoured up to this: a page is not put off for an afternoon because
 /// somebody's clock is wrong.
 pub const LONGEST_PAUSE: Span = Span::from_secs(5 * 60);
-/// An action whose responder's queue is full is offered again after this.
+/// An action whose responder's queue is full is offered, or asked, again after this.
 const BUSY_PAUSE: Span = Span::from_secs(5);
 const FIRST_PAUSE: Span = Span::from_secs(1);
 const MAX_PAUSE: Span = Span::from_secs(60);
@@ -112,23 +112,37 @@ impl Control {
     ) {
         let sent = self.actions.get(id).filter(|action| is_sent(action.state)).cloned();
         let about = sent.and_then(|action| Some((self.incidents.remove(&action.incident)?, action)));
-        let Some((mut incident, mut action)) = about else {
+        let Some((mut incident, action)) = about else {
             self.counters.stray_inputs += 1;
             return;
         };
         match answer {
             Answer::Done => self.ended(&mut incident, action, at, true, detail, out),
             Answer::Failed => self.ended(&mut incident, action, at, false, detail, out),
-            Answer::Busy if action.state == ActionState::Pending => {
-                action.retry_at = Some(self.now().plus(BUSY_PAUSE));
-                self.put_action(action, out);
-            }
-            Answer::Busy => self.counters.stray_inputs += 1,
             Answer::Retry(wish) => self.try_again(&mut incident, action, at, wish, detail, out),
             Answer::Ambiguous => self.in_doubt(&mut incident, action, at, detail, out),
         }
         self.advance(&mut incident, out);
         self.put(incident, out);
+    }
+
+    /// What was not taken is offered, or asked, again: after a pause, or when this relight acts.
+    pub(super) fn busy(&mut self, ids: &[String], out: &mut Out<'_>) {
+        if self.stands_by() {
+            return;
+        }
+        for id in ids {
+            let waits = |action: &&Action| {
+                matches!(action.state, ActionState::Pending | ActionState::Unknown)
+                    && action.retry_at.is_none()
+            };
+            let Some(mut action) = self.actions.get(id).filter(waits).cloned() else {
+                self.counters.stray_inputs += 1;
+                continue;
+            };
+            action.retry_at = Some(self.now().plus(BUSY_PAUSE));
+            self.put_action(action, out);
+        }
     }
 
     /// It did not happen: again, after a pause.
@@ -223,7 +237,11 @@ impl Control {
     pub(super) fn sent_deadline(&mut self, incident: &mut Incident, mut action: Action, out: &mut Out<'_>) {
         if action.retry_at.is_some_and(|at| at <= self.now()) {
             action.retry_at = None;
-            out.effects.push(Effect::Start { action: action.clone(), incident: incident.clone() });
+            if action.state == ActionState::Unknown {
+                observe(incident, &action, out);
+            } else {
+                out.effects.push(Effect::Start { action: action.clone(), incident: incident.clone() });
+            }
         } else {
             action.handed_on = true;
             let why = format!("{}: not delivered within {HAND_ON_AFTER}", name_of(&action));

@@ -100,18 +100,19 @@ impl Pipeline {
     /// instead: that there is a reason to change nothing, then that none of it was sent.
     pub(super) fn withhold(&self, effects: &mut Vec<Effect>, now: Timestamp) -> Vec<ControlInput> {
         let mut inputs = Vec::new();
-        effects.retain(|effect| match effect {
-            Effect::Start { action, .. } if action.mutates => {
+        for effect in std::mem::take(effects) {
+            match effect {
                 // Its gates are read again, and the hold is among them.
-                inputs.push(ControlInput::Ready { action: action.id.clone(), plan: None });
-                false
+                Effect::Start { action, .. } if action.mutates => {
+                    inputs.push(ControlInput::Ready { action: action.id, plan: None });
+                }
+                Effect::Send { action, .. } if action.mutates => {
+                    inputs.push(not_sent(&action, now));
+                    effects.push(Effect::Withdraw { action: action.id });
+                }
+                effect => effects.push(effect),
             }
-            Effect::Send { action, .. } if action.mutates => {
-                inputs.push(not_sent(action, now));
-                false
-            }
-            _ => true,
-        });
+        }
         let held = self.control.holds().any(|(name, hold)| {
             name == HOLD && hold.until.is_some_and(|until| until > now.plus(LONGEST_PAUSE))
         });

@@ -3,11 +3,11 @@
 use relight_core::Span;
 use relight_core::incident::{ActionState, IncidentState};
 use relight_core::responder::{EffectKind, Observation};
-use relight_engine::control::{LONGEST_PAUSE, pause_after};
-use relight_runtime::Clock;
+use relight_engine::control::{ControlInput, LONGEST_PAUSE, pause_after};
+use relight_runtime::{Clock, LiveInput};
 
 use super::fake::Reply;
-use super::journal::Fate;
+use super::journal::{Fate, latest};
 use super::rig::{Rig, rule, story, yaml};
 
 const PAGE: &str = "{do: page, with: duty}";
@@ -198,6 +198,61 @@ fn d07_queue_full() {
     keys.dedup();
     assert_eq!(keys.len(), SERVICES);
     assert_eq!(rig.journal.sent().len(), SERVICES + 1, "each once, and the one that hung");
+}
+
+/// Scenario: 1,200 services are in trouble at once, and their pages go through one responder.
+/// Guarantee: all arrive, each once, without a restart: far more than its queue and the engine's hold.
+#[test]
+fn d07_a_storm_of_pages() {
+    const SERVICES: usize = 1_200;
+    let mut rig = Rig::with_ladder(PAGE);
+    rig.start();
+    let names: Vec<String> = (0..SERVICES).map(|n| format!("s{n}")).collect();
+    let loads: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 50.0)).collect();
+    rig.load(&loads);
+    rig.load(&loads);
+    rig.journal.wait_actions(SERVICES);
+    rig.pass_until("all pages", |rig| rig.journal.delivered() >= SERVICES);
+    assert_eq!(rig.journal.sent().len(), SERVICES);
+    rig.stop();
+}
+
+/// Scenario: two services are in trouble, the responder that changes the world is slow with the first; meanwhile relight is
+/// paused, or both are well again.
+/// Guarantee: what waited for its turn is not sent: the gates are read right before each call.
+#[test]
+fn i04_gates_are_read_right_before_each_call() {
+    for is_paused in [true, false] {
+        let mut rig = Rig::with_ladder(ROLLBACK);
+        rig.fake("deployer", EffectKind::FireOnce, &[Reply::Held, Reply::Done]);
+        rig.start();
+        rig.load(&[("a", 50.0), ("b", 50.0)]);
+        rig.load(&[("a", 50.0), ("b", 50.0)]);
+        rig.journal.wait_calls("deployer", 1);
+        rig.journal.wait("both intents", |kept| {
+            (latest(&kept.writes).0.values().filter(|action| action.mutates).count() == 2).then_some(())
+        });
+        if is_paused {
+            rig.tell(LiveInput::Control(ControlInput::Command {
+                at: rig.clock.wall(),
+                verb: "pause".to_owned(),
+                target: String::new(),
+            }));
+            rig.clock.pass(1);
+            rig.wait_board("the hold", |posted| !posted.held.is_empty());
+        } else {
+            rig.load(&[("a", 1.0), ("b", 1.0)]);
+            rig.load(&[("a", 1.0), ("b", 1.0)]);
+            rig.journal.wait_incident("calm", |incident| incident.recovered.is_some());
+        }
+        rig.journal.release();
+        let why = if is_paused { "kill switch" } else { "recovered" };
+        rig.journal.wait_action("the one that waited", |action| {
+            action.mutates && action.state == ActionState::Blocked && action.detail.starts_with(why)
+        });
+        rig.stop();
+        assert_eq!(rig.journal.sent().iter().filter(|sent| sent.with == "deployer").count(), 1);
+    }
 }
 
 /// Scenario: a responder panics; a target refuses for good.

@@ -10,7 +10,7 @@ use relight_core::responder::{
     ResponderError, Retry, Secrets,
 };
 
-use super::journal::{Journal, Sent, latest};
+use super::journal::{Journal, Sent, newest};
 
 /// What a responder answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Refuse,
     Later(Option<i64>),
     Hang,
+    /// Done, once it is released.
+    Held,
     Panic,
 }
 
@@ -67,7 +69,7 @@ impl Responder for Fake {
     async fn apply(&self, attempt: Attempt, plan: &Plan) -> Result<Receipt, ResponderError> {
         let fail = |message: &str, retry| Err(ResponderError { message: message.to_owned(), retry });
         self.journal.change(|kept| {
-            let of_ledger = latest(&kept.writes).0.remove(&attempt.idempotency_key);
+            let of_ledger = newest(&kept.writes, &attempt.idempotency_key);
             let in_ledger =
                 of_ledger.is_some_and(|a| a.attempts == attempt.number && a.plan.as_ref() == Some(plan));
             kept.sent.push(Sent {
@@ -85,6 +87,11 @@ impl Responder for Fake {
                 fail("HTTP 503 Service Unavailable", Retry::After(wish.map(Span::from_secs)))
             }
             Reply::Hang => std::future::pending().await,
+            Reply::Held => {
+                let journal = self.journal.clone();
+                let _ = tokio::task::spawn_blocking(move || journal.wait_release()).await;
+                Ok(Receipt { summary: "thanks".to_owned() })
+            }
             Reply::Panic => panic!("a responder that is not well"),
         }
     }

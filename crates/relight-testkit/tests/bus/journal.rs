@@ -45,6 +45,8 @@ pub(crate) struct Kept {
     pub(crate) writes: Vec<LedgerWrite>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) notices: Vec<String>,
+    /// Whether calls that were held may end.
+    pub(crate) is_released: bool,
     fate: Fate,
 }
 
@@ -63,7 +65,7 @@ impl Journal {
         changed
     }
 
-    fn wait<T>(&self, what: &str, look: impl Fn(&Kept) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, look: impl Fn(&Kept) -> Option<T>) -> T {
         let mut looks = 0;
         let mut kept = self.lock();
         loop {
@@ -112,6 +114,15 @@ impl Journal {
         self.wait(what, |kept| latest(&kept.writes).1.into_values().find(|incident| is_it(incident)))
     }
 
+    /// Ends the calls that are held.
+    pub(crate) fn release(&self) {
+        self.change(|kept| kept.is_released = true);
+    }
+
+    pub(crate) fn wait_release(&self) {
+        self.wait("the release", |kept| kept.is_released.then_some(()));
+    }
+
     pub(crate) fn wait_notice(&self, part: &str) -> String {
         self.wait(part, |kept| kept.notices.iter().find(|notice| notice.contains(part)).cloned())
     }
@@ -135,6 +146,14 @@ impl Journal {
     pub(crate) fn wait_round(&self, board: &Board, beats: u64) {
         self.wait("the engine's next round", |_| (board.beats() > beats).then_some(()));
     }
+}
+
+/// An action as it was written last.
+pub(crate) fn newest<'a>(writes: &'a [LedgerWrite], id: &str) -> Option<&'a Action> {
+    writes.iter().rev().find_map(|write| match write {
+        LedgerWrite::Action(action) if action.id == id => Some(&**action),
+        _ => None,
+    })
 }
 
 pub(crate) fn latest(writes: &[LedgerWrite]) -> (BTreeMap<String, Action>, BTreeMap<String, Incident>) {

@@ -289,15 +289,20 @@ fn a_restart_takes_up_what_was_on_its_way() {
     assert_eq!(action(&stage, &id).retry_at, retry_at);
 }
 
-/// Guarantee: a full queue costs no attempt and loses nothing.
+/// Scenario: the queue is full when an action is offered, and when its target is to be asked whether it happened.
+/// Guarantee: it costs no attempt and loses nothing: it is offered, or asked, again; what is under way is left alone.
 #[test]
 fn busy_is_offered_again() {
-    let (mut stage, id) = begun(page());
-    assert_eq!(told(&stage.answer(id.clone(), Answer::Busy)), "");
+    let (mut stage, id) = begun(Step { effect: EffectKind::Observable, ..rollback() });
+    assert_eq!(told(&stage.busy(&id)), "");
     assert_eq!(told(&due(&mut stage)), "start");
     assert_eq!(told(&stage.ready(&id)), "send 1");
-    stage.answer(id.clone(), Answer::Busy);
-    assert_eq!(action(&stage, &id).state, ActionState::Running, "what is under way was taken");
+    stage.busy(&id);
+    assert_eq!(action(&stage, &id).state, ActionState::Running);
+    assert_eq!(told(&stage.answer(id.clone(), Answer::Ambiguous)), "observe");
+    assert_eq!(told(&stage.busy(&id)), "");
+    assert_eq!(told(&due(&mut stage)), "observe");
+    assert_eq!(action(&stage, &id).state, ActionState::Unknown);
 }
 
 /// Scenario: the config changes between intent and attempt, and the step is another one.

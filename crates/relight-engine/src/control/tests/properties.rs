@@ -17,6 +17,7 @@ enum Happens {
     Silence(u8),
     Ready(prop::sample::Index),
     Answer(prop::sample::Index, Answer),
+    Busy(prop::sample::Index),
     Process,
     Deploy,
     Command(&'static str, prop::sample::Index),
@@ -27,12 +28,13 @@ fn happens() -> impl Strategy<Value = Happens> {
     let symbol = || prop::sample::select(vec!['!', '!', '!', '!', '.', '.', '.', '_', 's', 'R', 'A', 'E']);
     let verb = prop::sample::select(vec!["ack", "approve", "reject", "reset", "pause", "resume"]);
     let again = Answer::Retry(Some(secs(30)));
-    let all = [Answer::Done, Answer::Done, Answer::Failed, again, Answer::Ambiguous, Answer::Busy];
+    let all = [Answer::Done, Answer::Done, Answer::Failed, again, Answer::Ambiguous];
     let answer = prop::sample::select(all.to_vec());
     prop_oneof![
         12 => (symbol(), symbol()).prop_map(|(a, b)| Happens::Bin(a, b)),
         4 => any::<prop::sample::Index>().prop_map(Happens::Ready),
         5 => (any::<prop::sample::Index>(), answer).prop_map(|(ix, answer)| Happens::Answer(ix, answer)),
+        1 => any::<prop::sample::Index>().prop_map(Happens::Busy),
         1 => Just(Happens::Process),
         1 => (1..200_u8).prop_map(Happens::Silence),
         1 => Just(Happens::Deploy),
@@ -66,6 +68,7 @@ fn happen(stage: &mut Stage, what: &Happens) -> Turned {
         Happens::Deploy => stage.step('D'),
         Happens::Ready(ix) if !ids.is_empty() => stage.ready(ix.get(&ids).as_str()),
         Happens::Answer(ix, answer) if !ids.is_empty() => stage.answer(ix.get(&ids).clone(), *answer),
+        Happens::Busy(ix) if !ids.is_empty() => stage.busy(ix.get(&ids).as_str()),
         Happens::Process => stage.turn(ControlInput::Restart, stage.now),
         Happens::Command(verb @ ("pause" | "resume"), _) => stage.command(verb, None),
         Happens::Command("reset", _) => stage.command("reset", Some("r".to_owned())),

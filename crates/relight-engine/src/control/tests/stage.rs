@@ -313,6 +313,10 @@ impl Stage {
         self.turn(ControlInput::Outcome { at: self.now, action, answer, detail: detail.to_owned() }, self.now)
     }
 
+    pub(super) fn busy(&mut self, action: &str) -> Turned {
+        self.turn(ControlInput::Busy { actions: vec![action.to_owned()] }, self.now)
+    }
+
     pub(super) fn command(&mut self, verb: &str, target: Option<String>) -> Turned {
         let target = target.unwrap_or_default();
         self.turn(ControlInput::Command { at: self.now, verb: verb.to_owned(), target }, self.now)
