@@ -87,7 +87,8 @@ impl Protocol {
 /// A source that listens. Dropped, it stops at once and answers nobody; see [`Running::stop`].
 pub struct Running {
     addresses: Vec<(&'static str, SocketAddr)>,
-    stats: Arc<SourceStats>,
+    /// Its partition is open as long as this is there.
+    front: Arc<Front>,
     tls: Option<Arc<ServerTls>>,
     stopping: watch::Sender<bool>,
     doors: JoinSet<()>,
@@ -127,7 +128,7 @@ pub fn start(
         let door = Door { listener, tls, protocol: Protocol::of(kind, key), front };
         doors.spawn_on(accept::serve(door, told.clone()), runtime);
     }
-    Ok(Running { addresses, stats: Arc::clone(&front.stats), tls, stopping, doors, notices })
+    Ok(Running { addresses, front, tls, stopping, doors, notices })
 }
 
 /// Opens the source's partition, and its journal if it has one. Returns what people should know of that.
@@ -182,7 +183,7 @@ impl Running {
 
     /// What it counts.
     pub fn stats(&self) -> &Arc<SourceStats> {
-        &self.stats
+        &self.front.stats
     }
 
     /// Its TLS, if it has any.
@@ -190,9 +191,9 @@ impl Running {
         self.tls.as_ref()
     }
 
-    /// Stops to listen and lets requests in flight end, for at most so long; then the partition is let go.
-    /// Whether all of them were answered.
-    pub async fn stop(mut self, within: Duration) -> bool {
+    /// Stops to listen and lets requests in flight end, for at most so long. Whether all of them were answered. The
+    /// partition is let go when this is dropped: a source that stops has not ended, and time is not to go on without it.
+    pub async fn stop(&mut self, within: Duration) -> bool {
         self.stopping.send_replace(true);
         let all = async { while self.doors.join_next().await.is_some() {} };
         let is_done = tokio::time::timeout(within, all).await.is_ok();

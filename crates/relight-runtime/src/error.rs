@@ -42,6 +42,11 @@ pub enum RuntimeError {
         /// The first bin of the captures.
         capture: Timestamp,
     },
+    /// A live run ended without its last snapshot.
+    #[error(
+        "the last snapshot could not be written, so what was pushed since the one before is lost; the next start tells of the gap"
+    )]
+    NotCut,
     /// A worker thread panicked.
     #[error("a worker thread died; its panic is above")]
     Worker,

@@ -347,7 +347,7 @@ impl Live {
         let Delivery { offset, received, load, answer } = delivery;
         match load {
             Load::CaughtUp => {
-                self.liveness.caught_up(ix, received.min(now));
+                self.liveness.caught_up(ix, received);
                 return Ok(());
             }
             Load::Unreachable(why) => {
@@ -383,7 +383,8 @@ impl Live {
                 ));
             }
         }
-        let silences = self.liveness.poll(now, &|ix| self.pipeline.partition_watermark(ix));
+        let heard = self.clock.heard();
+        let silences = self.liveness.poll(now, heard, &|ix| self.pipeline.partition_watermark(ix));
         for (ix, silence) in silences {
             let Some(stream) = self.streams.iter().find(|stream| stream.ix == ix) else { continue };
             let name = Arc::clone(&stream.outlet.partition);
@@ -391,7 +392,10 @@ impl Live {
                 // A watermark that stays within its bin closes nothing: it would be journalled in vain.
                 Silence::Advance(to) if !self.closes_a_bin(ix, to) => {}
                 Silence::Advance(to) => self.advance(ix, &name, to, now)?,
-                Silence::Release => self.pipeline.release_watermark(ix, &name)?,
+                Silence::Release => {
+                    let at_most = heard.minus(self.settings.allowed_lateness);
+                    self.pipeline.release_watermark(ix, &name, at_most)?;
+                }
             }
         }
         self.pipeline.run(watch)
@@ -422,8 +426,9 @@ impl Live {
         self.recording.finish()?;
         self.tell_panics(now)?;
         self.tell_news(Timestamp::MAX);
-        self.cut_now(now)?;
-        self.kept()
+        let is_cut = self.cut_now(now)?;
+        self.kept()?;
+        if is_cut { Ok(()) } else { Err(RuntimeError::NotCut) }
     }
 
     /// Waits for the first of: a delivery, a partition, an input, a written snapshot, a tick.

@@ -237,10 +237,16 @@ impl Pipeline {
         self.intake.keep_watermark(partition);
     }
 
-    /// Ends [`Pipeline::keep_watermark`]: the watermark goes to where the partition's records are.
-    pub fn release_watermark(&mut self, partition: u32, name: &str) -> Result<(), RuntimeError> {
-        let to = self.intake.record_watermark(partition);
-        self.record_advance(partition, name, to)
+    /// Ends [`Pipeline::keep_watermark`]: the watermark goes to where the partition's records are, at most to what
+    /// can have been received by now. One whose sender's clock is fast makes all others late otherwise.
+    pub fn release_watermark(
+        &mut self,
+        partition: u32,
+        name: &str,
+        at_most: Timestamp,
+    ) -> Result<(), RuntimeError> {
+        let to = self.intake.record_watermark(partition).min(at_most);
+        self.record_advance(partition, name, to.max(self.intake.partition_watermark(partition)))
     }
 
     /// Partitions that the state knows and that have not ended, but for these.

@@ -9,7 +9,7 @@ use relight_core::rule::{Finding, Settings};
 use relight_core::signal::Binning;
 use relight_engine::control::summary::summarize;
 use relight_ingest::CaptureSource;
-use relight_store::{MemoryBaselines, MemoryLedger};
+use relight_store::{MemoryBaselines, MemoryLedger, StoreError};
 
 use crate::error::RuntimeError;
 pub use crate::pipeline::SimulatedOutcome;
@@ -94,7 +94,7 @@ pub fn replay_seeded(
         pipeline.seed(history)?;
         if keeps_state {
             // From here on the folder is seeded: a run that dies any later is continued without the seed.
-            pipeline.snapshot()?;
+            notices.extend(unpruned(pipeline.snapshot()?));
         }
     }
     let mut inputs = Inputs::new(request.sources, &mut pipeline)?;
@@ -106,14 +106,14 @@ pub fn replay_seeded(
         watch.observer.progress(done, total, pipeline.points());
         if keeps_state && pipeline.points() >= next_snapshot {
             next_snapshot = pipeline.points().saturating_add(request.snapshot_every);
-            pipeline.snapshot()?;
+            notices.extend(unpruned(pipeline.snapshot()?));
         }
     }
     pipeline.run(&mut watch)?;
     check_earlier(history.as_deref(), &pipeline)?;
     // In memory, too: the ledger is what the report is read from.
     if keeps_state {
-        pipeline.snapshot()?;
+        notices.extend(unpruned(pipeline.snapshot()?));
     } else {
         pipeline.commit()?;
     }
@@ -125,6 +125,10 @@ pub fn replay_seeded(
     let warming = names.zip(pipeline.warming()?).filter(|(_, of)| of.warming > 0).collect();
     let times_known = request.settings.binning != Binning::Sample || inputs.are_in_order();
     Ok(Report { earlier, warming, times_known, notices, ..report(&mut pipeline)? })
+}
+
+fn unpruned(error: Option<StoreError>) -> Option<String> {
+    error.map(|error| format!("an old snapshot is still on the disk: {error}"))
 }
 
 /// A seed must not know what is to be judged.

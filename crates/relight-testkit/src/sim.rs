@@ -270,7 +270,7 @@ impl Sim {
         }
         engine.run(seen)?;
         fuse.douse();
-        engine.snapshot()?;
+        snapshot(&mut engine)?;
         Ok((engine.totals()?, engine.digest()?))
     }
 
@@ -295,7 +295,7 @@ impl Sim {
 
     fn disturb(&self, engine: &mut Pipeline, fuse: &Fuse, rng: &mut Rng) -> Result<(), RuntimeError> {
         if self.snapshot_every > 0 && rng.one_in(self.snapshot_every) {
-            engine.snapshot()?;
+            snapshot(engine)?;
         }
         if self.crash_every > 0 && rng.one_in(self.crash_every) {
             // Before or after any step to come: a turn's commit, an image, the manifest, or while the
@@ -312,4 +312,9 @@ fn choose(cursors: &[(u32, usize)], world: &World, rng: &mut Rng) -> Option<usiz
     let open: Vec<usize> =
         (0..cursors.len()).filter(|i| cursors[*i].1 < world.files[*i].lines.len()).collect();
     (!open.is_empty()).then(|| open[rng.below(open.len() as u64) as usize])
+}
+
+/// A snapshot, all of it: a process that dies while the old one goes is dead.
+fn snapshot(engine: &mut Pipeline) -> Result<(), RuntimeError> {
+    engine.snapshot()?.map_or(Ok(()), |error| Err(error.into()))
 }

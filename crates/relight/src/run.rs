@@ -289,7 +289,7 @@ async fn watch_over(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = until_fenced(fenced) => is_fenced = true,
-        _ = &mut engine.ended => return ended(engine),
+        _ = &mut engine.ended => return ended(engine).map(drop),
         never = notify::watchdog(&around.board, around.readers.is_stuck()) => match never {},
         never = reloader.watch(hangups, &mut around.bus) => match never {},
     }
@@ -317,10 +317,10 @@ fn at_once() -> Failure {
 /// Listeners first, so that nothing more comes; then the engine, which takes what is queued and writes its
 /// last snapshot.
 async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
-    let Around { sources, readers, standby, bus, web, inputs, .. } = around;
+    let Around { mut sources, readers, standby, bus, web, inputs, .. } = around;
     standby.stop();
     readers.halt();
-    stop_sources(sources).await;
+    stop_sources(&mut sources).await;
     // While the engine still takes their answers.
     if !bus.stop(RESPONDERS_STOP).await {
         output::notice(
@@ -328,14 +328,18 @@ async fn stop(mut engine: Engine, around: Around) -> Result<(), Failure> {
         );
     }
     stop_engine(inputs, &mut engine).await?;
+    drop(sources);
     // The last snapshot is written: what it holds may be committed.
     let _ = tokio::task::spawn_blocking(move || readers.close()).await;
     standby.leave();
     drop(web);
-    ended(engine)
+    let known = ended(engine)?;
+    output::notice(&format!("stopped, with a last snapshot: {known}"));
+    Ok(())
 }
 
-async fn stop_sources(sources: Vec<(String, Running)>) {
+/// Their partitions stay open: the engine would take their end for that of the stream, and close what is open.
+async fn stop_sources(sources: &mut [(String, Running)]) {
     for (name, source) in sources {
         if !source.stop(LISTENERS_STOP).await {
             output::notice(&format!("{name}: some requests were not answered"));
@@ -352,13 +356,10 @@ async fn stop_engine(inputs: Sender<LiveInput>, engine: &mut Engine) -> Result<(
     Ok(())
 }
 
-fn ended(engine: Engine) -> Result<(), Failure> {
+/// What it knew in the end.
+fn ended(engine: Engine) -> Result<String, Failure> {
     match engine.thread.join() {
-        Ok(Ok(known)) => {
-            output::notice(&format!("stopped, with a last snapshot: {known}"));
-            Ok(())
-        }
-        Ok(Err(error)) => Err(Failure::Run(error.into())),
+        Ok(known) => known.map_err(|error| Failure::Run(error.into())),
         Err(_) => Err(Failure::Run(anyhow!("the engine panicked; its message is above"))),
     }
 }

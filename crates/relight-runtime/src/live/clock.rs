@@ -66,6 +66,12 @@ impl ControlClock {
         self.began.plus(Span::from_ns(passed))
     }
 
+    /// Up to when it is known that nothing has come, if nothing has: that is told by the clock that records are received by.
+    /// Unless that one has jumped: what it says then is no ground to close a bin on.
+    pub(crate) fn heard(&self) -> Timestamp {
+        if self.step().is_some() { self.now() } else { self.clock.wall() }
+    }
+
     /// How far the wall clock has stepped away from control time, if that is more than [`MAX_STEP`].
     pub(crate) fn step(&self) -> Option<Span> {
         let (wall, now) = (self.clock.wall(), self.now());

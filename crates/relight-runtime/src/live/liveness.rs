@@ -29,7 +29,7 @@ struct Partition {
     /// The last fetch that found nothing more, if nothing has come since.
     caught_up: Option<Timestamp>,
     unreachable_since: Option<Timestamp>,
-    /// It has brought points, so that its silence may be an exporter's pause.
+    /// It has brought points, now or before this start, so that its silence may be an exporter's pause.
     has_points: bool,
     /// Its watermark is kept where the snapshot left it until then.
     kept_until: Option<Timestamp>,
@@ -77,7 +77,7 @@ impl Liveness {
             last_record: now,
             caught_up: None,
             unreachable_since: None,
-            has_points: false,
+            has_points: resumed,
             kept_until: kept,
             closed: false,
         });
@@ -132,10 +132,12 @@ impl Liveness {
         self.open_ones().any(|(known, p)| known == ix && p.unreachable_since.is_some())
     }
 
-    /// What silence comes to at `now`, for a partition at a time. `watermark` tells where each stands.
+    /// What silence comes to at `now`, for a partition at a time. `watermark` tells where each stands; `heard` is `now` by
+    /// the clock that records are received by.
     pub(crate) fn poll(
         &mut self,
         now: Timestamp,
+        heard: Timestamp,
         watermark: &dyn Fn(u32) -> Timestamp,
     ) -> Vec<(u32, Silence)> {
         let Patience { idle_after, max_skew, lateness, .. } = self.patience;
@@ -154,7 +156,7 @@ impl Liveness {
             let to = match partition.unreachable_since {
                 // Only for the others' sake: where there are none, what it brings later shall not be late.
                 Some(since) => others.filter(|_| now >= since.plus(max_skew)),
-                None => partition.idle(now, idle_after).map(|at| at.minus(lateness)),
+                None => partition.idle((now, heard), idle_after).map(|at| at.minus(lateness)),
             };
             all.extend(to.filter(|to| *to > watermark(ix)).map(|to| (ix, Silence::Advance(to))));
         }
@@ -193,12 +195,12 @@ impl Liveness {
 
 impl Partition {
     /// Until when it is known that nothing has come, if it is idle.
-    fn idle(&self, now: Timestamp, idle_after: Span) -> Option<Timestamp> {
+    fn idle(&self, (now, heard): (Timestamp, Timestamp), idle_after: Span) -> Option<Timestamp> {
         let quiet = now >= self.last_record.plus(idle_after);
         match self.reads {
-            Reads::Push | Reads::Journalled => quiet.then_some(now),
+            Reads::Push | Reads::Journalled => quiet.then_some(heard),
             // Events come when they come: one that carries nothing else is not waited for.
-            Reads::Pull => self.caught_up.filter(|_| quiet || !self.has_points),
+            Reads::Pull => self.caught_up.map(|at| at.min(heard)).filter(|_| quiet || !self.has_points),
         }
     }
 }
@@ -219,7 +221,7 @@ mod tests {
     }
 
     fn advances(liveness: &mut Liveness, now: i64, watermarks: &[Timestamp]) -> Vec<(u32, Silence)> {
-        liveness.poll(at(now), &|ix| watermarks[ix as usize])
+        liveness.poll(at(now), at(now), &|ix| watermarks[ix as usize])
     }
 
     /// Scenario: a listener and two partitions of a log, all silent; of the log one was read to its end and

@@ -31,8 +31,13 @@ impl Live {
 
     pub(super) fn written(&mut self, written: Written, now: Timestamp) {
         match self.pipeline.written(written) {
-            Ok(()) => {
+            Ok(unpruned) => {
                 self.figures.cut(self.pipeline.generation());
+                if let Some(error) = unpruned {
+                    self.notice(&format!(
+                        "an old snapshot is still on the disk: {error}; the next one removes it"
+                    ));
+                }
                 let covered = self.pipeline.covered();
                 for stream in &self.streams {
                     if let Some(next_offset) = covered.get(&*stream.outlet.partition) {

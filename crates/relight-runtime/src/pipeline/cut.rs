@@ -7,7 +7,7 @@ use relight_core::Timestamp;
 use relight_core::codec::Codec;
 use relight_core::incident::LedgerWrite;
 use relight_engine::intake::PartitionState;
-use relight_store::{Baselines, ImageRef, Manifest, PartitionCut};
+use relight_store::{Baselines, ImageRef, Manifest, PartitionCut, StoreError};
 
 use super::{Pipeline, open};
 use crate::error::RuntimeError;
@@ -25,6 +25,8 @@ pub struct Written {
     baselines: Box<dyn Baselines>,
     manifest: Manifest,
     result: Result<(), RuntimeError>,
+    /// Why the generation before the last is still there. The cut stands all the same, and the next one removes both.
+    unpruned: Option<StoreError>,
 }
 
 impl Cut {
@@ -36,7 +38,9 @@ impl Cut {
     /// Writes the images, then the manifest, and only then lets go of the generation before the last.
     pub fn write(mut self) -> Written {
         let result = self.put();
-        Written { baselines: self.baselines, manifest: self.manifest, result }
+        let before = self.manifest.generation - 1;
+        let unpruned = result.is_ok().then(|| self.baselines.prune(before).err()).flatten();
+        Written { baselines: self.baselines, manifest: self.manifest, result, unpruned }
     }
 
     fn put(&mut self) -> Result<(), RuntimeError> {
@@ -44,9 +48,7 @@ impl Cut {
         for (kind, group, payload) in self.images.drain(..) {
             self.manifest.images.push(self.baselines.put_image(generation, kind, group, &payload)?);
         }
-        self.baselines.commit(&self.manifest)?;
-        self.baselines.prune(generation - 1)?;
-        Ok(())
+        Ok(self.baselines.commit(&self.manifest)?)
     }
 }
 
@@ -60,10 +62,12 @@ impl Written {
 impl Pipeline {
     /// Cuts a snapshot between turns: ledger, images, manifest, and then the generation before the
     /// last may go.
-    pub fn snapshot(&mut self) -> Result<(), RuntimeError> {
+    ///
+    /// Like [`Pipeline::written`], gives why what may go is still there.
+    pub fn snapshot(&mut self) -> Result<Option<StoreError>, RuntimeError> {
         match self.cut()? {
             Some(cut) => self.written(cut.write()),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
@@ -86,9 +90,10 @@ impl Pipeline {
         }
     }
 
-    /// Takes a cut back that was written. If it could not be, the generation before it stands.
-    pub fn written(&mut self, written: Written) -> Result<(), RuntimeError> {
-        let Written { baselines, manifest, result } = written;
+    /// Takes a cut back that was written. If it could not be, the generation before it stands. Gives why what may go
+    /// is still there, if it is: no matter for what was learned.
+    pub fn written(&mut self, written: Written) -> Result<Option<StoreError>, RuntimeError> {
+        let Written { baselines, manifest, result, unpruned } = written;
         self.baselines = Some(baselines);
         result?;
         self.generation = manifest.generation;
@@ -99,7 +104,7 @@ impl Pipeline {
             }
         }
         self.covered = manifest.partitions.into_iter().map(|p| (p.name, p.next_offset)).collect();
-        Ok(())
+        Ok(unpruned)
     }
 
     /// Whether a cut is being written.

@@ -76,6 +76,22 @@ fn a_stop_with_a_full_disk_says_so() {
     assert_eq!(rig.on_disk().incidents.len(), 0);
 }
 
+/// Scenario: the ledger can be written, and no snapshot can; the process is stopped.
+/// Guarantee: it ends, says that something is missing, and the next start is told of it as after a kill.
+#[test]
+fn a_stop_without_its_last_snapshot_says_so() {
+    let mut rig = Rig::with_ladder("{do: page, with: duty}");
+    rig.start();
+    rig.seconds(3, 1.0);
+    let images = rig.state().join("images");
+    rig.pass_until("a snapshot", |_| images.is_dir());
+    std::fs::rename(&images, rig.state().join("aside")).expect("a folder of our own");
+    std::fs::write(&images, "in the way").expect("a folder of our own");
+    rig.tell(relight_runtime::LiveInput::Stop);
+    let error = rig.ended().expect_err("there is no last snapshot");
+    assert!(matches!(error, RuntimeError::NotCut), "{error}");
+}
+
 /// Scenario: the disk answers with an error of which nobody knows what it left behind.
 /// Guarantee: it is not tried again and trusted: the run ends, and nothing was sent.
 #[test]

@@ -140,7 +140,7 @@ async fn until_enough(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = enough(args, captured, progress.as_ref()) => {}
-        _ = &mut engine.ended => return ended(engine),
+        _ = &mut engine.ended => return ended(engine).map(drop),
     }
     if let Some(bar) = progress {
         bar.finish_and_clear();
@@ -170,12 +170,13 @@ async fn enough(args: &CaptureArgs, captured: &Captured, progress: Option<&Progr
 }
 
 async fn stop(mut engine: Engine, sources: Sources) -> Result<(), Failure> {
-    let Sources { listeners, readers, inputs } = sources;
+    let Sources { mut listeners, readers, inputs } = sources;
     readers.halt();
-    stop_sources(listeners).await;
+    stop_sources(&mut listeners).await;
     stop_engine(inputs, &mut engine).await?;
+    drop(listeners);
     let _ = tokio::task::spawn_blocking(move || readers.close()).await;
-    ended(engine)
+    ended(engine).map(drop)
 }
 
 /// Shown to a person only: in a log it would be a line every 200 ms.

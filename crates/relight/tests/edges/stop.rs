@@ -34,6 +34,24 @@ fn hung(supervisor: &Supervisor, file: &std::path::Path, hook: &Hook) -> (Daemon
     (daemon, hook.key())
 }
 
+/// Scenario: stopped in the middle of a bin, started again, and sent the rest of it.
+/// Guarantee: nothing of it is late: a stop closes no bin.
+#[test]
+fn a_stop_closes_no_bin() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = config(dir.path(), NOBODY, "");
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    std::fs::write(&file, text.replace("interval: 1s", "interval: 1m")).expect("a folder of our own");
+    let daemon = Daemon::start(&file);
+    send(&daemon, 0..30, quiet);
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(&file);
+    send(&daemon, 30..90, quiet);
+    daemon.wait_for("relight_points_total", |n| n == 90.0);
+    assert_eq!(daemon.metric("relight_refused_total{reason=\"late\"}"), None);
+    assert!(daemon.stop().success());
+}
+
 /// Scenario: told to stop under load, while the receiver of a page hangs; then started again, with a receiver that answers.
 /// Guarantee: it says so, ends well within 30 s, has all that it answered in its last snapshot, and the page arrives after the start, under
 /// its key.

@@ -132,19 +132,22 @@ fn requests_are_bounded() {
 }
 
 /// Scenario: relight stops while a request waits for the engine.
-/// Guarantee: it is answered, nobody is let in any more, and the partition is let go.
+/// Guarantee: it is answered, nobody is let in any more, and the partition is let go with what listened, not before.
 #[test]
 fn a_stop_answers_what_is_in_flight() {
     let mut world = World::otlp(Engine::Waits);
     let http = world.address("http");
     let first = std::thread::spawn(move || post(http, "/v1/metrics", &[PROTOBUF], b"\x0a\0"));
     world.await_that("the first to wait", || world.figure("requests_waiting") == 1);
-    let running = world.running.take().expect("it runs");
-    let stopped = world.runtime.spawn(running.stop(BOUND));
+    let mut running = world.running.take().expect("it runs");
+    let stopped = world.runtime.spawn(async move { (running.stop(BOUND).await, running) });
     world.await_that("the door to close", || TcpStream::connect(http).is_err());
     world.go();
     assert_eq!(first.join().expect("answered").status, 200);
-    assert!(world.runtime.block_on(stopped).expect("it stopped"));
+    let (all_answered, running) = world.runtime.block_on(stopped).expect("it stopped");
+    assert!(all_answered && !world.is_closed());
+    drop(running);
+    world.await_that("the partition to be let go", || world.is_closed());
 }
 
 /// Scenario: the engine never answers.
@@ -160,7 +163,7 @@ fn a_stop_is_bounded() {
         last_words(&socket)
     });
     world.await_that("the first to wait", || world.figure("requests_waiting") == 1);
-    let running = world.running.take().expect("it runs");
+    let mut running = world.running.take().expect("it runs");
     assert!(!world.runtime.block_on(running.stop(Duration::from_millis(10))));
     assert_eq!(first.join().expect("closed"), "");
 }

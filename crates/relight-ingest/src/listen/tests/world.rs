@@ -93,6 +93,11 @@ impl World {
         self.loads().iter().map(count).sum()
     }
 
+    /// Whether the source has let go of its partition.
+    pub(super) fn is_closed(&self) -> bool {
+        self.engine.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Lets an engine that waits begin.
     pub(super) fn go(&mut self) {
         self.go = None;

@@ -1,6 +1,8 @@
 //! The live driver on worlds: whatever the pace of its sources, and wherever it was killed, it comes to
 //! what an undisturbed run comes to.
 
+mod time;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,19 +49,6 @@ impl Clock for Asked {
     }
     fn monotonic(&self) -> Span {
         Still.monotonic()
-    }
-}
-
-/// Set by hand, in seconds.
-#[derive(Clone)]
-struct Hand(Arc<AtomicU64>);
-
-impl Clock for Hand {
-    fn wall(&self) -> Timestamp {
-        Timestamp::from_secs(self.0.load(Ordering::Relaxed).cast_signed())
-    }
-    fn monotonic(&self) -> Span {
-        Span::from_secs(self.0.load(Ordering::Relaxed).cast_signed())
     }
 }
 
@@ -319,68 +308,6 @@ fn a_stop_leaves_nothing_to_be_read_again() {
         .map(|(name, records)| (name.clone(), records.last().map_or(0, |record| record.offset + 1)))
         .collect();
     assert_eq!(live(&disk, &settings, &fuse).resume(), expected);
-}
-
-/// A point a minute.
-fn minute(i: u64, key: &[u8]) -> Delivery {
-    let at = Timestamp::from_secs(1_764_000_000 + 60 * i as i64);
-    let mut record = Record::default();
-    record.push_point(key, at, Timestamp::MIN, Kind::Gauge, 1.0);
-    Delivery { offset: Some(i), received: at, load: Load::Record(Box::new(record)), answer: None }
-}
-
-/// Scenario: a listener brings an hour while the partitions of a log are looked up; that log turns out to hold the
-/// same hour.
-/// Guarantee: nothing of it is late.
-#[test]
-fn a_log_that_takes_its_time_is_waited_for() {
-    let mut live = live(&Disk::default(), &settings(), &Fuse::default());
-    let (hub, opened) = Hub::new(live.resume());
-    live.wait_for(hub.awaited());
-    let looking = hub.look_up();
-    let (inputs, asked) = unbounded();
-    let budget = Budget::new(1 << 20);
-    let push = hub.open("push", Reads::Push, &budget);
-    assert!((0..60).all(|i| push.offer(minute(i, b"a")).is_ok()));
-    std::thread::scope(|scope| {
-        let engine = scope.spawn(|| live.run(&opened, &asked, &mut ()));
-        go_round(&inputs);
-        let log = hub.open("log", Reads::Pull, &budget);
-        drop(looking);
-        assert!((0..60).all(|i| log.offer(minute(i, b"b")).is_ok()));
-        inputs.send(LiveInput::Stop).expect("the engine runs");
-        engine.join().expect("no panic").expect("memory does not fail");
-    });
-    assert_eq!(live.pipeline().points(), 120);
-}
-
-/// Scenario: the records of a log are an hour old. A listener's are of now, so what it brings waits; it goes on waiting when
-/// a listener without a request would long be idle. Then the log is read to its end.
-/// Guarantee: nothing that waited is late.
-#[test]
-fn what_waits_for_a_slow_log_is_not_late() {
-    let settings = Arc::new(Settings { max_skew: Span::from_secs(120), ..rules::simulated() });
-    let (disk, hand) = (Disk::default(), Hand(Arc::new(AtomicU64::new(1_764_000_000 + 60 * 60))));
-    let stores = Stores { baselines: Box::new(disk.baselines), ledger: Box::new(disk.ledger) };
-    let mut live = by_clock(Box::new(hand.clone()), &settings, how(), stores);
-    let (hub, opened) = Hub::new(live.resume());
-    let ((inputs, asked), budget) = (unbounded(), Budget::new(1 << 20));
-    let (log, push) = (hub.open("log", Reads::Pull, &budget), hub.open("push", Reads::Push, &budget));
-    assert!((0..2).all(|i| log.offer(minute(i, b"a")).is_ok()));
-    assert!(push.offer(minute(60, b"b")).is_ok());
-    std::thread::scope(|scope| {
-        let engine = scope.spawn(|| live.run(&opened, &asked, &mut ()));
-        go_round(&inputs);
-        assert!(push.offer(minute(61, b"b")).is_ok());
-        go_round(&inputs);
-        assert_eq!(push.waiting(), 1, "it is not held back");
-        hand.0.fetch_add(600, Ordering::Relaxed);
-        go_round(&inputs);
-        assert!((2..62).all(|i| log.offer(minute(i, b"a")).is_ok()));
-        inputs.send(LiveInput::Stop).expect("the engine runs");
-        engine.join().expect("no panic").expect("memory does not fail");
-    });
-    assert_eq!(live.pipeline().points(), 64);
 }
 
 /// Every verdict of a run, to the last bit. Where rows live is left out: it depends on which came first.
