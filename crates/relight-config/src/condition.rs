@@ -123,7 +123,7 @@ impl Cel {
             return args.iter().for_each(|part| self.check_types(part, errors));
         }
         let calm = DetectorView { rows: 1, with_data: 1, ..DetectorView::default() };
-        let wild = DetectorView { score: 2.5, rows: 4, anomalous: 3, with_data: 4, stale: true };
+        let wild = DetectorView { score: 2.5, rows: 4, anomalous: 3, with_data: 4, stale: true, ..calm };
         for sample in [self.sample(calm, false, NO_LITERAL), self.sample(wild, true, NO_LITERAL)] {
             match self.evaluate(part, &sample.view()) {
                 // These hang on the values, and count as false when they happen.

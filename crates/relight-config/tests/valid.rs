@@ -156,7 +156,7 @@ fn holds(when: &str, detector: DetectorView, group: &[(&str, &str)], change: Opt
 
 #[test]
 fn conditions_see_detectors_groups_and_changes() {
-    let wild = DetectorView { score: 1.5, rows: 3, anomalous: 2, with_data: 3, stale: false };
+    let wild = DetectorView { score: 1.5, rows: 3, anomalous: 2, with_data: 3, ..DetectorView::default() };
     let group = [("env", "prod"), ("service.name", "shop")];
     for (when, expected) in [
         ("d.score > 1", true),

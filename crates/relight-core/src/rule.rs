@@ -15,7 +15,7 @@ use crate::signal::{Binning, SignalSpec};
 use crate::time::{Span, Timestamp};
 
 /// What one detector says about one group of a rule, at this turn.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DetectorView {
     /// Largest score of the group's rows.
     pub score: f64,
@@ -25,14 +25,33 @@ pub struct DetectorView {
     pub anomalous: u32,
     /// How many had data in this turn.
     pub with_data: u32,
+    /// How many have none in this turn, are not late, and were out of their band when they last had some.
+    pub left: u32,
+    /// When any of them last had data.
+    pub last: Timestamp,
     /// No row has had data for two intervals of its cadence.
     pub stale: bool,
 }
 
+impl Default for DetectorView {
+    /// A group without rows.
+    fn default() -> Self {
+        let (score, last) = (0.0, Timestamp::MIN);
+        Self { score, rows: 0, anomalous: 0, with_data: 0, left: 0, last, stale: false }
+    }
+}
+
 impl DetectorView {
-    /// Whether the group has data in this turn and none of it is anomalous.
+    /// Whether the group has data and none of it is anomalous. Between two of its values, as they are due, a row is as it was.
     pub const fn in_band(&self) -> bool {
-        self.with_data > 0 && self.anomalous == 0
+        let has_data = self.with_data > 0 || self.rows > 0 && !self.stale;
+        has_data && self.anomalous == 0 && self.left == 0
+    }
+
+    /// The same, with nothing known of what was before `at`.
+    #[must_use]
+    pub fn since(self, at: Timestamp) -> Self {
+        if self.last >= at { self } else { Self { with_data: 0, stale: true, ..self } }
     }
 
     /// Both views as one, for rows that live in different row groups.
@@ -43,6 +62,8 @@ impl DetectorView {
             rows: self.rows + other.rows,
             anomalous: self.anomalous + other.anomalous,
             with_data: self.with_data + other.with_data,
+            left: self.left + other.left,
+            last: self.last.max(other.last),
             stale: match (self.rows, other.rows) {
                 (0, _) => other.stale,
                 (_, 0) => self.stale,

@@ -235,3 +235,29 @@ fn scores_go_to_standard_output() {
     let (code, _, error) = told(&folder, &["a.csv", "--scores", "-", "--json"]);
     assert!(code == Some(2) && error.contains("name a file"), "{error}");
 }
+
+/// Scenario: two exporters report once a minute, half a minute apart; both signals leave their bands, a rollback follows, and
+/// both come back.
+/// Guarantee: the incident ends, and the rollback is proved, though no bin has data of both.
+#[test]
+fn exporters_that_take_turns_end_an_incident() {
+    let mut text = String::new();
+    for minute in 0..90 {
+        for (metric, after) in [("errors", 0), ("latency", 30)] {
+            let value = if (60..65).contains(&minute) { 80 } else { 10 + minute % 3 };
+            let t = START_SECS + minute * 60 + after;
+            let line =
+                format!(r#"{{"t":{t},"metric":"{metric}","labels":{{"service":"cart"}},"value":{value}}}"#);
+            writeln!(text, "{line}").expect("a String takes every line");
+        }
+    }
+    let config = "mode: auto\nsignals: {errors: {value: errors, by: [service]}, latency: {value: latency, by: [service]}}\n\
+        detectors: {e: {type: threshold, signal: errors, above: 50}, l: {type: threshold, signal: latency, above: 50}}\n\
+        responders: {deployer: {type: log, reach: mutate}}\n\
+        rules: [{name: bad, when: e.score > 1.0 || l.score > 1.0, keep_firing_for: 3m, group_by: [service],\n\
+        \x20 respond: [{do: rollback, with: deployer, verify: {settle: 30s, within: 15m, require: e.in_band, for: 1m}}]}]\n";
+    let folder = folder(&[("a.ndjson", &text), ("c.yaml", config)]);
+    let (code, summary, notes) = told(&folder, &["a.ndjson", "-c", "c.yaml"]);
+    assert_eq!(code, Some(0), "{notes}");
+    assert!(summary.contains("resolved by an action that was verified"), "{summary}{notes}");
+}

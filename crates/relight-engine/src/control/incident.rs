@@ -94,17 +94,19 @@ impl Control {
         &self,
         what: &dyn Condition,
         turn: &GroupTurn<'_>,
+        detectors: &[DetectorView],
         since: Timestamp,
     ) -> Result<bool, ConditionError> {
         let group = &turn.query.group;
         let changed = |kind: &str, window: Span| self.changes.changed(kind, window, since, group);
-        what.holds(&RuleView { detectors: turn.views, group, changed: &changed })
+        what.holds(&RuleView { detectors, group, changed: &changed })
     }
 
-    /// Whether every detector that spoke for the incident has data now. Without it, calm is not known
-    /// but missing: another detector's data does not stand in.
-    pub(super) fn speakers_have_data(&self, incident: &Incident, turn: &GroupTurn<'_>) -> bool {
-        let silent = turn.rule.detectors.iter().zip(turn.views).filter(|(_, view)| view.with_data == 0);
+    /// Whether of every detector that spoke for the incident all rows have data now, or had when it was due and were in
+    /// band: exporters take turns. Else calm is not known but missing: another's data does not stand in.
+    pub(super) fn speakers_are_known(&self, incident: &Incident, turn: &GroupTurn<'_>) -> bool {
+        let is_silent = |view: &DetectorView| view.left > 0 || view.with_data == 0 && view.stale;
+        let silent = turn.rule.detectors.iter().zip(turn.views).filter(|(_, view)| is_silent(view));
         let mut names = silent.filter_map(|(ix, _)| self.settings.detectors.get(*ix)).map(|d| &d.name);
         !names.any(|name| incident.evidence.iter().any(|evidence| evidence.detector == *name))
     }
@@ -137,11 +139,11 @@ impl Control {
             return Verdict::Unknown;
         }
         let is_open = incident.as_ref().is_some_and(|i| i.is_live() && i.state != IncidentState::Pending);
-        let known = incident.as_ref().is_none_or(|incident| self.speakers_have_data(incident, turn));
+        let known = incident.as_ref().is_none_or(|incident| self.speakers_are_known(incident, turn));
         // What changed before the trouble began does not age out of it while it lasts.
         let began = incident.as_ref().filter(|incident| incident.is_live()).map(|i| i.first_finding);
         let since = began.map_or(turn.end, |began| began.plus(turn.own()));
-        match self.ask(turn.rule.when.as_ref(), turn, since) {
+        match self.ask(turn.rule.when.as_ref(), turn, turn.views, since) {
             Ok(true) => return Verdict::Holds,
             Ok(false) => {}
             Err(error) => self.condition_failed(turn.rule, incident, &error, out),

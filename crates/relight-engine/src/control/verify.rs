@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use relight_core::incident::{Action, ActionState, Incident, IncidentState, Resolution};
-use relight_core::rule::{OnInconclusive, RuleSpec, Step, Verify};
+use relight_core::rule::{DetectorView, OnInconclusive, RuleSpec, Step, Verify};
 use relight_core::{Span, Timestamp};
 
 use super::gates::Gate;
@@ -26,12 +26,14 @@ impl Control {
         let Some(verify) = step.and_then(|step| step.verify.as_ref()) else {
             return;
         };
-        let is_after = action.ended.is_some_and(|ended| turn.start >= ended.plus(verify.settle));
-        if !is_after || !self.speakers_have_data(incident, turn) {
+        let Some(from) = action.ended.map(|ended| ended.plus(verify.settle)) else {
+            return;
+        };
+        if turn.start < from || !self.speakers_are_known(incident, turn) {
             return;
         }
         action.sampled = true;
-        if self.requirement(incident, verify, turn, out) {
+        if self.requirement(incident, (verify, from), turn, out) {
             let begins = action.verified_for == Span::ZERO;
             let span = if begins { turn.own() } else { turn.covered(incident, self.settings.interval()) };
             action.verified_for = add(action.verified_for, span);
@@ -54,11 +56,12 @@ impl Control {
     fn requirement(
         &mut self,
         incident: &mut Incident,
-        verify: &Verify,
+        (verify, from): (&Verify, Timestamp),
         turn: &GroupTurn<'_>,
         out: &mut Out<'_>,
     ) -> bool {
-        let verdict = self.ask(verify.require.as_ref(), turn, turn.end);
+        let after: Vec<DetectorView> = turn.views.iter().map(|view| view.since(from)).collect();
+        let verdict = self.ask(verify.require.as_ref(), turn, &after, turn.end);
         if let Err(error) = &verdict {
             self.condition_failed(turn.rule, Some(incident), error, out);
         }

@@ -247,13 +247,18 @@ impl RowGroup {
         // A score of silence is a verdict, and no data.
         let has_data = last == at && !score.is_nan();
         let is_late = || at.since(last).secs_f64() > 2.0 * cadence;
+        let stale = !has_data && (is_late() || self.faults.is_quarantined(bank, row));
+        // Of any detector of its signal: between two values nobody else can tell.
+        let had_left = self.found.get(&row).is_some_and(|found| *found >= last);
         let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);
         Some(DetectorView {
             score: reading.score,
             rows: 1,
             anomalous: u32::from(reading.is_anomalous()),
             with_data: u32::from(has_data),
-            stale: !has_data && (is_late() || self.faults.is_quarantined(bank, row)),
+            left: u32::from(had_left && !has_data && !stale),
+            last,
+            stale,
         })
     }
 

@@ -278,7 +278,7 @@ impl Stage {
         let views: Vec<(GroupQuery, Vec<DetectorView>)> = queries
             .into_iter()
             .map(|query| {
-                let view = symbol_of(&query).map_or(view('s'), |(_, symbol)| view(*symbol));
+                let view = symbol_of(&query).map_or(view('s', start), |(_, symbol)| view(*symbol, start));
                 let detectors = self.settings.rules[query.rule].detectors.len();
                 (query, vec![view; detectors])
             })
@@ -436,7 +436,7 @@ fn finding(at: Timestamp, group: &str, symbol: char) -> Option<Finding> {
     })
 }
 
-fn view(symbol: char) -> DetectorView {
+fn view(symbol: char, at: Timestamp) -> DetectorView {
     let (score, with_data, stale) = match symbol {
         '!' | 'R' | 'o' | 'O' => (2.0, 1, false),
         'E' => (100.0, 1, false),
@@ -445,7 +445,8 @@ fn view(symbol: char) -> DetectorView {
         '_' => (0.0, 0, false),
         _ => (0.5, 1, false),
     };
-    DetectorView { score, rows: 1, anomalous: u32::from(score > 1.0), with_data, stale }
+    let last = if with_data > 0 { at } else { Timestamp::MIN };
+    DetectorView { score, rows: 1, anomalous: u32::from(score > 1.0), with_data, left: 0, last, stale }
 }
 
 /// Plays a script and compares the story of the newest incident.
