@@ -48,6 +48,8 @@ pub enum Resolution {
     Human,
     /// Its rule is gone.
     RuleRemoved,
+    /// Its rows have been silent for too long to be kept.
+    Gone,
 }
 
 /// One line of an incident's story.

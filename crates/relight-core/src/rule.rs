@@ -297,7 +297,15 @@ pub struct Settings {
     pub fingerprint: Vec<u8>,
 }
 
+/// What left its band and fell silent is kept for so many times [`Settings::series_ttl`].
+const LEFT_TTLS: i64 = 30;
+
 impl Settings {
+    /// How long a row that left its band is waited for although it is silent, and its incident with it. `None`: for ever.
+    pub fn gone_after(&self) -> Option<Span> {
+        (self.series_ttl > Span::ZERO).then(|| self.series_ttl.times(LEFT_TTLS))
+    }
+
     /// Nominal length of a bin.
     pub const fn interval(&self) -> Span {
         match self.binning {

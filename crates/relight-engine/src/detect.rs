@@ -64,6 +64,8 @@ struct Signal {
     /// After so long without a finding no incident of a rule that looks at it is open any more; `None` where nothing
     /// is ever evicted, so that nobody asks.
     calm: Option<Span>,
+    /// How long a row that left its band is waited for although it is silent.
+    gone_after: Span,
 }
 
 /// Rows of one detector that have not seen enough to be judged.
@@ -127,20 +129,20 @@ impl Detect {
     }
 
     /// Of these rows those that must not be evicted.
-    pub fn needed(&self, rows: &[RowAddr]) -> Vec<RowAddr> {
+    pub fn needed(&self, rows: &[RowAddr], at: Timestamp) -> Vec<RowAddr> {
         let is_needed = |row: &&RowAddr| {
             let signal = row.signal as usize;
-            self.groups[signal][row.group.ix()].is_needed(&self.signals[signal], row.row)
+            self.groups[signal][row.group.ix()].is_needed(&self.signals[signal], row.row, at)
         };
         rows.iter().filter(is_needed).copied().collect()
     }
 
     /// Lets go of findings that no incident can be open for any more. At turns that depend on data alone, since it is
     /// seen in snapshots.
-    pub fn calm_down(&mut self) {
+    pub fn calm_down(&mut self, at: Timestamp) {
         for (signal, groups) in self.signals.iter().zip(&mut self.groups) {
             for group in groups {
-                group.calm_down(signal);
+                group.calm_down(signal, at);
             }
         }
     }
@@ -272,6 +274,7 @@ fn signal(settings: &Settings, ix: usize) -> Signal {
         interval: settings.interval(),
         samples: settings.binning == Binning::Sample,
         calm: calm(settings, ix),
+        gone_after: settings.gone_after().unwrap_or(Span::ZERO),
     }
 }
 

@@ -16,6 +16,7 @@ use relight_testkit::rules::{self, When};
 
 const INTERVAL: Span = Span::from_secs(10);
 const TTL: Span = Span::from_secs(240);
+const TTL_BINS: i64 = TTL.ns() / INTERVAL.ns();
 
 /// Every series by itself, judged by `ewma`; one incident per service, over after a minute of calm.
 fn settings(max_series: usize) -> Settings {
@@ -312,6 +313,22 @@ fn d04_evict_open_incident() {
     assert_eq!(incident(&mut run), IncidentState::Resolved);
     go_on(&mut run, 30, None);
     assert_eq!((run.series(), run.engine.swept().evicted(), run.engine.swept().kept), (5, 1, 0));
+}
+
+/// Scenario: a series leaves its band and stops for good, with an incident open about it.
+/// Guarantee: it is kept for thirty times as long as others, then it goes, and the incident with it.
+#[test]
+fn d03_what_left_its_band_goes_in_the_end() {
+    let mut run = Run::new(settings(100));
+    for bin in 0..43 {
+        run.steady("otlp", bin, 5);
+        let value = if bin < 40 { 10.0 + (bin % 3) as f64 / 10.0 } else { 90.0 };
+        run.feed("otlp", bin, [(key("load", "service", 1), value)]);
+    }
+    (43..43 + 29 * TTL_BINS).for_each(|bin| run.steady("otlp", bin, 5));
+    assert_eq!((incident(&mut run), run.series()), (IncidentState::Open, 6));
+    (43 + 29 * TTL_BINS..43 + 33 * TTL_BINS).for_each(|bin| run.steady("otlp", bin, 5));
+    assert_eq!((incident(&mut run), run.series()), (IncidentState::Resolved, 5));
 }
 
 /// Scenario: 3,000 series, of which 2,000 fall silent, are in a snapshot; the next start allows for 1,000.

@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Lists the open incidents of a daemon, or tells all of one; and what keeps relight from acting
     #[command(after_help = INCIDENTS_HELP)]
     Incidents(IncidentsArgs),
-    /// Acknowledges an incident: one that waits for a human is closed if it is calm, else it goes on
+    /// Acknowledges an incident: one that is silent, or waits for a human and is calm, is closed; else it goes on
     #[command(after_help = "Examples:\n  relight ack 01M84YZ97GNR95XBR1YBNZRYXS -c relight.yaml")]
     Ack {
         /// Its id

@@ -39,7 +39,7 @@ pub(crate) fn ack(id: &str, at: &StateArgs) -> Result<(), Failure> {
     let incidents = look(at)?.incidents;
     let incident = incidents.iter().find(|incident| incident.id == id);
     let now = match incident.map(|incident| (incident.resolution, incident.state)) {
-        Some((Some(_), _)) => "it is calm, and closed",
+        Some((Some(_), _)) => "it is calm or silent, and closed",
         Some((None, _)) => "it goes on, and ends when it is back in its band",
         None => "it is over",
     };

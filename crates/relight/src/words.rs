@@ -58,6 +58,7 @@ pub(crate) fn resolution(why: Resolution) -> String {
         Resolution::NewNormal => "over: the new level was learned as normal".to_owned(),
         Resolution::Human => "closed by a human".to_owned(),
         Resolution::RuleRemoved => "closed with its rule".to_owned(),
+        Resolution::Gone => "closed: its series have been silent for too long".to_owned(),
     }
 }
 

@@ -82,7 +82,9 @@ impl Control {
             return;
         };
         let verdict = self.verdict(turn, Some(&mut incident), out);
-        if incident.is_live() {
+        if verdict == Verdict::Unknown && self.is_gone(&incident, turn) {
+            self.give_up(incident, turn, out);
+        } else if incident.is_live() {
             self.live_turn(incident, turn, verdict, out);
         } else {
             self.closed_turn(incident, turn, verdict, out);
@@ -153,6 +155,24 @@ impl Control {
             true if is_open && !turn.findings.is_empty() => Verdict::Lingers,
             true => Verdict::Calm,
         }
+    }
+
+    /// Whether its rows have been silent for longer than what left its band is kept.
+    fn is_gone(&self, incident: &Incident, turn: &GroupTurn<'_>) -> bool {
+        self.settings.gone_after().is_some_and(|after| turn.end >= incident.last_data.plus(after))
+    }
+
+    /// No data has not made it well, but nobody waits for it any more: names of pods come and go.
+    fn give_up(&mut self, mut incident: Incident, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
+        if incident.state == IncidentState::Pending {
+            self.groups.remove(turn.query);
+            return out.log.push(LedgerWrite::ForgetIncident(incident.id));
+        }
+        if incident.is_live() {
+            self.resolve(&mut incident, turn.end, Resolution::Gone, out);
+        }
+        (incident.held_for, incident.held_turns) = (Span::ZERO, 0);
+        self.put(incident, out);
     }
 
     fn begin(&mut self, turn: &GroupTurn<'_>, out: &mut Out<'_>) {
@@ -442,5 +462,6 @@ const fn resolution_name(why: Resolution) -> &'static str {
         Resolution::NewNormal => "new_normal",
         Resolution::Human => "human",
         Resolution::RuleRemoved => "rule_removed",
+        Resolution::Gone => "gone",
     }
 }

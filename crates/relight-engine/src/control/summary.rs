@@ -79,7 +79,7 @@ fn of_rule(
         by_verified_action: count(&[Resolution::VerifiedAction]),
         by_themselves: count(&[Resolution::SelfRecovered]),
         new_normal: count(&[Resolution::NewNormal]),
-        closed: count(&[Resolution::Human, Resolution::RuleRemoved]),
+        closed: count(&[Resolution::Human, Resolution::RuleRemoved, Resolution::Gone]),
         time_to_detect: since_onset(&|i| i.detected),
         time_to_act: since_onset(&acted),
         time_to_recover: since_onset(&|i| i.recovered),

@@ -154,12 +154,11 @@ impl Control {
         }
         incident.note(at, "acknowledged", "");
         out.audit(self.now(), "incident_acknowledged", id, "");
-        if incident.state == IncidentState::Escalated {
-            if incident.calm_for > Span::ZERO {
-                self.resolve(&mut incident, self.now(), Resolution::Human, out);
-            } else {
-                incident.state = IncidentState::Responding;
-            }
+        let is_escalated = incident.state == IncidentState::Escalated;
+        if incident.stale || is_escalated && incident.calm_for > Span::ZERO {
+            self.resolve(&mut incident, self.now(), Resolution::Human, out);
+        } else if is_escalated {
+            incident.state = IncidentState::Responding;
         }
         self.put(incident, out);
         true

@@ -61,19 +61,17 @@ impl RowGroup {
 
     /// Whether a row must stay although it is silent: its silence is judged, or an incident may be open about it.
     // By the row's own values alone, since Detect hears nothing of Control: an incident that a finding opened is over
-    // once the row has brought values for `calm` without another one, and never by silence.
-    pub(super) fn is_needed(&self, signal: &Signal, row: u32) -> bool {
+    // once the row has brought values for `calm` without another one, or has been silent for very long.
+    pub(super) fn is_needed(&self, signal: &Signal, row: u32, at: Timestamp) -> bool {
         let (last, cadence) = (self.last[row as usize], self.cadence[row as usize]);
         let is_expected = cadence > 0.0 && self.is_patient();
-        let calm = signal.calm.unwrap_or(Span::ZERO);
-        is_expected || self.found.get(&row).is_some_and(|found| last < found.plus(calm))
+        is_expected || self.found.get(&row).is_some_and(|found| is_open(signal, (last, *found), at))
     }
 
     /// Lets go of findings that no incident can be open for any more.
-    pub(super) fn calm_down(&mut self, signal: &Signal) {
+    pub(super) fn calm_down(&mut self, signal: &Signal, at: Timestamp) {
         let Self { found, last, .. } = self;
-        let calm = signal.calm.unwrap_or(Span::ZERO);
-        found.retain(|row, found| last[*row as usize] < found.plus(calm));
+        found.retain(|row, found| is_open(signal, (last[*row as usize], *found), at));
     }
 
     /// Contributions to rows of this group.
@@ -338,6 +336,11 @@ impl RowGroup {
         let banks: usize = self.banks.iter().map(|bank| bank.state_bytes()).sum();
         self.last.capacity() * 8 + self.cadence.capacity() * 4 + self.parts.state_bytes() + banks
     }
+}
+
+/// Whether an incident may be open about a row with these last value and last finding.
+fn is_open(signal: &Signal, (last, found): (Timestamp, Timestamp), at: Timestamp) -> bool {
+    last < found.plus(signal.calm.unwrap_or(Span::ZERO)) && at < last.max(found).plus(signal.gone_after)
 }
 
 /// Orders histograms by how finely they count, then by their bounds: an order of contents alone.

@@ -21,12 +21,12 @@ impl Pipeline {
         }
         let seen = self.shards.each(|_| |shard: &mut Shard| shard.fold.seen())?.into_iter().sum();
         let survey = self.survey(sweep.until(end, seen))?;
-        let needed = self.needed(&survey.idle)?;
+        let needed = self.needed(&survey.idle, end)?;
         let (directory, mut swept) = (self.intake.directory(), self.swept);
         let key = |series: &IdleSeries| directory.series_key(series.at);
         let gone = sweep.choose((end, seen), survey.idle, &needed, &key, &mut swept);
         self.swept = swept;
-        self.shards.each(|_| |shard: &mut Shard| shard.detect.calm_down())?;
+        self.shards.each(|_| move |shard: &mut Shard| shard.detect.calm_down(end))?;
         self.evict(&gone, &survey.unseen)
     }
 
@@ -37,7 +37,7 @@ impl Pipeline {
             return Ok(0);
         }
         let survey = self.survey(Timestamp::MAX)?;
-        let needed = self.needed(&survey.idle)?;
+        let needed = self.needed(&survey.idle, self.last_turn.unwrap_or(Timestamp::MIN))?;
         let (directory, mut swept) = (self.intake.directory(), self.swept);
         let key = |series: &IdleSeries| directory.series_key(series.at);
         let gone = Sweep::new(&self.settings).over_limit(known, survey.idle, &needed, &key, &mut swept);
@@ -67,12 +67,12 @@ impl Pipeline {
         Ok(all)
     }
 
-    fn needed(&mut self, idle: &[IdleSeries]) -> Result<BTreeSet<RowAddr>, RuntimeError> {
+    fn needed(&mut self, idle: &[IdleSeries], at: Timestamp) -> Result<BTreeSet<RowAddr>, RuntimeError> {
         let rows: BTreeSet<RowAddr> = idle.iter().flat_map(|series| series.rows.iter().copied()).collect();
         let by_shard = self.shards.by_owner(rows, |row| row.group);
         let needed = self.shards.each(|me| {
             let mine = by_shard[me].clone();
-            move |shard: &mut Shard| shard.detect.needed(&mine)
+            move |shard: &mut Shard| shard.detect.needed(&mine, at)
         })?;
         Ok(needed.into_iter().flatten().collect())
     }

@@ -375,6 +375,7 @@ const fn why_name(why: Resolution) -> &'static str {
         Resolution::NewNormal => "new normal",
         Resolution::Human => "by a human",
         Resolution::RuleRemoved => "rule removed",
+        Resolution::Gone => "gone",
     }
 }
 
