@@ -60,6 +60,7 @@ fn action() -> Action {
         effect: EffectKind::FireOnce,
         args: serde_json::json!({ "name": "shop", "to": "last_known_good" }),
         lock: "deploy/shop".to_owned(),
+        cooldown: Span::ZERO,
         state: ActionState::Planned,
         approved: false,
         plan: None,

@@ -249,6 +249,9 @@ pub struct Action {
     pub args: serde_json::Value,
     /// The target's lock.
     pub lock: String,
+    /// How long the lock cools down once it is over, as its step had it when it was planned.
+    #[serde(default)]
+    pub cooldown: Span,
     /// Where it stands.
     pub state: ActionState,
     /// A human has agreed to it.

@@ -82,9 +82,6 @@ impl Control {
         let Some((rule, step)) = self.step_of(&self.settings.rules, action) else {
             return Gate::Blocked("config: its step is gone".to_owned());
         };
-        if (&step.action, &step.with) != (&action.action, &action.with) {
-            return Gate::Blocked("config: its step is another one now".to_owned());
-        }
         if incident.episode != action.episode || !needs_action(incident, rule) {
             return Gate::Blocked("recovered".to_owned());
         }

@@ -29,14 +29,14 @@ impl Control {
         (0..incident.next_step).filter_map(move |step| self.actions.get(&action_id(&id, episode, step)))
     }
 
-    /// The rule and the step that an action was made of, as they are configured now.
+    /// The rule and the step that an action was made of, as they are configured now. `None` if they are not any more.
     pub(super) fn step_of<'a>(
         &self,
         rules: &'a [RuleSpec],
         action: &Action,
     ) -> Option<(&'a RuleSpec, &'a Step)> {
         let rule = &rules[self.rule_ix(&action.rule)?];
-        Some((rule, rule.respond.get(action.step as usize)?))
+        Some((rule, rule.respond.get(action.step as usize).filter(|step| is_of(action, step))?))
     }
 
     /// Goes on with the ladder as far as it goes now: past blocked steps to the first that starts or
@@ -51,13 +51,28 @@ impl Control {
             let Some(step) = rule.respond.get(incident.next_step as usize) else {
                 return self.exhausted(incident, rule, out);
             };
+            let moved = self.has_moved(incident, rule, step);
             let action = self.plan(incident, step, out);
+            if moved {
+                self.block(incident, action, "config: it was done about this already, as another step", out);
+                continue;
+            }
             match self.gate(incident, rule, step, None) {
                 Gate::Pass => self.start(incident, action, out),
                 Gate::Approval => self.await_approval(incident, action, out),
                 Gate::Blocked(detail) => self.block(incident, action, &detail, out),
             }
         }
+    }
+
+    /// Whether what a step would change was changed in this episode by one that another config had elsewhere in the ladder.
+    fn has_moved(&self, incident: &Incident, rule: &RuleSpec, step: &Step) -> bool {
+        let was_here = |action: &Action| {
+            let place = rule.respond.get(action.step as usize);
+            place.is_some_and(|place| is_of(action, place))
+        };
+        let mut started = self.episode_actions(incident).filter(|action| action.started.is_some());
+        step.mutates && started.any(|action| is_of(action, step) && !was_here(action))
     }
 
     pub(super) fn plan(&mut self, incident: &mut Incident, step: &Step, out: &mut Out<'_>) -> Action {
@@ -75,6 +90,7 @@ impl Control {
             effect: step.effect,
             args: step.args.clone(),
             lock: lock_of(incident, step),
+            cooldown: step.limits.cooldown,
             state: ActionState::Planned,
             approved: false,
             plan: None,
@@ -198,12 +214,8 @@ impl Control {
     }
 
     fn cool_down(&mut self, action: &Action, out: &mut Out<'_>) {
-        let settings = Arc::clone(&self.settings);
-        let Some((_, step)) = self.step_of(&settings.rules, action) else {
-            return;
-        };
-        if step.limits.cooldown > Span::ZERO {
-            let until = self.now().plus(step.limits.cooldown);
+        if action.cooldown > Span::ZERO {
+            let until = self.now().plus(action.cooldown);
             self.cooldowns.insert(action.lock.clone(), until);
             out.log.push(LedgerWrite::Cooldown(action.lock.clone(), until));
         }
@@ -251,6 +263,11 @@ impl Control {
             self.escalate(incident, &why, out);
         }
     }
+}
+
+/// Whether an action was made of a step.
+fn is_of(action: &Action, step: &Step) -> bool {
+    (&step.action, &step.with, &step.args) == (&action.action, &action.with, &action.args)
 }
 
 /// Whether the ladder may go on: the condition holds, and has for long enough.

@@ -4,6 +4,7 @@ mod attempts;
 mod gates;
 mod lifecycle;
 mod properties;
+mod reload;
 mod response;
 mod stage;
 mod standby;

@@ -22,8 +22,9 @@ impl Control {
         let Some(mut action) = current.cloned() else {
             return;
         };
-        let step = turn.rule.respond.get(action.step as usize);
-        let Some(verify) = step.and_then(|step| step.verify.as_ref()) else {
+        let settings = Arc::clone(&self.settings);
+        let step = self.step_of(&settings.rules, &action);
+        let Some(verify) = step.and_then(|(_, step)| step.verify.as_ref()) else {
             return;
         };
         let Some(from) = action.ended.map(|ended| ended.plus(verify.settle)) else {

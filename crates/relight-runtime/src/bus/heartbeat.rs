@@ -115,6 +115,7 @@ fn sign_of_life(with: &str, now: Timestamp) -> (Action, Incident) {
         effect: EffectKind::Idempotent,
         args: serde_json::Value::Object(serde_json::Map::new()),
         lock: String::new(),
+        cooldown: Span::ZERO,
         state: ActionState::Running,
         approved: false,
         plan: None,

@@ -98,6 +98,7 @@ pub(crate) fn action(id: &str, nth: u32) -> Action {
         effect: EffectKind::FireOnce,
         args: serde_json::json!({"z": 0.1, "a": [1, -2, u64::MAX], "n": null}),
         lock: "deploy/shop/checkout".to_owned(),
+        cooldown: Span::ZERO,
         state: ActionState::Pending,
         approved: false,
         plan: None,

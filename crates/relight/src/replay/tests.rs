@@ -86,6 +86,7 @@ fn action() -> Action {
         effect: EffectKind::FireOnce,
         args: serde_json::json!({"to": "last_known_good"}),
         lock: String::new(),
+        cooldown: Span::ZERO,
         state: ActionState::Succeeded,
         approved: false,
         plan: None,

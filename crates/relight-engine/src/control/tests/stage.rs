@@ -264,6 +264,14 @@ impl Stage {
         }
     }
 
+    /// Other rules from now on.
+    pub(super) fn reload(&mut self, rules: Vec<RuleSpec>) {
+        self.settings = settings(rules);
+        let mut turned = Turned::default();
+        self.control.reload(Arc::clone(&self.settings), self.now, &mut turned.0, &mut turned.1);
+        turned.0.into_iter().for_each(|write| self.ledger.apply(write));
+    }
+
     pub(super) fn restart(&mut self) {
         self.control = Control::new(Arc::clone(&self.settings), self.ledger.state());
     }
