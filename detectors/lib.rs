@@ -24,6 +24,8 @@ mod spec;
 mod threshold;
 
 #[cfg(test)]
+mod excursions;
+#[cfg(test)]
 mod guarantees;
 #[cfg(test)]
 mod registry;

@@ -205,8 +205,11 @@ impl Row {
 
     /// Holds the band as it is. The least radius keeps `score > 1` and `outside` the same thing.
     pub(crate) fn hold(&mut self, reading: &Reading) {
-        self.held = reading.band.expected;
-        self.held_radius = ((reading.band.upper - reading.band.expected) as f32).clamp(1e-12, 1e30);
+        let Band { expected, lower, upper } = reading.band;
+        // A policy that looks at one side leaves the other open; both are as far away.
+        let radius = if upper.is_finite() { upper - expected } else { expected - lower };
+        self.held = expected;
+        self.held_radius = (radius as f32).clamp(1e-12, 1e30);
     }
 
     pub(crate) fn learn(&mut self, value: f64, view: &View, learn: Learn) {
