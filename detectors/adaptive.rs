@@ -11,7 +11,7 @@ use std::sync::Arc;
 use relight_core::Timestamp;
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::detector::{
-    Bank, BankSource, BinColumn, DetectorSpec, Guard, Policy, Readings, RowReading,
+    Bank, BankSource, BinColumn, DetectorSpec, Guard, Policy, Readings, RowReading, with_silence,
 };
 use relight_core::signal::SignalInfo;
 use schemars::JsonSchema;
@@ -85,7 +85,7 @@ impl AdaptiveBank {
         self.policy.warm_up.max(WARM)
     }
 
-    fn judge_row(&mut self, ix: usize, at: Timestamp, hour: u8, value: f64) -> RowReading {
+    fn judge_row(&mut self, ix: usize, at: Timestamp, hour: u8, value: f64, silence_secs: u32) -> RowReading {
         let warm_up = self.warm_up();
         let row = &mut self.rows[ix];
         let guard = &mut self.guards[ix];
@@ -102,6 +102,7 @@ impl AdaptiveBank {
         if !is_warm {
             reading.score = reading.score.min(1.0);
         }
+        guard.skip(silence_secs);
         let decision = guard.decide(&self.policy, at, reading.is_anomalous());
         if guard.is_held() && !was_held {
             row.hold(&reading);
@@ -146,7 +147,9 @@ impl Bank for AdaptiveBank {
                 self.last[ix] = f32::NAN;
                 continue;
             }
-            let verdict = self.judge_row(ix, bin.at, hour, *value);
+            let is_held = self.guards[ix].is_held();
+            let silence_secs = if is_held { bin.rhythm.silence_before(ix, bin.at) } else { 0 };
+            let verdict = self.judge_row(ix, bin.at, hour, *value, silence_secs);
             self.last[ix] = verdict.reading.score as f32;
             out.push(verdict);
         }
@@ -191,9 +194,9 @@ impl Bank for AdaptiveBank {
     fn seed(&mut self, row: u32, _: Timestamp, history: &[(Timestamp, f64)]) {
         self.forget(row);
         let ix = row as usize;
-        for (at, value) in history.iter().filter(|(_, value)| value.is_finite()) {
-            let hour = self.calendar.place(*at).hour;
-            self.judge_row(ix, *at, hour, *value);
+        for (at, value, silence_secs) in with_silence(history).filter(|(_, value, _)| value.is_finite()) {
+            let hour = self.calendar.place(at).hour;
+            self.judge_row(ix, at, hour, value, silence_secs);
         }
         self.guards[ix] = Guard::default();
     }

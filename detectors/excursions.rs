@@ -1,5 +1,6 @@
 //! What detectors say while a row is outside its band for long, and when it comes back.
 
+use relight_core::Timestamp;
 use relight_core::detector::{Direction, Policy, RowReading};
 use serde_json::json;
 
@@ -44,6 +45,47 @@ fn c21_sustained_anomaly() {
         let after: Vec<RowReading> = (0..4 * 360).map(|i| row.feed(level + noise(i))).collect();
         assert_eq!(after.iter().filter(|v| v.relearned).count(), 1, "{what}");
         assert!(after[after.len() - 300..].iter().all(|v| v.reading.score <= 1.02), "{what}");
+    }
+}
+
+/// Scenario: a row leaves its band, says nothing for eight hours, and is still outside when it speaks again; now and then
+/// it falls silent once more.
+/// Guarantee: only time with values counts: it is the new normal after six hours of them, however long that takes.
+#[test]
+fn silence_is_no_time_outside_the_band() {
+    for (name, before, delay) in LEARNED {
+        let mut row = settled(name, before, &Policy::default());
+        let mut seen = 0;
+        let relearned = (0..7 * 360).find(|i| {
+            if i % 300 == 10 {
+                row.pause(8 * 360);
+            }
+            seen += 1;
+            row.feed(1000.0 + noise(*i)).relearned
+        });
+        assert!(relearned.is_some(), "{name}: never");
+        // A silence counts as two values, after which the row was stale.
+        let held = seen + seen / 300;
+        assert!((2160..=2162 + delay).contains(&held), "{name}: after {seen} values");
+    }
+}
+
+/// Scenario: an earlier capture with eight hours of silence between two values outside the band.
+/// Guarantee: what it teaches a row is the normal before them.
+#[test]
+fn silence_in_a_history_teaches_no_new_normal() {
+    for name in ["ewma", "adaptive", "changepoint"] {
+        let mut row = Row::new(name, &json!({}), 10);
+        let start = row.at - 10 * 4000;
+        let at = |i: usize| start + 10 * i as i64 - if i < 900 { 8 * 3600 } else { 0 };
+        let value = |i: usize| noise(i) + if (894..906).contains(&i) { 1000.0 } else { 100.0 };
+        let history: Vec<(Timestamp, f64)> =
+            (0..1000).map(|i| (Timestamp::from_secs(at(i)), value(i))).collect();
+        row.bank.seed(0, Timestamp::from_secs(row.at), &history);
+        assert_eq!(row.bank.warming().0, 0, "{name} has learned something");
+        let verdict = row.feed(100.0);
+        let error = (verdict.reading.band.expected - 100.0).abs();
+        assert!(error < 1.0 && !verdict.reading.is_anomalous(), "{name}: {verdict:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Golden cases of every detector, as data, and the promises that hold for several of them.
 
-use relight_core::detector::{Bank, BinColumn, Direction, Policy, Reading, Readings, RowReading};
+use relight_core::detector::{Bank, BinColumn, Direction, Policy, Reading, Readings, Rhythm, RowReading};
 use relight_core::signal::SignalInfo;
 use relight_core::{Span, Timestamp};
 use serde_json::{Value, json};
@@ -12,9 +12,10 @@ const START: i64 = 1_763_942_400;
 
 /// One row of one detector, fed by hand.
 pub(crate) struct Row {
-    bank: Box<dyn Bank>,
-    at: i64,
+    pub(crate) bank: Box<dyn Bank>,
+    pub(crate) at: i64,
     step: i64,
+    last: Timestamp,
 }
 
 impl Row {
@@ -27,21 +28,29 @@ impl Row {
         let signal = SignalInfo { name: "s".to_owned(), interval: Span::from_secs(step) };
         let mut bank = (spec.build)(config, policy, &signal).expect("a good config").bank();
         bank.grow(1);
-        Self { bank, at: START, step }
+        Self { bank, at: START, step, last: Timestamp::MIN }
     }
 
     pub(crate) fn feed(&mut self, value: f64) -> RowReading {
-        let mut out = Readings { all: Some(Vec::new()), ..Readings::default() };
-        let at = Timestamp::from_secs(self.at);
-        self.bank.step(BinColumn { at, values: &[value], missing: &[] }, &mut out);
-        self.at += self.step;
-        out.all.expect("was asked for").pop().expect("a value is judged")
+        let verdict = self.bin(value, &[]).expect("a value is judged");
+        self.last = Timestamp::from_secs(self.at - self.step);
+        verdict
+    }
+
+    /// Nothing comes for so many bins, and there are none.
+    pub(crate) fn pause(&mut self, bins: i64) {
+        self.at += bins * self.step;
     }
 
     fn silence(&mut self, missing: u32) -> Option<RowReading> {
+        self.bin(f64::NAN, &[missing])
+    }
+
+    fn bin(&mut self, value: f64, missing: &[u32]) -> Option<RowReading> {
         let mut out = Readings { all: Some(Vec::new()), ..Readings::default() };
+        let rhythm = Rhythm { last: &[self.last], cadence: &[self.step as f32] };
         let at = Timestamp::from_secs(self.at);
-        self.bank.step(BinColumn { at, values: &[f64::NAN], missing: &[missing] }, &mut out);
+        self.bank.step(BinColumn { at, values: &[value], missing, rhythm }, &mut out);
         self.at += self.step;
         out.all.expect("was asked for").pop()
     }
@@ -367,7 +376,7 @@ fn a_column_does_what_its_rows_would() {
             let values: Vec<f64> = (0..rows).map(|row| motley(row, bin)).collect();
             let missing: Vec<u32> = values.iter().map(|v| 50 * u32::from(v.is_nan())).collect();
             let at = Timestamp::from_secs(START + 60 * bin as i64);
-            let column = BinColumn { at, values: &values, missing: &missing };
+            let column = BinColumn { at, values: &values, missing: &missing, rhythm: Rhythm::default() };
             let mut few = Readings::default();
             let mut every = Readings { all: Some(Vec::new()), ..Readings::default() };
             whole.step(column, &mut few);

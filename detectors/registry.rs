@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use relight_core::codec::Reader;
-use relight_core::detector::{Bank, BinColumn, DetectorSpec, Policy, Readings};
+use relight_core::detector::{Bank, BinColumn, DetectorSpec, Policy, Readings, Rhythm};
 use relight_core::signal::SignalInfo;
 use relight_core::{Span, Timestamp};
 use serde_json::json;
@@ -22,11 +22,15 @@ fn bank(spec: &DetectorSpec) -> Box<dyn Bank> {
     (spec.build)(&config, &Policy::default(), &signal()).expect("a good config").bank()
 }
 
+fn column<'a>(at: Timestamp, values: &'a [f64], missing: &'a [u32]) -> BinColumn<'a> {
+    BinColumn { at, values, missing, rhythm: Rhythm::default() }
+}
+
 fn feed(bank: &mut dyn Bank, start: i64, values: &[f64]) -> Vec<(f64, f64, f64, f64)> {
     let mut out = Readings { all: Some(Vec::new()), ..Readings::default() };
     for (i, value) in values.iter().enumerate() {
         let at = Timestamp::from_secs(1_763_942_400 + 600 * (start + i as i64));
-        bank.step(BinColumn { at, values: &[*value, f64::NAN], missing: &[0, 9] }, &mut out);
+        bank.step(column(at, &[*value, f64::NAN], &[0, 9]), &mut out);
     }
     let all = out.all.expect("was asked for");
     let first = all.into_iter().filter(|r| r.row == 0);
@@ -71,7 +75,7 @@ fn step(bank: &mut dyn Bank, i: i64, row: usize) {
     let at = Timestamp::from_secs(1_763_942_400 + 600 * i);
     let values = [0.0, 1.0, 2.0, f64::NAN].map(|level| level + f64::from(i as i32 % 7));
     let mut out = Readings { row, ..Readings::default() };
-    bank.step(BinColumn { at, values: &values, missing: &[0, 0, 0, 9] }, &mut out);
+    bank.step(column(at, &values, &[0, 0, 0, 9]), &mut out);
     assert_eq!(out.row, 0, "a step that ends says so");
 }
 

@@ -182,12 +182,20 @@ impl SeasonalBank {
             self.last[ix] = f32::NAN;
             return;
         }
-        let verdict = self.judge_row(ix, bin.at, place, value);
+        let silence_secs = bin.rhythm.silence_before(ix, bin.at);
+        let verdict = self.judge_row(ix, bin.at, place, value, silence_secs);
         self.last[ix] = verdict.reading.score as f32;
         out.push(verdict);
     }
 
-    fn judge_row(&mut self, ix: usize, at: Timestamp, place: Place, value: f64) -> RowReading {
+    fn judge_row(
+        &mut self,
+        ix: usize,
+        at: Timestamp,
+        place: Place,
+        value: f64,
+        silence_secs: u32,
+    ) -> RowReading {
         self.turn(ix, place);
         let row = &mut self.rows[ix];
         let judged = row.outlook(place).judge(value, self.threshold);
@@ -195,7 +203,9 @@ impl SeasonalBank {
         if u32::from(row.seen) < self.warm_up {
             reading.score = reading.score.min(1.0);
         }
-        let decision = self.guards[ix].decide(&self.policy, at, reading.is_anomalous());
+        let guard = &mut self.guards[ix];
+        guard.skip(silence_secs);
+        let decision = guard.decide(&self.policy, at, reading.is_anomalous());
         if decision.relearn {
             *row = Row::new();
             self.slots.clear(ix);

@@ -4,6 +4,7 @@
 //! bin at a time, and nothing else.
 
 mod column;
+mod silence;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use column::{Column, Decision, Guard, source_of};
+pub use silence::{Rhythm, with_silence};
 
 use crate::codec::{Codec, Corrupt, Reader};
 use crate::signal::SignalInfo;
@@ -110,7 +112,7 @@ pub struct Policy {
     /// Consecutive values in band before a row that was anomalous learns again.
     #[schemars(range(max = 65_535))]
     pub calm_bins: u32,
-    /// After this long outside the band the row starts anew: what it sees is the new normal.
+    /// After this long outside the band, silence not counted, the row starts anew: what it sees is the new normal.
     pub relearn_after: Span,
 }
 
@@ -272,6 +274,8 @@ pub struct BinColumn<'a> {
     /// Per row, how many expected samples have been missing so far (0 = none, or data came). Empty
     /// unless the bank judges silence.
     pub missing: &'a [u32],
+    /// When rows last spoke, and how often they do.
+    pub rhythm: Rhythm<'a>,
 }
 
 /// What a bank hands out in a turn.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Bank, BankSource, BinColumn, ConfigError, Detector, Learn, Policy, Reading, Readings, RowReading,
+    with_silence,
 };
 use crate::codec::{Codec, Corrupt, Reader};
 use crate::codec_struct;
@@ -18,7 +19,7 @@ pub struct Guard {
     seen: u16,
     /// Consecutive values in band since the last one outside.
     calm: u16,
-    /// Second since the epoch at which the present excursion began, plus one; 0 = none.
+    /// Second since the epoch at which the present excursion began, plus one, later by each silence since; 0 = none.
     held_since: u32,
 }
 codec_struct!(Guard { seen, calm, held_since });
@@ -62,6 +63,14 @@ impl Guard {
             if self.seen == enough {
                 self.seen = u16::MAX;
             }
+        }
+    }
+
+    /// The row was silent for so long: that is no time outside the band, since nobody knows where it was.
+    #[inline]
+    pub fn skip(&mut self, silence_secs: u32) {
+        if self.is_held() {
+            self.held_since = self.held_since.saturating_add(silence_secs);
         }
     }
 
@@ -113,7 +122,7 @@ impl<D: Detector> Column<D> {
     const WARMS_UP: () = assert!(D::WARM_UP <= Policy::COUNTED as u32, "WARM_UP is at most Policy::COUNTED");
 
     #[inline]
-    fn judge_row(&mut self, row: usize, at: Timestamp, value: f64) -> RowReading {
+    fn judge_row(&mut self, row: usize, at: Timestamp, value: f64, silence_secs: u32) -> RowReading {
         let state = &mut self.states[row];
         let guard = &mut self.guards[row];
         // The verdict comes from the state as it was before this value: learning first would let an
@@ -122,6 +131,7 @@ impl<D: Detector> Column<D> {
         if !guard.is_warm(self.warm_up) {
             reading.score = reading.score.min(1.0);
         }
+        guard.skip(silence_secs);
         let decision = guard.decide(&self.policy, at, reading.is_anomalous());
         if decision.relearn {
             *state = self.detector.init();
@@ -140,7 +150,7 @@ impl<D: Detector> Column<D> {
             let missing = bin.missing.get(row).copied().unwrap_or(0);
             self.silent_row(row, bin.at, missing)
         } else {
-            Some(self.judge_row(row, bin.at, value))
+            Some(self.judge_row(row, bin.at, value, bin.rhythm.silence_before(row, bin.at)))
         };
         self.last[row] = verdict.map_or(f32::NAN, |v| v.reading.score as f32);
         if let Some(verdict) = verdict {
@@ -232,8 +242,8 @@ impl<D: Detector> Bank for Column<D> {
 
     /// Lives through the history, as if it had come in.
     fn seed(&mut self, row: u32, _: Timestamp, history: &[(Timestamp, f64)]) {
-        for (at, value) in history {
-            self.judge_row(row as usize, *at, *value);
+        for (at, value, silence_secs) in with_silence(history) {
+            self.judge_row(row as usize, at, value, silence_secs);
         }
         // What it learned holds; that it ended in an excursion is no news of the stream to come.
         self.guards[row as usize].release();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use relight_core::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
-use relight_core::detector::{Bank, BinColumn, Reading, RowReading};
+use relight_core::detector::{Bank, BinColumn, Reading, Rhythm, RowReading};
 use relight_core::record::Histogram;
 use relight_core::rule::DetectorView;
 use relight_core::signal::SignalKind;
@@ -136,7 +136,8 @@ impl RowGroup {
         readings.findings.clear();
         readings.all = out.all.is_some().then(Vec::new);
         let hidden = self.faults.hide(ix, values, missing);
-        let panicked = self.faults.step(ix, bank, BinColumn { at, values, missing }, readings);
+        let rhythm = Rhythm { last: &self.last, cadence: &self.cadence };
+        let panicked = self.faults.step(ix, bank, BinColumn { at, values, missing, rhythm }, readings);
         Faults::unhide(hidden, values, missing);
         let place = |row| RowAddr { row, ..address };
         let found = |r: &RowReading| RowFinding { detector: of.index, row: place(r.row), reading: *r };
