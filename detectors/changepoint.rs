@@ -3,7 +3,9 @@
 //! Two cumulative sums (Page 1954), one a side, of standardised deviations from a slow level. Looks
 //! at no single value: each counts at most a few sigmas, so a lone spike is no change.
 
-use relight_core::detector::{Band, ConfigError, Detector, DetectorSpec, Learn, Reading};
+use relight_core::detector::{
+    Band, ConfigError, Detector, DetectorSpec, Direction, Learn, Policy, Reading, source,
+};
 use relight_core::signal::SignalInfo;
 use relight_core::{Span, Timestamp, codec_struct};
 use schemars::JsonSchema;
@@ -16,8 +18,14 @@ use crate::elapsed::{Forgetting, secs};
 use crate::spec;
 
 /// The registry's entry.
-pub(crate) const SPEC: DetectorSpec =
-    spec::of::<Changepoint>(|config| spec::shape::<Config>(config, &["half_life"]));
+pub(crate) const SPEC: DetectorSpec = DetectorSpec {
+    // A sum is evidence of its side wherever the next value lies, so the detector heeds `direction` itself.
+    build: |config, policy, signal| {
+        let detector = Changepoint::new(spec::parse(config)?, signal)?.facing(policy.direction);
+        Ok(source(detector, Policy { direction: Direction::Both, ..policy.clone() }))
+    },
+    ..spec::of::<Changepoint>(|config| spec::shape::<Config>(config, &["half_life"]))
+};
 
 /// Sigmas that one value adds at most: a change takes at least `threshold` / 3.5 values to be told.
 const MOST_SIGMAS: f64 = 4.0;
@@ -44,7 +52,9 @@ impl Default for Config {
 
 /// The detector.
 pub struct Changepoint {
-    slack: f64,
+    /// Sigmas of each value that are no evidence, on either side; infinite on one that nobody looks at.
+    slack_up: f64,
+    slack_down: f64,
     threshold: f64,
     forgetting: Forgetting,
 }
@@ -79,21 +89,30 @@ impl Run {
     }
 
     #[inline]
-    fn add(&mut self, sigmas: f64, detector: &Changepoint, at: u32) {
+    fn add(&mut self, sigmas: f64, slack: f64, most: f64, at: u32) {
         // A choice, not a branch: whether a quiet row's sum is zero is a toss that nobody can predict.
         self.began = if self.sum == 0.0 { at } else { self.began };
-        self.sum = at_most(self.plus(sigmas, detector.slack), TOP * detector.threshold) as f32;
+        self.sum = at_most(self.plus(sigmas, slack), most) as f32;
     }
 
     /// The deviation at which the sum would just reach the threshold; infinite if no single value can.
     #[inline]
-    fn reach(self, detector: &Changepoint) -> f64 {
-        let needed = detector.threshold + detector.slack - f64::from(self.sum);
+    fn reach(self, slack: f64, threshold: f64) -> f64 {
+        let needed = threshold + slack - f64::from(self.sum);
         if needed > MOST_SIGMAS { f64::INFINITY } else { needed }
     }
 }
 
 impl Changepoint {
+    /// The same, gathering evidence on one side only, or on both.
+    fn facing(self, direction: Direction) -> Self {
+        match direction {
+            Direction::Above => Self { slack_down: f64::INFINITY, ..self },
+            Direction::Below => Self { slack_up: f64::INFINITY, ..self },
+            Direction::Both => self,
+        }
+    }
+
     #[inline]
     fn sigma(state: &ChangeState) -> f64 {
         at_least(f64::from(state.sigma), spread_floor(state.level))
@@ -126,7 +145,8 @@ impl Detector for Changepoint {
             return Err(ConfigError::at("min_shift", format!("must be below {}", 2.0 * MOST_SIGMAS)));
         }
         let forgetting = Forgetting::new("half_life", config.half_life, signal)?;
-        Ok(Self { slack: config.min_shift / 2.0, threshold: config.threshold, forgetting })
+        let slack = config.min_shift / 2.0;
+        Ok(Self { slack_up: slack, slack_down: slack, threshold: config.threshold, forgetting })
     }
 
     fn init(&self) -> ChangeState {
@@ -140,14 +160,14 @@ impl Detector for Changepoint {
     fn judge(&self, state: &ChangeState, _: Timestamp, value: f64) -> Reading {
         let sigma = Self::sigma(state);
         let sigmas = difference(value, state.level) / sigma;
-        let sum = at_least(state.up.plus(sigmas, self.slack), state.down.plus(-sigmas, self.slack));
+        let sum = at_least(state.up.plus(sigmas, self.slack_up), state.down.plus(-sigmas, self.slack_down));
         if state.seen < 2 {
             return Reading::UNKNOWN;
         }
         let band = Band {
             expected: state.level,
-            lower: state.level - state.down.reach(self) * sigma,
-            upper: state.level + state.up.reach(self) * sigma,
+            lower: state.level - state.down.reach(self.slack_down, self.threshold) * sigma,
+            upper: state.level + state.up.reach(self.slack_up, self.threshold) * sigma,
         };
         Reading::new(sum / self.threshold, band)
     }
@@ -162,8 +182,9 @@ impl Detector for Changepoint {
         } else {
             // While the level settles its errors are its own, not the row's.
             if state.seen >= Self::WARM_UP / 2 {
-                state.up.add(sigmas, self, secs(at));
-                state.down.add(-sigmas, self, secs(at));
+                let most = TOP * self.threshold;
+                state.up.add(sigmas, self.slack_up, most, secs(at));
+                state.down.add(-sigmas, self.slack_down, most, secs(at));
             }
             if learn != Learn::Hold {
                 self.learn_level(state, at, deviation, sigma);

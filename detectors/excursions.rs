@@ -107,6 +107,27 @@ fn coming_back_is_no_anomaly() {
     }
 }
 
+/// Scenario: a row rises, or falls, by its noise for an hour and comes back; it is looked at from both sides and from each.
+/// Guarantee: who looks at the side where it went is told the same as who looks at both, value by value, and who looks
+/// at the other is told nothing, least of all that it came back.
+#[test]
+fn a_side_has_its_own_evidence() {
+    let told = |direction: Direction, shift: f64| -> Vec<bool> {
+        let mut row = settled("changepoint", 2000, &Policy { direction, ..Policy::default() });
+        let shifted = |i: usize| row.feed(100.0 + noise(i) + if i < 360 { shift } else { 0.0 });
+        (0..1000).map(shifted).map(|verdict| verdict.reading.is_anomalous()).collect()
+    };
+    for (side, other, shift) in
+        [(Direction::Above, Direction::Below, 0.5), (Direction::Below, Direction::Above, -0.5)]
+    {
+        let both = told(Direction::Both, shift);
+        assert!(both[30..360].iter().all(|told| *told) && !both[420..].contains(&true), "{shift}: {both:?}");
+        assert_eq!(told(side, shift), both, "{side:?} of {shift}");
+        assert!(!told(other, shift).contains(&true), "{other:?} of {shift}");
+        assert!(!told(other, 20.0 * shift).contains(&true), "{other:?} of {}", 20.0 * shift);
+    }
+}
+
 /// Each detector with each side.
 fn pairs() -> impl Iterator<Item = ((&'static str, usize, usize), (Policy, f64))> {
     LEARNED.into_iter().flat_map(|learned| sides().map(move |side| (learned, side)))

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use column::{Column, Decision, Guard, source_of};
+pub use column::{Column, Decision, Guard, source, source_of};
 pub use silence::{Rhythm, with_silence};
 
 use crate::codec::{Codec, Corrupt, Reader};

@@ -344,6 +344,10 @@ pub fn source_of<D: Detector>(
 ) -> Result<Arc<dyn BankSource>, ConfigError> {
     let config: D::Config =
         serde_json::from_value(config.clone()).map_err(|e| ConfigError::at("", e.to_string()))?;
-    let detector = Arc::new(D::new(config, signal)?);
-    Ok(Arc::new(Source { detector, policy: policy.clone() }))
+    Ok(source(D::new(config, signal)?, policy.clone()))
+}
+
+/// Makes a source of [`Column`] banks of a detector, under a policy that need not be the one that was written.
+pub fn source<D: Detector>(detector: D, policy: Policy) -> Arc<dyn BankSource> {
+    Arc::new(Source { detector: Arc::new(detector), policy })
 }
