@@ -5,6 +5,7 @@
 use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel::parser::Expression;
 use relight_core::Span;
+use relight_core::rule::CHANGES_FOR;
 
 use crate::errors::{nearest, no_such, unknown};
 
@@ -136,6 +137,9 @@ impl<'a> Names<'a> {
             );
         };
         let span: Span = window.parse().map_err(|error| format!("changed: {error}"))?;
+        if span > CHANGES_FOR {
+            return Err(format!("changed: {window} is too long: changes are remembered for {CHANGES_FOR}"));
+        }
         let name = format!("changed({kind:?}, {window:?})");
         let known = self.changes.iter().position(|known| known.0 == *kind && known.1 == span);
         let ix = known.unwrap_or_else(|| {

@@ -282,7 +282,7 @@ pub(crate) struct Rule {
     #[schemars(required)]
     pub(crate) name: Option<String>,
     /// A CEL expression over `DETECTOR.score`, `.rows`, `.anomalous`, `.in_band` and `.stale`, `group.LABEL` and
-    /// `changed("KIND", "WINDOW")`.
+    /// `changed("KIND", "WINDOW")`, whose window is at most 24h.
     #[schemars(required)]
     pub(crate) when: Option<String>,
     /// How long `when` must hold before the incident opens.

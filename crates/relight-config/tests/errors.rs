@@ -199,6 +199,10 @@ fn conditions_are_checked_before_they_run() {
             "15: rules[0].when: `changed` takes a kind of event and a window, both quoted: changed(\"deploy\", \"30m\")",
         ],
     );
+    rule(
+        "when: 'd.score > 1 && changed(\"deploy\", \"24h1s\")'",
+        &["15: rules[0].when: changed: 24h1s is too long: changes are remembered for 1d"],
+    );
     rule("when: 'd.score > 1 && nofunc(d.rows)'", &["15: rules[0].when: no function named `nofunc`"]);
     rule(
         "when: '[1, 2].exists(x, d.rows == x)'",

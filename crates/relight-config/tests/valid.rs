@@ -165,6 +165,7 @@ fn conditions_see_detectors_groups_and_changes() {
         ("d.score > 1 && d.in_band", false),
         ("d.score > 1 || d.stale", true),
         (r#"d.score > 1 && changed("deploy", "30m")"#, true),
+        (r#"d.score > 1 && changed("deploy", "24h")"#, false),
         (r#"d.score > 1 && changed("flag", "30m")"#, false),
         (r#"d.score > 1 && group.env == "prod" && group["service.name"].startsWith("sh")"#, true),
         (r#"d.score > 1 && group.env in ["dev", "test"]"#, false),

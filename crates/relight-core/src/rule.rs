@@ -73,6 +73,9 @@ impl DetectorView {
     }
 }
 
+/// The longest window of [`RuleView::changed`]: for so long changes are remembered.
+pub const CHANGES_FOR: Span = Span::from_secs(24 * 3600);
+
 /// What a condition may look at.
 pub struct RuleView<'a> {
     /// The rule's detectors, in the order of [`RuleSpec::detectors`].
@@ -80,7 +83,7 @@ pub struct RuleView<'a> {
     /// The group's labels.
     pub group: &'a Labels,
     /// Whether an event of a kind, agreeing with the group on the labels they share, happened in
-    /// `[now - window, now)`.
+    /// `[now - window, now)`; the window is at most [`CHANGES_FOR`].
     pub changed: &'a dyn Fn(&str, Span) -> bool,
 }
 

@@ -298,7 +298,7 @@ impl Control {
         for event in turn.events {
             self.changes.remember(event, turn.end, &mut out.log);
         }
-        self.changes.forget(turn.end, &mut out.log);
+        self.changes.forget(self.looked_back_from(turn.end), &mut out.log);
         self.retire_orphans(&mut out);
         self.group_turns(turn, &mut out);
         self.run_deadlines(turn.end, &mut out);
@@ -370,6 +370,12 @@ impl Control {
 
     fn move_control(&mut self, to: Timestamp) {
         self.applied.control = self.applied.control.max(to);
+    }
+
+    /// The earliest time from which anybody looks back on changes: the turn, or the begin of the oldest live incident.
+    fn looked_back_from(&self, end: Timestamp) -> Timestamp {
+        let live = self.incidents.values().filter(|incident| incident.is_live());
+        live.map(|incident| incident.first_finding).fold(end, Timestamp::min)
     }
 
     fn rule_ix(&self, name: &str) -> Option<usize> {

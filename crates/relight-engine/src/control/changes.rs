@@ -7,14 +7,13 @@ use std::collections::BTreeSet;
 
 use relight_core::incident::LedgerWrite;
 use relight_core::record::Event;
+use relight_core::rule::CHANGES_FOR;
 use relight_core::{Labels, Span, Timestamp};
 
-/// How long events are remembered: the longest window that `changed` can look back.
-pub(super) const CHANGES_FOR: Span = Span::from_secs(24 * 3600);
 /// How many events are remembered at most; the oldest go first.
 pub(super) const MAX_CHANGES: usize = 10_000;
 
-/// Change events of the last [`CHANGES_FOR`], by (time, kind, labels).
+/// Change events of the last [`CHANGES_FOR`], and of as long before the oldest live incident, by (time, kind, labels).
 #[derive(Debug, Default)]
 pub(super) struct Changes(BTreeSet<(Timestamp, String, Labels)>);
 
@@ -32,7 +31,7 @@ impl Changes {
         }
     }
 
-    /// Drops what is too old at `end`, or too much. Whole instants go, so that the ledger, which is
+    /// Drops what is too old for whoever looks back from `end`, or too much. Whole instants go, so that the ledger, which is
     /// told a time, drops the same.
     pub(super) fn forget(&mut self, end: Timestamp, log: &mut Vec<LedgerWrite>) {
         let mut before = end.minus(CHANGES_FOR);

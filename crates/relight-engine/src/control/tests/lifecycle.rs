@@ -216,6 +216,24 @@ fn changed_joins_events_with_the_group() {
     check(after_deploy(), "D...!", "nothing");
 }
 
+/// Scenario: what a deploy has broken stays broken for longer than changes are remembered.
+/// Guarantee: the deploy is remembered for as long as the incident lasts, also over a restart, and no longer.
+#[test]
+fn a_change_does_not_age_out_of_a_live_incident() {
+    let after_deploy = RuleSpec {
+        when: condition("d.score > 1.0 && changed(deploy, 30s)", |view| {
+            Ok(view.detectors[0].score > 1.0 && (view.changed)("deploy", secs(30)))
+        }),
+        hold: Span::ZERO,
+        ..rule()
+    };
+    let mut stage = Stage::new(vec![after_deploy]);
+    stage.play("D!x9000 r .!");
+    assert_eq!(stage.story(), "10 opened, 90010 recovering, 90020 relapsed, Open");
+    stage.play("...~x9000 .");
+    assert!(stage.ledger.state().changes.is_empty(), "{}", stage.story());
+}
+
 /// Scenario: the rule of an open incident is removed, and the process starts again.
 /// Guarantee: the incident ends, said so, in the next turn.
 #[test]
