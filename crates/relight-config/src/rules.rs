@@ -27,7 +27,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) mode: Mode,
 }
 
-/// Resolves all rules; the faulty ones are left out.
+/// Resolves all rules; the faulty ones are left out, and so are those that are off: nobody evaluates them.
 pub(crate) fn rules(written: Vec<Value>, around: &Surroundings<'_>, report: &mut Report) -> Vec<RuleSpec> {
     let mut names = BTreeSet::new();
     let mut rules = Vec::new();
@@ -42,7 +42,8 @@ pub(crate) fn rules(written: Vec<Value>, around: &Surroundings<'_>, report: &mut
         if raw.name.as_deref() == Some(ITSELF) {
             report.error(&format!("{path}.name"), "relight keeps this name for trouble of its own");
         }
-        rules.extend(rule(raw, around, &path, report));
+        let is_off = raw.mode == Mode::Off;
+        rules.extend(rule(raw, around, &path, report).filter(|_| !is_off));
     }
     rules
 }

@@ -296,9 +296,29 @@ fn state_has_a_shape() {
     }
 }
 
-/// Guarantee: `mode: off` evaluates no rule, and so opens no incident.
+/// Scenario: relight is off, or one of its rules, or a responder.
+/// Guarantee: a rule that is off is not evaluated, and so opens no incident; one whose responder is off opens them, and
+/// sends nothing.
 #[test]
 fn off_is_off() {
     assert!(config("mode: off").settings.rules.is_empty());
     assert!(!config("mode: observe").settings.rules.is_empty());
+    let rules = |responder: &str, one: &str, other: &str| -> Vec<(String, Mode)> {
+        let text = format!(
+            "mode: auto
+signals: {{a: {{rate: a_total, by: [service]}}, b: {{rate: b_total, by: [service]}}}}
+detectors: {{a: {{type: ewma, signal: a}}, b: {{type: ewma, signal: b}}}}
+responders: {{pager: {{type: post, to: x, mode: {responder}}}}}
+rules:
+  - {{name: one, when: a.score > 1, mode: {one}, respond: [{{do: page, with: pager}}]}}
+  - {{name: other, when: b.score > 1, mode: {other}, respond: [{{do: page, with: pager}}]}}
+"
+        );
+        config(&text).settings.rules.into_iter().map(|rule| (rule.name, rule.respond[0].mode)).collect()
+    };
+    let named = |name: &str, mode| (name.to_owned(), mode);
+    assert_eq!(rules("auto", "off", "auto"), [named("other", Mode::Auto)]);
+    assert_eq!(rules("auto", "observe", "off"), [named("one", Mode::Observe)]);
+    assert_eq!(rules("auto", "off", "off"), []);
+    assert_eq!(rules("off", "auto", "suggest"), [named("one", Mode::Off), named("other", Mode::Off)]);
 }
