@@ -38,8 +38,10 @@ impl Directory {
                 continue;
             }
             let sides = sides(&signal.kind);
+            // Of a lone selector each row is one that it has met, also where all of its series are gone.
+            let has_met = sides.len() == 1 && self.has_rows(ix);
             for (part, selector) in &sides {
-                if !self.keys().any(|key| selector.selects(key)) {
+                if !has_met && !self.keys().any(|key| selector.selects(key)) {
                     found.push(unmatched_selector(signal, part, selector, self.metrics()));
                 }
             }
@@ -70,7 +72,7 @@ impl Directory {
     }
 
     fn keys(&self) -> impl Iterator<Item = KeyView<'_>> {
-        (0..self.arena.len() as u32).map(|ix| KeyView::new(self.arena.key(ix)))
+        self.arena.numbers().map(|ix| KeyView::new(self.arena.key(ix)))
     }
 
     fn metrics(&self) -> Vec<String> {
@@ -83,6 +85,7 @@ impl Directory {
         names.into_iter().map(str::to_owned).collect()
     }
 
+    /// Whether the signal has rows, or had some.
     fn has_rows(&self, signal: usize) -> bool {
         key_groups().any(|group| self.rows.has_any(signal, group))
     }
@@ -105,5 +108,90 @@ fn sides(kind: &SignalKind) -> Vec<(&'static str, &Selector)> {
         SignalKind::Rate { of } => vec![("rate", of)],
         SignalKind::Quantile { of, .. } => vec![("quantile.of", of)],
         SignalKind::Ratio { of, to, .. } => vec![("ratio.of", of), ("ratio.to", to)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use relight_core::record::Kind;
+    use relight_core::rule::Settings;
+    use relight_core::series::key_of;
+    use relight_core::signal::{Aggregate, Binning, Select};
+    use relight_core::{Labels, Span, Timestamp};
+
+    use super::*;
+    use crate::directory::IdleSeries;
+
+    /// Chooses the series of a name.
+    struct Named(&'static str);
+
+    impl Select for Named {
+        fn selects(&self, key: KeyView<'_>) -> bool {
+            key.name() == self.0
+        }
+        fn text(&self) -> &str {
+            self.0
+        }
+    }
+
+    fn signal(of: &'static str) -> SignalSpec {
+        SignalSpec {
+            name: format!("of_{of}"),
+            kind: SignalKind::Value { of: Arc::new(Named(of)), aggregate: Aggregate::Mean },
+            by: By::Labels(vec!["host".to_owned(), "rack".to_owned()]),
+        }
+    }
+
+    fn directory(signals: &[SignalSpec]) -> Directory {
+        Directory::new(&Settings {
+            binning: Binning::Interval(Span::from_secs(10)),
+            allowed_lateness: Span::ZERO,
+            max_skew: Span::ZERO,
+            max_series: 10,
+            series_ttl: Span::ZERO,
+            sources: Vec::new(),
+            signals: signals.to_vec(),
+            detectors: Vec::new(),
+            rules: Vec::new(),
+            trouble: None,
+            fingerprint: Vec::new(),
+        })
+    }
+
+    /// Adds a series, and gives what it takes to evict it.
+    fn add(directory: &mut Directory, name: &str, label: &str) -> IdleSeries {
+        let key = key_of(name, &Labels::new([(label.to_owned(), "1".to_owned())]));
+        let (mut series, mut rows) = (Vec::new(), Vec::new());
+        directory.add(&key, Kind::Gauge, None, (&mut series, &mut rows)).expect("there is room");
+        let new = series.remove(0);
+        let rows = new.feeds.iter().map(|feed| feed.row).collect();
+        IdleSeries { at: new.at, last: Timestamp::MIN, rows, waiting: None }
+    }
+
+    /// Scenario: of four series the first two are evicted, so that those which stay have higher numbers than there are
+    /// series; a signal each looks at one of the first and one of the last, and another at none of them.
+    /// Guarantee: told is what met nothing, and the names and labels beside it are those of the series that are there.
+    #[test]
+    fn what_was_evicted_is_not_looked_at() {
+        let signals = [signal("first"), signal("last"), signal("lost")];
+        let mut directory = directory(&signals);
+        let gone = [add(&mut directory, "first", "rack"), add(&mut directory, "second", "rack")];
+        add(&mut directory, "third", "host");
+        add(&mut directory, "last", "host");
+        directory.evict(&gone, &BTreeMap::new(), (&mut Vec::new(), &mut Vec::new()));
+        let unmatched = |signal: &str, part, wanted: &str, have: &[&str]| Unmatched {
+            signal: signal.to_owned(),
+            part,
+            wanted: wanted.to_owned(),
+            have: have.iter().map(|have| (*have).to_owned()).collect(),
+        };
+        let expected = [
+            unmatched("of_last", "by", "rack", &["host"]),
+            unmatched("of_lost", "value", "lost", &["last", "third"]),
+        ];
+        assert_eq!(directory.unmatched(&signals), expected);
     }
 }
