@@ -3,9 +3,10 @@
 //! Control time goes on from where the ledger left it and is moved by the monotonic clock, so that a step
 //! of the wall clock neither lets a cooldown run out nor starts one anew.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use relight_core::{Span, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 
 /// What a live run reads the time from.
 pub trait Clock: Send {
@@ -15,15 +16,25 @@ pub trait Clock: Send {
     fn monotonic(&self) -> Span;
 }
 
-/// The system's clocks.
-#[derive(Debug)]
-pub struct SystemClock(Instant);
+/// A clock that nobody sets. It counts while the machine sleeps, where the system has one that does: that is no jump.
+#[cfg(target_os = "linux")]
+const UNSET: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const UNSET: ClockId = ClockId::Monotonic;
 
-#[expect(clippy::disallowed_methods, reason = "the one place where a live run reads a clock")]
+/// The system's clocks, and when the run began by the one that nobody sets.
+#[derive(Debug)]
+pub struct SystemClock(Span);
+
 impl Default for SystemClock {
     fn default() -> Self {
-        Self(Instant::now())
+        Self(unset())
     }
+}
+
+fn unset() -> Span {
+    let now = clock_gettime(UNSET);
+    Span::from_ns(now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where a live run reads a clock")]
@@ -35,7 +46,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Span {
-        Span::from_ns(i64::try_from(self.0.elapsed().as_nanos()).unwrap_or(i64::MAX))
+        Span::from_ns(unset().ns() - self.0.ns())
     }
 }
 

@@ -148,8 +148,13 @@ pub(crate) fn try_request(to: SocketAddr, method: &str, path: &str, body: &str) 
 
 /// An export request with one point of one gauge.
 pub(crate) fn point(second: i64, value: f64) -> String {
+    point_at(START + second, value)
+}
+
+/// The same, by seconds since the epoch.
+pub(crate) fn point_at(seconds: i64, value: f64) -> String {
     let attribute = json!([{"key": "service.name", "value": {"stringValue": "shop"}}]);
-    let time = ((START + second) * 1_000_000_000).to_string();
+    let time = (seconds * 1_000_000_000).to_string();
     json!({"resourceMetrics": [{"resource": {"attributes": attribute}, "scopeMetrics": [{"metrics": [
         {"name": "load", "gauge": {"dataPoints": [{"timeUnixNano": time, "asDouble": value}]}}]}]}]})
     .to_string()

@@ -7,5 +7,6 @@ mod flood;
 mod h2;
 mod lifecycle;
 mod start;
+mod steer;
 mod stop;
 mod system;
