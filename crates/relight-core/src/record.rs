@@ -9,6 +9,12 @@ use crate::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
 use crate::series::Labels;
 use crate::time::Timestamp;
 
+/// Two strings, and what their allocations have beside the text.
+const LABEL_BYTES: usize = 2 * size_of::<String>() + 16;
+/// Room that an emptied record keeps of each kind of content: the keys of some 50,000 new series. A record that was
+/// larger comes from a sender whose series do not stay, or will not come again.
+const KEPT_BYTES: usize = 16 << 20;
+
 /// How a point's value is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -68,6 +74,11 @@ impl Histogram {
     pub fn total(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
+
+    /// Bytes of memory that it holds.
+    pub const fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(self.bounds.as_slice()) + size_of_val(self.counts.as_slice())
+    }
 }
 
 /// One sample of one series. Its key lies in the record's arena, unless Intake knows its alias already.
@@ -106,6 +117,12 @@ impl Event {
     /// Whether it is a line of a log, of which there may be millions, and no change.
     pub fn is_log(&self) -> bool {
         self.kind == "log"
+    }
+
+    /// Bytes of memory that it holds, roughly.
+    pub fn bytes(&self) -> usize {
+        let labels = self.labels.iter().map(|(key, value)| LABEL_BYTES + key.len() + value.len());
+        size_of::<Self>() + self.kind.len() + self.body.len() + labels.sum::<usize>()
     }
 }
 
@@ -156,7 +173,7 @@ pub enum Reason {
     DuplicateConflict,
     /// Bounds or counts of a histogram make no sense.
     BadHistogram,
-    /// Too many labels, or one too long.
+    /// Too many labels, or one too long; or, with those before it in its request, too many bytes of them.
     LabelLimit,
     /// The series table is full.
     SeriesLimit,
@@ -234,16 +251,23 @@ pub struct Record {
 }
 
 impl Record {
-    /// Empties the record for the next entry and keeps its memory.
+    /// Empties the record for the next entry and keeps its memory, up to 16 MiB of each kind of content.
     pub fn clear(&mut self, offset: u64, received: Option<Timestamp>) {
         self.offset = offset;
         self.received = received;
-        self.points.clear();
-        self.keys.clear();
-        self.histograms.clear();
-        self.events.clear();
-        self.controls.clear();
-        self.refused.clear();
+        empty(&mut self.points);
+        empty(&mut self.keys);
+        empty(&mut self.histograms);
+        empty(&mut self.events);
+        empty(&mut self.controls);
+        empty(&mut self.refused);
+    }
+
+    /// Bytes of memory that its content holds, roughly.
+    pub fn bytes(&self) -> usize {
+        let histograms = self.histograms.iter().map(Histogram::bytes).sum::<usize>();
+        let events = self.events.iter().map(Event::bytes).sum::<usize>();
+        self.keys.len() + size_of_val(self.points.as_slice()) + histograms + events
     }
 
     /// Canonical bytes of a point's series.
@@ -280,6 +304,11 @@ impl Record {
             None => self.refused.push((reason, 1)),
         }
     }
+}
+
+fn empty<T>(content: &mut Vec<T>) {
+    content.clear();
+    content.shrink_to(KEPT_BYTES / size_of::<T>());
 }
 
 /// Appends an event: time, kind, labels, body.
@@ -352,4 +381,23 @@ pub fn decode_record(reader: &mut Reader<'_>) -> Result<Record, Corrupt> {
         record.refused.push((reason.ok_or(Corrupt::Value("reason"))?, u32::decode(reader)?));
     }
     Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a record that was of ordinary size is emptied, and one that was a flood's.
+    /// Guarantee: the first keeps its memory, so that a steady stream does not allocate; of the other no more is kept
+    /// than is worth keeping.
+    #[test]
+    fn an_emptied_record_gives_back_what_a_flood_took() {
+        for (bytes, kept) in [(1_000, 1_000), (100 << 20, KEPT_BYTES)] {
+            let mut record = Record { keys: Vec::with_capacity(bytes), ..Record::default() };
+            record.events.reserve_exact(bytes / size_of::<Event>());
+            record.clear(1, None);
+            assert!((kept..=kept + 100).contains(&record.keys.capacity()), "{}", record.keys.capacity());
+            assert!(record.events.capacity() * size_of::<Event>() <= kept);
+        }
+    }
 }

@@ -348,11 +348,7 @@ impl Load {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Metrics(bytes) => bytes.len(),
-            Self::Record(record) => {
-                let events =
-                    record.events.iter().map(|event| event.body.len() + 64 * (event.labels.len() + 1));
-                record.keys.len() + size_of_val(&record.points[..]) + events.sum::<usize>()
-            }
+            Self::Record(record) => record.bytes(),
             Self::Nothing | Self::CaughtUp | Self::Unreachable(_) => 0,
         }
     }
@@ -360,6 +356,9 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
+    use relight_core::Labels;
+    use relight_core::record::{Event, Histogram, Kind};
+
     use super::*;
 
     fn delivery(bytes: usize) -> Delivery {
@@ -385,6 +384,24 @@ mod tests {
         assert!(matches!(outlets[1].take(), Next::Delivery(_)));
         assert!(a.offer(delivery(200)).is_ok());
         assert_eq!((budget.used(), outlets[0].waiting_bytes(), outlets[1].waiting_bytes()), (200, 200, 0));
+    }
+
+    /// Scenario: a log record of few bytes, and one of the same bytes with sixty labels of 1 KiB; a histogram.
+    /// Guarantee: what waits counts by what it holds, labels and buckets as well, so that a budget bounds it.
+    #[test]
+    fn a_record_weighs_what_it_holds() {
+        let log = |labels: usize| {
+            let labels = (0..labels).map(|i| (i.to_string(), "v".repeat(1 << 10)));
+            let (kind, body) = ("log".to_owned(), "text".to_owned());
+            let event = Event { at: Timestamp::MIN, kind, labels: Labels::new(labels), body };
+            Load::Record(Box::new(Record { events: vec![event], ..Record::default() })).weight()
+        };
+        assert!(log(0) < 200 && (61_440..70_000).contains(&log(60)), "{} {}", log(0), log(60));
+        let mut record = Record::default();
+        let histogram = Histogram { bounds: vec![0.0; 999], counts: vec![0; 1_000] };
+        record.push_histogram(b"m", Timestamp::MIN, Timestamp::MIN, Kind::DeltaHistogram, histogram);
+        let bytes = Load::Record(Box::new(record)).weight();
+        assert!((16_000..16_200).contains(&bytes), "{bytes}");
     }
 
     /// Scenario: the brake is held, and let go.
