@@ -2,6 +2,10 @@
 //!
 //! A series is its labels, so one with a value that is too long is refused. An event is context for people and
 //! tells what it can: such a value is cut.
+//!
+//! What many points or log records share is a [`Level`], which is read once for all of them.
+
+use std::borrow::Cow;
 
 use relight_core::Labels;
 use relight_core::series::encode_key;
@@ -12,6 +16,80 @@ const MAX_KEY_BYTES: usize = 256;
 const MAX_VALUE_BYTES: usize = 1 << 10;
 /// What a value that was cut ends in.
 const CUT: &str = "…";
+
+/// Labels that come together (those of a resource, of a scope, of a point), each key once: of equal keys the later wins.
+///
+/// No more are kept than a series may have, however many are put in: what shares a level pays for its labels, and
+/// never for all that the sender wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Level<'a> {
+    /// Ascending by key.
+    pairs: Vec<(&'a str, Cow<'a, str>)>,
+    over: Option<Over>,
+}
+
+/// A limit that is broken whatever labels are added or replaced.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum Over {
+    #[error("more than {MAX_LABELS} labels")]
+    Many,
+    #[error("a label name of {0} bytes (at most {MAX_KEY_BYTES})")]
+    Name(usize),
+    #[error("a label of {0} bytes (at most {MAX_VALUE_BYTES})")]
+    Value(usize),
+}
+
+impl<'a> Level<'a> {
+    pub(crate) fn put(&mut self, key: &'a str, value: Cow<'a, str>) {
+        if self.over.is_some() {
+            return;
+        }
+        // Senders that sort their labels need no search.
+        let found = match self.pairs.last() {
+            Some((last, _)) if *last >= key => self.pairs.binary_search_by(|(known, _)| (*known).cmp(key)),
+            _ => Err(self.pairs.len()),
+        };
+        match found {
+            Ok(at) => self.pairs[at].1 = value,
+            Err(_) if key.len() > MAX_KEY_BYTES => self.over = Some(Over::Name(key.len())),
+            Err(_) if self.pairs.len() == MAX_LABELS => self.over = Some(Over::Many),
+            Err(at) => self.pairs.insert(at, (key, value)),
+        }
+    }
+
+    /// A value that is too long to be looked at.
+    pub(crate) fn put_too_long(&mut self, bytes: usize) {
+        self.over.get_or_insert(Over::Value(bytes));
+    }
+
+    /// Whether there is no need to put in more: nothing that has these labels can be taken.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.pairs.clear();
+        self.over = None;
+    }
+
+    /// Why nothing that has the labels of both levels can be taken, whatever labels it has beside: there can only be
+    /// more of them. A value that is too long is no such reason, since it may be replaced.
+    pub(crate) fn refusal(&self, other: &Self) -> Option<String> {
+        let is_new = |key: &str| self.pairs.binary_search_by(|(known, _)| (*known).cmp(key)).is_err();
+        let both = self.pairs.len() + other.pairs.iter().filter(|(key, _)| is_new(key)).count();
+        let over = self.over.or(other.over).or((both > MAX_LABELS).then_some(Over::Many));
+        over.map(|over| over.to_string())
+    }
+}
+
+/// The labels of several levels one behind the other, so that of equal keys the last level's is the later.
+fn together<'l>(levels: &'l [&Level<'_>]) -> Result<Vec<(&'l str, &'l str)>, String> {
+    if let Some(over) = levels.iter().find_map(|level| level.over) {
+        return Err(over.to_string());
+    }
+    let all = levels.iter().flat_map(|level| &level.pairs);
+    Ok(all.map(|(key, value)| (*key, &**value)).collect())
+}
 
 /// Sorts labels by key; of equal keys the later wins. Fails with too many, or with a name that is too long.
 fn settle(pairs: &mut Vec<(&str, &str)>) -> Result<(), String> {
@@ -32,11 +110,31 @@ fn settle(pairs: &mut Vec<(&str, &str)>) -> Result<(), String> {
     }
 }
 
+/// Replaces `out` by the canonical key of a name (and what a part of it is called) and the labels of all levels, of which
+/// the later win over the earlier and `more` over all. Fails with what is too many or too long.
+pub(crate) fn encode_levels(
+    (name, suffix): (&str, &str),
+    levels: &[&Level<'_>],
+    more: Option<(&str, &str)>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
+    named(name.len() + suffix.len())?;
+    let mut all = together(levels)?;
+    all.extend(more);
+    let name: Cow<'_, str> = if suffix.is_empty() { name.into() } else { format!("{name}{suffix}").into() };
+    encode(&name, &mut all, out)
+}
+
+fn named(bytes: usize) -> Result<(), String> {
+    if bytes > MAX_NAME_BYTES {
+        return Err(format!("a metric name of {bytes} bytes (at most {MAX_NAME_BYTES})"));
+    }
+    Ok(())
+}
+
 /// Replaces `out` by the canonical key of a name and its labels. Fails with what is too many or too long.
 pub(crate) fn encode(name: &str, pairs: &mut Vec<(&str, &str)>, out: &mut Vec<u8>) -> Result<(), String> {
-    if name.len() > MAX_NAME_BYTES {
-        return Err(format!("a metric name of {} bytes (at most {MAX_NAME_BYTES})", name.len()));
-    }
+    named(name.len())?;
     settle(pairs)?;
     if let Some((key, value)) = pairs.iter().find(|(_, value)| value.len() > MAX_VALUE_BYTES) {
         return Err(format!("label `{key}` has {} bytes (at most {MAX_VALUE_BYTES})", value.len()));
@@ -44,6 +142,13 @@ pub(crate) fn encode(name: &str, pairs: &mut Vec<(&str, &str)>, out: &mut Vec<u8
     out.clear();
     encode_key(name, pairs.iter().copied(), out);
     Ok(())
+}
+
+/// Labels of an event: `first`, which all levels win over, and those of the levels, of which the later win.
+pub(crate) fn labels_of_levels(first: Option<(&str, &str)>, levels: &[&Level<'_>]) -> Result<Labels, String> {
+    let mut all: Vec<(&str, &str)> = first.into_iter().collect();
+    all.extend(together(levels)?);
+    labels(&mut all)
 }
 
 /// Labels of an event. Fails with too many, or with a name that is too long; a value that is too long is cut.

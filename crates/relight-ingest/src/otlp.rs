@@ -6,6 +6,7 @@
 //! (`exponential`); a summary becomes gauges by `quantile` and the counters `_count` and `_sum`. A log
 //! record is an event: of the kind that its event name says, else `log`. Traces are refused.
 
+pub(crate) mod budget;
 mod exponential;
 pub(crate) mod export;
 mod model;
@@ -13,16 +14,16 @@ pub(crate) mod severity;
 mod value;
 pub mod wire;
 
-use std::borrow::Cow;
-
 use relight_core::Timestamp;
 use relight_core::record::{Event, Histogram, Kind, Reason};
 
+use self::budget::{Budget, MAX_EVENT_BYTES, MAX_NAMED_BYTES};
 use self::model::{
     HistogramPoint, LogRecord, Metric, NumberPoint, Request, ResourceLogs, ResourceMetrics, SummaryPoint,
 };
 use self::value::{Attribute, Float, Nanos};
-use crate::key;
+use self::wire::WireError;
+use crate::key::{Level, encode_levels, labels_of_levels};
 use crate::source::{Decoder, Sink};
 
 /// Attributes that are new with every restart: kept, they would make each restart a new series.
@@ -34,51 +35,89 @@ const NO_RECORDED_VALUE: u32 = 1;
 const DELTA: i32 = 1;
 const CUMULATIVE: i32 = 2;
 
+/// What is shown of a metric's name, so that a message stays a line.
+const SHOWN_BYTES: usize = 80;
+
 /// Decoder of OTLP JSON.
 pub(crate) struct Otlp {
     key: Vec<u8>,
+    budget: Budget,
 }
 
-type Pair<'a> = (&'a str, Cow<'a, str>);
+/// The attributes of a resource and of a scope of it, which all its points or log records share.
+struct Shared<'l> {
+    resource: &'l Level<'l>,
+    scope: &'l Level<'l>,
+    /// Why nothing can be taken that shares them.
+    refusal: Option<String>,
+}
+
+impl<'l> Shared<'l> {
+    fn new(resource: &'l Level<'l>, scope: &'l Level<'l>) -> Self {
+        Self { resource, scope, refusal: resource.refusal(scope) }
+    }
+
+    fn refusal(&self) -> Result<(), String> {
+        self.refusal.clone().map_or(Ok(()), Err)
+    }
+}
 
 /// Where points of one metric go: its name and the attributes they share.
 struct Target<'a, 'b> {
     name: &'a str,
-    shared: &'a [Pair<'a>],
-    key: &'a mut Vec<u8>,
+    shared: &'a Shared<'a>,
+    to: &'a mut Otlp,
     out: &'a mut Sink<'b>,
 }
 
 impl Otlp {
     pub(crate) const fn new() -> Self {
-        Self { key: Vec::new() }
+        Self { key: Vec::new(), budget: Budget::FULL }
     }
 
-    fn request(&mut self, request: &Request<'_>, out: &mut Sink<'_>) {
+    fn request(&mut self, request: &Request<'_>, out: &mut Sink<'_>) -> Result<(), WireError> {
+        self.budget = Budget::FULL;
         for resource in &request.metrics {
-            self.metrics(resource, out);
+            self.metrics(resource, out)?;
         }
         for resource in &request.logs {
-            logs(resource, out);
+            self.logs(resource, out);
         }
         for _ in &request.spans {
             out.refuse(Reason::Malformed, "traces are not read");
         }
+        Ok(())
     }
 
-    fn metrics(&mut self, resource: &ResourceMetrics<'_>, out: &mut Sink<'_>) {
+    fn metrics(&mut self, resource: &ResourceMetrics<'_>, out: &mut Sink<'_>) -> Result<(), WireError> {
+        let of_resource = level(&resource.resource.attributes);
         for scope in &resource.scope_metrics {
-            let shared = shared(&resource.resource.attributes, &scope.scope.attributes);
+            let of_scope = level(&scope.scope.attributes);
+            let shared = Shared::new(&of_resource, &of_scope);
             for metric in &scope.metrics {
-                let key = &mut self.key;
-                Target { name: &metric.name.0, shared: &shared, key, out: &mut *out }.metric(metric);
+                Target { name: &metric.name.0, shared: &shared, to: self, out: &mut *out }.metric(metric)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn logs(&mut self, resource: &ResourceLogs<'_>, out: &mut Sink<'_>) {
+        let of_resource = level(&resource.resource.attributes);
+        for scope in &resource.scope_logs {
+            let of_scope = level(&scope.scope.attributes);
+            let shared = Shared::new(&of_resource, &of_scope);
+            for log in &scope.log_records {
+                match event(log, &shared, &mut self.budget) {
+                    Ok(event) => out.record.events.push(event),
+                    Err((reason, why)) => out.refuse(reason, why),
+                }
             }
         }
     }
 }
 
 impl Target<'_, '_> {
-    fn metric(&mut self, metric: &Metric<'_>) {
+    fn metric(&mut self, metric: &Metric<'_>) -> Result<(), WireError> {
         let Metric { gauge, sum, histogram, exponential_histogram, summary, .. } = metric;
         if let Some(gauge) = gauge {
             gauge.data_points.iter().for_each(|point| self.number(point, Ok(Kind::Gauge)));
@@ -91,18 +130,26 @@ impl Target<'_, '_> {
             histogram.iter().map(|h| (h, false)).chain(exponential_histogram.iter().map(|h| (h, true)))
         {
             let kind = histogram_kind(histogram.aggregation_temporality);
-            histogram.data_points.iter().for_each(|point| self.histogram(point, kind, exponential));
+            for point in &histogram.data_points {
+                self.histogram(point, kind, exponential)?;
+            }
         }
         if let Some(summary) = summary {
             summary.data_points.iter().for_each(|point| self.summary(point));
         }
+        Ok(())
     }
 
     fn refuse(&mut self, (reason, why): Refusal) {
         match why {
             "" => self.out.record.refuse(reason),
-            why => self.out.refuse(reason, format_args!("`{}`: {why}", self.name)),
+            why => self.refuse_as(reason, why),
         }
+    }
+
+    fn refuse_as(&mut self, reason: Reason, why: &str) {
+        let shown = &self.name[..self.name.floor_char_boundary(SHOWN_BYTES)];
+        self.out.refuse(reason, format_args!("`{shown}`: {why}"));
     }
 
     /// Kind and time of a point that has a value.
@@ -120,65 +167,76 @@ impl Target<'_, '_> {
             (None, Some(int)) => int.0 as f64,
             (None, None) => return self.refuse(NO_VALUE),
         };
-        if !value.is_finite() {
-            return self.out.record.refuse(Reason::NonFinite);
-        }
-        if self.series("", &point.attributes, None) {
-            self.out.record.push_point(self.key, at, point.start_time_unix_nano.start(), kind, value);
-        }
+        let start = point.start_time_unix_nano.start();
+        self.scalar(("", &level(&point.attributes), None), (at, start), kind, value);
     }
 
-    fn histogram(&mut self, point: &HistogramPoint<'_>, kind: Result<Kind, Refusal>, exponential: bool) {
+    fn histogram(
+        &mut self,
+        point: &HistogramPoint<'_>,
+        kind: Result<Kind, Refusal>,
+        exponential: bool,
+    ) -> Result<(), WireError> {
+        let n = if exponential { exponential::BUCKETS } else { point.bucket_counts.len() };
+        self.to.budget.buckets(n)?;
         let Some((kind, at)) = self.admit(kind, point.flags, point.time_unix_nano) else {
-            return;
+            return Ok(());
         };
         let Some(histogram) = buckets(point, exponential) else {
-            return self.refuse(BAD_HISTOGRAM);
+            self.refuse(BAD_HISTOGRAM);
+            return Ok(());
         };
-        if self.series("", &point.attributes, None) {
+        if self.series("", &level(&point.attributes), None) {
             let start = point.start_time_unix_nano.start();
-            self.out.record.push_histogram(self.key, at, start, kind, histogram);
+            self.out.record.push_histogram(&self.to.key, at, start, kind, histogram);
         }
+        Ok(())
     }
 
     fn summary(&mut self, point: &SummaryPoint<'_>) {
         let Some((_, at)) = self.admit(Ok(Kind::Gauge), point.flags, point.time_unix_nano) else {
             return;
         };
-        let start = point.start_time_unix_nano.start();
+        let (start, own) = (point.start_time_unix_nano.start(), level(&point.attributes));
         for quantile in &point.quantile_values {
             let label = quantile.q.0.to_string();
-            self.scalar(
-                ("", &point.attributes, Some(&label)),
-                (at, Timestamp::MIN),
-                Kind::Gauge,
-                quantile.value.0,
-            );
+            let times = (at, Timestamp::MIN);
+            self.scalar(("", &own, Some(&label)), times, Kind::Gauge, quantile.value.0);
         }
         let count = point.count.0 as f64;
-        self.scalar(("_count", &point.attributes, None), (at, start), Kind::Cumulative, count);
-        self.scalar(("_sum", &point.attributes, None), (at, start), Kind::Cumulative, point.sum.0);
+        self.scalar(("_count", &own, None), (at, start), Kind::Cumulative, count);
+        self.scalar(("_sum", &own, None), (at, start), Kind::Cumulative, point.sum.0);
     }
 
     fn scalar(
         &mut self,
-        (suffix, attributes, quantile): (&str, &[Attribute<'_>], Option<&str>),
+        (suffix, own, quantile): (&str, &Level<'_>, Option<&str>),
         (at, start): (Timestamp, Timestamp),
         kind: Kind,
         value: f64,
     ) {
         if !value.is_finite() {
             self.out.record.refuse(Reason::NonFinite);
-        } else if self.series(suffix, attributes, quantile) {
-            self.out.record.push_point(self.key, at, start, kind, value);
+        } else if self.series(suffix, own, quantile) {
+            self.out.record.push_point(&self.to.key, at, start, kind, value);
         }
     }
 
-    /// Puts the canonical key of a point's series into `self.key`.
-    fn series(&mut self, suffix: &str, attributes: &[Attribute<'_>], quantile: Option<&str>) -> bool {
-        let encoded = encode(self.name, suffix, self.shared, &pairs(attributes), quantile, self.key);
+    /// Puts the canonical key of a point's series into `self.to.key`.
+    fn series(&mut self, suffix: &str, own: &Level<'_>, quantile: Option<&str>) -> bool {
+        let Otlp { key, budget } = &mut *self.to;
+        let levels = [self.shared.resource, self.shared.scope, own];
+        let quantile = quantile.map(|quantile| ("quantile", quantile));
+        let too_many =
+            || format!("more than {MAX_NAMED_BYTES} bytes of names and labels of points in one request");
+        let encoded = self
+            .shared
+            .refusal()
+            .and_then(|()| budget.has_names().then_some(()).ok_or_else(too_many))
+            .and_then(|()| encode_levels((self.name, suffix), &levels, quantile, key))
+            .and_then(|()| budget.name(key.len()).then_some(()).ok_or_else(too_many));
         if let Err(why) = &encoded {
-            self.out.refuse(Reason::LabelLimit, format_args!("`{}`: {why}", self.name));
+            self.refuse_as(Reason::LabelLimit, why);
         }
         encoded.is_ok()
     }
@@ -225,30 +283,18 @@ fn time(flags: u32, at: Nanos) -> Result<Timestamp, Refusal> {
     at.time().ok_or((Reason::Future, ""))
 }
 
-/// Replaces `key` by the canonical key of a point's series, or says which limit it breaks.
-fn encode(
-    name: &str,
-    suffix: &str,
-    shared: &[Pair<'_>],
-    own: &[Pair<'_>],
-    quantile: Option<&str>,
-    key: &mut Vec<u8>,
-) -> Result<(), String> {
-    let mut all: Vec<(&str, &str)> = shared.iter().chain(own).map(|(k, v)| (*k, &**v)).collect();
-    all.extend(quantile.map(|quantile| ("quantile", quantile)));
-    let name: Cow<'_, str> = if suffix.is_empty() { name.into() } else { format!("{name}{suffix}").into() };
-    key::encode(&name, &mut all, key)
-}
-
-fn pairs<'a>(attributes: &'a [Attribute<'a>]) -> Vec<Pair<'a>> {
-    let kept = attributes.iter().filter(|attribute| !DROPPED.contains(&&*attribute.key.0));
-    kept.map(|attribute| (&*attribute.key.0, attribute.value.text())).collect()
-}
-
-fn shared<'a>(resource: &'a [Attribute<'a>], scope: &'a [Attribute<'a>]) -> Vec<Pair<'a>> {
-    let mut shared = pairs(resource);
-    shared.extend(pairs(scope));
-    shared
+/// Attributes of one level, without those that churn.
+fn level<'a>(attributes: &'a [Attribute<'a>]) -> Level<'a> {
+    let mut level = Level::default();
+    for Attribute { key, value } in attributes {
+        if level.is_over() {
+            break;
+        }
+        if !DROPPED.contains(&&*key.0) {
+            level.put(&key.0, value.text());
+        }
+    }
+    level
 }
 
 /// Explicit buckets of either kind of histogram; `None` if they make no sense.
@@ -268,19 +314,7 @@ fn buckets(point: &HistogramPoint<'_>, exponential: bool) -> Option<Histogram> {
     (histogram.is_valid() && histogram.total() == point.count.0).then_some(histogram)
 }
 
-fn logs(resource: &ResourceLogs<'_>, out: &mut Sink<'_>) {
-    for scope in &resource.scope_logs {
-        let shared = shared(&resource.resource.attributes, &scope.scope.attributes);
-        for log in &scope.log_records {
-            match event(log, &shared) {
-                Ok(event) => out.record.events.push(event),
-                Err((reason, why)) => out.refuse(reason, why),
-            }
-        }
-    }
-}
-
-fn event(log: &LogRecord<'_>, shared: &[Pair<'_>]) -> Result<Event, (Reason, String)> {
+fn event(log: &LogRecord<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Result<Event, (Reason, String)> {
     let at = if log.time_unix_nano.is_unset() { log.observed_time_unix_nano } else { log.time_unix_nano };
     if at.is_unset() {
         return Err((Reason::Malformed, "a log record without a time".to_owned()));
@@ -288,15 +322,21 @@ fn event(log: &LogRecord<'_>, shared: &[Pair<'_>]) -> Result<Event, (Reason, Str
     let at = at
         .time()
         .ok_or_else(|| (Reason::Future, "a log record's time is beyond the year 2262".to_owned()))?;
-    let own = pairs(&log.attributes);
+    let too_many =
+        || (Reason::LabelLimit, format!("more than {MAX_EVENT_BYTES} bytes of events in one request"));
+    if !budget.has_events() {
+        return Err(too_many());
+    }
     // First, so that an attribute of that name wins.
     let severity = severity::label(&log.severity_text.0, log.severity_number.0);
-    let mut all: Vec<(&str, &str)> = severity.into_iter().collect();
-    all.extend(shared.iter().chain(&own).map(|(k, v)| (*k, &**v)));
-    let labels = key::labels(&mut all).map_err(|why| (Reason::LabelLimit, format!("a log record: {why}")))?;
+    let own = level(&log.attributes);
+    let levels = [shared.resource, shared.scope, &own];
+    let labels = shared.refusal().and_then(|()| labels_of_levels(severity, &levels));
+    let labels = labels.map_err(|why| (Reason::LabelLimit, format!("a log record: {why}")))?;
     let kind = if log.event_name.0.is_empty() { "log" } else { &*log.event_name.0 };
     let body = log.body.as_ref().map_or_else(String::new, |body| body.text().into_owned());
-    Ok(Event { at, kind: kind.to_owned(), labels, body })
+    let event = Event { at, kind: kind.to_owned(), labels, body };
+    if budget.event(event.bytes()) { Ok(event) } else { Err(too_many()) }
 }
 
 impl Decoder for Otlp {
@@ -305,7 +345,13 @@ impl Decoder for Otlp {
             Ok(request) if request.is_empty() => {
                 out.refuse(Reason::Malformed, "neither `resourceMetrics` nor `resourceLogs`");
             }
-            Ok(request) => self.request(&request, out),
+            Ok(request) => {
+                if let Err(error) = self.request(&request, out) {
+                    // A request is taken as a whole or not at all.
+                    out.record.clear(out.record.offset, out.record.received);
+                    out.refuse(Reason::Malformed, error);
+                }
+            }
             Err(error) => {
                 let why = error.to_string().replace("at line 1 column", "at column");
                 out.refuse(Reason::Malformed, why);

@@ -4,21 +4,22 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::Otlp;
 use super::model::Request;
-use super::{Otlp, logs as log_records};
 use crate::source::Sink;
 
 /// Reads an `ExportMetricsServiceRequest`.
 pub(crate) fn metrics(json: &[u8], out: &mut Sink<'_>) -> Result<(), String> {
     let request = read(json, "resourceMetrics")?;
     let mut otlp = Otlp::new();
-    request.metrics.iter().for_each(|resource| otlp.metrics(resource, out));
-    Ok(())
+    let read = request.metrics.iter().try_for_each(|resource| otlp.metrics(resource, out));
+    read.map_err(|error| error.to_string())
 }
 
 /// Reads an `ExportLogsServiceRequest`.
 pub(crate) fn logs(json: &[u8], out: &mut Sink<'_>) -> Result<(), String> {
-    read(json, "resourceLogs")?.logs.iter().for_each(|resource| log_records(resource, out));
+    let (request, mut otlp) = (read(json, "resourceLogs")?, Otlp::new());
+    request.logs.iter().for_each(|resource| otlp.logs(resource, out));
     Ok(())
 }
 

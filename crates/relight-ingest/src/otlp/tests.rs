@@ -1,3 +1,5 @@
+mod bounds;
+
 use relight_core::KeyView;
 use relight_core::record::Record;
 

@@ -12,11 +12,10 @@ mod attributes;
 mod logs;
 mod memo;
 mod metrics;
+mod names;
 mod points;
 mod reader;
 mod schema;
-
-use std::borrow::Cow;
 
 use relight_core::Timestamp;
 use relight_core::aliases::Aliases;
@@ -25,15 +24,10 @@ use relight_core::record::Record;
 use self::memo::Memo;
 use self::metrics::Walk;
 use self::reader::Reader;
-use super::{DROPPED, Pair};
 
 pub use self::logs::{count_spans, decode_logs};
+pub use super::budget::{MAX_BUCKETS, MAX_POINTS};
 
-/// Data points, quantiles or log records of one request. What is more is refused as it is met, so that two
-/// million points of four bytes cost nothing.
-pub const MAX_POINTS: usize = 100_000;
-/// Histogram buckets of one request: 64 MiB as they are kept, which 17,000 exponential histograms need.
-pub const MAX_BUCKETS: usize = 4 << 20;
 /// Series that a decoder remembers, at about 40 bytes each; beyond them it forgets all and learns anew,
 /// which also rids it of series that have ended.
 const MAX_REMEMBERED: usize = 4 << 20;
@@ -122,41 +116,6 @@ impl OtlpMetrics {
         }
         read
     }
-}
-
-/// How much of a request may still come.
-struct Budget {
-    points: usize,
-    buckets: usize,
-}
-
-impl Budget {
-    const FULL: Self = Self { points: MAX_POINTS, buckets: MAX_BUCKETS };
-
-    fn points(&mut self, n: usize) -> Result<(), WireError> {
-        let left = self.points.checked_sub(n);
-        self.points = left.ok_or(WireError::TooMany { what: "points", limit: MAX_POINTS })?;
-        Ok(())
-    }
-
-    fn buckets(&mut self, n: usize) -> Result<(), WireError> {
-        let left = self.buckets.checked_sub(n);
-        self.buckets = left.ok_or(WireError::TooMany { what: "histogram buckets", limit: MAX_BUCKETS })?;
-        Ok(())
-    }
-}
-
-/// The attributes in field `number` of each part of a message, without those that churn.
-fn pairs<'a>(parts: &[Reader<'a>], number: u32) -> Result<Vec<Pair<'a>>, WireError> {
-    let mut all = Vec::new();
-    for part in parts {
-        attributes::of(*part, number, &mut all)?;
-    }
-    let texts = all.into_iter().filter_map(|attribute| match attribute.key.0 {
-        Cow::Borrowed(key) if !DROPPED.contains(&key) => Some((key, attribute.value.into_text())),
-        _ => None,
-    });
-    Ok(texts.collect())
 }
 
 #[cfg(test)]

@@ -93,7 +93,9 @@ const fn words(reason: Reason) -> &'static str {
             "in conflict: same series and time, another value, of which the first counts; tell the senders apart by a label"
         }
         Reason::BadHistogram => "bad histograms: bounds must ascend, with one more count than bounds",
-        Reason::LabelLimit => "over the limit of labels: too many, or one too long",
+        Reason::LabelLimit => {
+            "over the limit of labels: too many, one too long, or too much of them in one request"
+        }
         Reason::SeriesLimit => "of series beyond `max_series`: raise it, or drop labels that churn",
         Reason::FoldedEarly => {
             "folded early: over 4,096 points of one series in one bin; they count all the same"

@@ -2,12 +2,63 @@
 //!
 //! Only for what was checked before ([`super::schema`]): series met for the first time, and logs.
 
-use std::borrow::Cow;
-
 use super::WireError;
 use super::reader::Reader;
+use crate::key::Level;
 use crate::ndjson::Text;
+use crate::otlp::DROPPED;
 use crate::otlp::value::{AnyValue, Attribute, Float, Int, Pairs, Values};
+
+/// Lists, maps and bytes of one attribute that are longer than this are not read: as a text they are longer than any
+/// label, and as objects up to 75 times as large.
+const MAX_NESTED_BYTES: usize = 64 << 10;
+
+/// Puts the attributes in field `number` of a message into a level, but for those that churn.
+pub(super) fn put<'a>(mut message: Reader<'a>, number: u32, level: &mut Level<'a>) -> Result<(), WireError> {
+    while !level.is_over()
+        && let Some((field, wire)) = message.key()?
+    {
+        if field != number {
+            message.skip(field, wire)?;
+            continue;
+        }
+        let entry = message.message(wire)?;
+        if entry.rest().len() > MAX_NESTED_BYTES {
+            let (key, nested) = outline(entry)?;
+            if nested > MAX_NESTED_BYTES {
+                if !DROPPED.contains(&key) {
+                    level.put_too_long(nested);
+                }
+                continue;
+            }
+        }
+        let (key, value) = attribute(entry)?;
+        if !DROPPED.contains(&key) {
+            level.put(key, value.into_text());
+        }
+    }
+    Ok(())
+}
+
+/// An attribute's key, and how long the lists, maps and bytes in it are.
+fn outline(mut entry: Reader<'_>) -> Result<(&str, usize), WireError> {
+    let (mut key, mut nested) = ("", 0);
+    while let Some((field, wire)) = entry.key()? {
+        match field {
+            1 => key = entry.text(wire)?,
+            2 => {
+                let mut value = entry.message(wire)?;
+                while let Some((kind, wire)) = value.key()? {
+                    let begin = value.at;
+                    value.skip(kind, wire)?;
+                    nested += if matches!(kind, 5..=7) { value.at - begin } else { 0 };
+                }
+            }
+            _ => entry.skip(field, wire)?,
+        }
+    }
+    Ok((key, nested))
+}
 
 /// The attributes in field `number` of a message.
 pub(super) fn of<'a>(
@@ -18,7 +69,8 @@ pub(super) fn of<'a>(
     let mut message = message;
     while let Some((field, wire)) = message.key()? {
         if field == number {
-            out.push(attribute(message.message(wire)?)?);
+            let (key, value) = attribute(message.message(wire)?)?;
+            out.push(Attribute { key: Text(key.into()), value });
         } else {
             message.skip(field, wire)?;
         }
@@ -26,16 +78,16 @@ pub(super) fn of<'a>(
     Ok(())
 }
 
-fn attribute(mut message: Reader<'_>) -> Result<Attribute<'_>, WireError> {
-    let mut attribute = Attribute { key: Text(Cow::Borrowed("")), value: AnyValue::default() };
+fn attribute(mut message: Reader<'_>) -> Result<(&str, AnyValue<'_>), WireError> {
+    let (mut key, mut value) = ("", AnyValue::default());
     while let Some((field, wire)) = message.key()? {
         match field {
-            1 => attribute.key = Text(message.text(wire)?.into()),
-            2 => merge(&mut attribute.value, message.message(wire)?)?,
+            1 => key = message.text(wire)?,
+            2 => merge(&mut value, message.message(wire)?)?,
             _ => message.skip(field, wire)?,
         }
     }
-    Ok(attribute)
+    Ok((key, value))
 }
 
 /// Of the kinds of value the last one wins; lists and maps that follow each other are one.

@@ -10,12 +10,14 @@ use relight_core::record::Record;
 
 use super::reader::Reader;
 use super::schema::{LOG_RECORD, RESOURCE, SCOPE, SPAN, Schema};
-use super::{Budget, WireError, attributes, pairs};
+use super::{WireError, attributes};
+use crate::key::Level;
 use crate::ndjson::Text;
+use crate::otlp::budget::Budget;
 use crate::otlp::model::LogRecord;
 use crate::otlp::severity::Number;
 use crate::otlp::value::{AnyValue, Nanos, Unsigned};
-use crate::otlp::{Pair, event};
+use crate::otlp::{Shared, event};
 
 /// Reads an `ExportLogsServiceRequest` into `out`. After an error the record is empty.
 pub fn decode_logs(
@@ -27,8 +29,8 @@ pub fn decode_logs(
     out.clear(offset, received);
     let mut budget = Budget::FULL;
     let read = each(Reader::new(body), &LOG_RECORD, &mut |log, shared| {
-        budget.points(1)?;
-        match event(&log_record(log)?, shared) {
+        budget.log()?;
+        match event(&log_record(log)?, shared, &mut budget) {
             Ok(event) => out.events.push(event),
             Err((reason, _)) => out.refuse(reason),
         }
@@ -50,7 +52,7 @@ pub fn count_spans(body: &[u8]) -> Result<u64, WireError> {
     Ok(spans)
 }
 
-type Take<'t, 'a> = &'t mut dyn FnMut(Reader<'a>, &[Pair<'a>]) -> Result<(), WireError>;
+type Take<'t, 'a> = &'t mut dyn FnMut(Reader<'a>, &Shared<'_>) -> Result<(), WireError>;
 
 /// Calls `take` with every log record or span, checked, and what its resource and scope say.
 fn each<'a>(mut request: Reader<'a>, schema: &Schema, take: Take<'_, 'a>) -> Result<(), WireError> {
@@ -74,11 +76,11 @@ fn each<'a>(mut request: Reader<'a>, schema: &Schema, take: Take<'_, 'a>) -> Res
 fn of_scope<'a>(
     mut scope: Reader<'a>,
     schema: &Schema,
-    resource: &[Pair<'a>],
+    resource: &Level<'a>,
     take: Take<'_, 'a>,
 ) -> Result<(), WireError> {
-    let mut shared = resource.to_vec();
-    shared.extend(origin(scope, &SCOPE, 3)?);
+    let own = origin(scope, &SCOPE, 3)?;
+    let shared = Shared::new(resource, &own);
     while let Some((field, wire)) = scope.key()? {
         if field == 2 {
             let entry = scope.message(wire)?;
@@ -92,21 +94,21 @@ fn of_scope<'a>(
 }
 
 /// Attributes of the resource or scope in field 1 of what it belongs to.
-fn origin<'a>(mut message: Reader<'a>, schema: &Schema, number: u32) -> Result<Vec<Pair<'a>>, WireError> {
-    let mut parts = Vec::new();
+fn origin<'a>(mut message: Reader<'a>, schema: &Schema, number: u32) -> Result<Level<'a>, WireError> {
+    let mut level = Level::default();
     while let Some((field, wire)) = message.key()? {
         match field {
             1 => {
                 let part = message.message(wire)?;
                 part.check(schema)?;
-                parts.push(part);
+                attributes::put(part, number, &mut level)?;
             }
             2 => message.message(wire).map(drop)?,
             3 => message.text(wire).map(drop)?,
             _ => message.skip(field, wire)?,
         }
     }
-    pairs(&parts, number)
+    Ok(level)
 }
 
 fn log_record(whole: Reader<'_>) -> Result<LogRecord<'_>, WireError> {

@@ -6,23 +6,21 @@
 
 use relight_core::record::{Kind, Record};
 
-use super::memo::Hash;
+use super::memo::{Hash, Memo};
+use super::names::Names;
 use super::points::{Number, Points};
 use super::reader::Reader;
 use super::schema::{EXPONENTIAL, GAUGE, HISTOGRAM, KEY_VALUE, RESOURCE, SCOPE, SUM, SUMMARY, Schema};
-use super::{Budget, OtlpMetrics, WireError, pairs};
-use crate::otlp::{Pair, Refusal, histogram_kind, sum_kind};
+use super::{OtlpMetrics, WireError};
+use crate::otlp::budget::Budget;
+use crate::otlp::{Refusal, histogram_kind, sum_kind};
 
 /// One request on its way into a record.
 pub(super) struct Walk<'d, 'a> {
     pub(super) decoder: &'d mut OtlpMetrics,
     pub(super) record: &'d mut Record,
     pub(super) budget: Budget,
-    /// Parts of the resource and of the scope that all points of this level share.
-    resource: Vec<Reader<'a>>,
-    scope: Vec<Reader<'a>>,
-    /// Their attributes, once a series of them is new.
-    shared: Option<Vec<Pair<'a>>>,
+    pub(super) names: Names<'a>,
     /// Points whose series are looked up together.
     pub(super) pending: Vec<Number<'a>>,
 }
@@ -32,8 +30,7 @@ type Parts<'a> = (Reader<'a>, Vec<Reader<'a>>);
 
 impl<'d, 'a> Walk<'d, 'a> {
     pub(super) fn new(decoder: &'d mut OtlpMetrics, record: &'d mut Record) -> Self {
-        let (resource, scope, pending) = (Vec::new(), Vec::new(), Vec::new());
-        Self { decoder, record, budget: Budget::FULL, resource, scope, shared: None, pending }
+        Self { decoder, record, budget: Budget::FULL, names: Names::default(), pending: Vec::new() }
     }
 
     pub(super) fn request(&mut self, mut message: Reader<'a>) -> Result<(), WireError> {
@@ -47,9 +44,8 @@ impl<'d, 'a> Walk<'d, 'a> {
     }
 
     fn resource_metrics(&mut self, message: Reader<'a>) -> Result<(), WireError> {
-        let mut parts = std::mem::take(&mut self.resource);
-        let hash = self.origin(message, &RESOURCE, &mut parts)?;
-        self.resource = parts;
+        let with = (&self.decoder.memo, &mut self.budget);
+        let hash = origin(message, &RESOURCE, with, self.names.resource())?;
         let mut message = message;
         while let Some((field, wire)) = message.key()? {
             match field {
@@ -61,10 +57,8 @@ impl<'d, 'a> Walk<'d, 'a> {
     }
 
     fn scope_metrics(&mut self, message: Reader<'a>, resource: Hash) -> Result<(), WireError> {
-        let mut parts = std::mem::take(&mut self.scope);
-        let scope = self.origin(message, &SCOPE, &mut parts)?;
-        self.scope = parts;
-        self.shared = None;
+        let with = (&self.decoder.memo, &mut self.budget);
+        let scope = origin(message, &SCOPE, with, self.names.scope())?;
         let hash = self.decoder.memo.join(resource, scope);
         let mut message = message;
         while let Some((field, wire)) = message.key()? {
@@ -74,31 +68,6 @@ impl<'d, 'a> Walk<'d, 'a> {
             }
         }
         Ok(())
-    }
-
-    /// The parts of a resource or a scope, in field 1 of what it belongs to, and their hash.
-    fn origin(
-        &self,
-        mut message: Reader<'a>,
-        schema: &Schema,
-        parts: &mut Vec<Reader<'a>>,
-    ) -> Result<Hash, WireError> {
-        parts.clear();
-        let mut hash = [0, 0];
-        while let Some((field, wire)) = message.key()? {
-            match field {
-                1 => {
-                    let part = message.message(wire)?;
-                    part.check(schema)?;
-                    hash = self.decoder.memo.join(hash, self.decoder.memo.hash(part.rest()));
-                    parts.push(part);
-                }
-                2 => message.message(wire).map(drop)?,
-                3 => message.text(wire).map(drop)?,
-                _ => message.skip(field, wire)?,
-            }
-        }
-        Ok(hash)
     }
 
     fn metric(&mut self, mut message: Reader<'a>, scope: Hash) -> Result<(), WireError> {
@@ -111,7 +80,10 @@ impl<'d, 'a> Walk<'d, 'a> {
                 5 | 7 | 9 | 10 | 11 => {
                     let part = message.message(wire)?;
                     match &mut data {
-                        Some((before, (_, more))) if *before == field => more.push(part),
+                        Some((before, (_, more))) if *before == field => {
+                            self.budget.part()?;
+                            more.push(part);
+                        }
                         _ => {
                             if let Some((before, parts)) = data.replace((field, (part, Vec::new()))) {
                                 check_all(&parts, before)?;
@@ -135,16 +107,33 @@ impl<'d, 'a> Walk<'d, 'a> {
         }
         Ok(())
     }
+}
 
-    /// Attributes of the resource and the scope, worked out once for all new series of a scope.
-    pub(super) fn shared(&mut self) -> Result<&[Pair<'a>], WireError> {
-        if self.shared.is_none() {
-            let mut shared = pairs(&self.resource, 1)?;
-            shared.extend(pairs(&self.scope, 3)?);
-            self.shared = Some(shared);
+/// The parts of a resource or a scope, in field 1 of what it belongs to, and their hash.
+fn origin<'a>(
+    mut message: Reader<'a>,
+    schema: &Schema,
+    (memo, budget): (&Memo, &mut Budget),
+    parts: &mut Vec<Reader<'a>>,
+) -> Result<Hash, WireError> {
+    let mut hash = [0, 0];
+    while let Some((field, wire)) = message.key()? {
+        match field {
+            1 => {
+                let part = message.message(wire)?;
+                part.check(schema)?;
+                hash = memo.join(hash, memo.hash(part.rest()));
+                if !parts.is_empty() {
+                    budget.part()?;
+                }
+                parts.push(part);
+            }
+            2 => message.message(wire).map(drop)?,
+            3 => message.text(wire).map(drop)?,
+            _ => message.skip(field, wire)?,
         }
-        Ok(self.shared.as_deref().unwrap_or_default())
     }
+    Ok(hash)
 }
 
 /// A kind of data that another one follows does not count, but must be well formed.

@@ -3,14 +3,14 @@
 use relight_core::Timestamp;
 use relight_core::record::{Kind, Point, Reason};
 
+use super::WireError;
 use super::memo::Hash;
 use super::metrics::Walk;
 use super::reader::{BYTES, Reader};
 use super::schema::{EXEMPLAR, KEY_VALUE};
-use super::{WireError, pairs};
 use crate::otlp::model::{Buckets, HistogramPoint};
 use crate::otlp::value::{Float, Nanos, Unsigned};
-use crate::otlp::{BAD_HISTOGRAM, NO_VALUE, Refusal, buckets, encode, named, time};
+use crate::otlp::{BAD_HISTOGRAM, NO_VALUE, Refusal, buckets, named, time};
 
 /// Numbers of the fields that the kinds of points have in different places.
 #[derive(Clone, Copy)]
@@ -294,17 +294,16 @@ impl<'a> Points<'_, '_, 'a> {
         series: Series<'a>,
         (suffix, quantile): (&str, Option<f64>),
     ) -> Result<Option<(u32, u32)>, WireError> {
-        let own = pairs(&[series.point], series.attributes)?;
+        let Walk { decoder, record, budget, names, .. } = &mut *self.walk;
+        let (name, attributes) = ((self.name, suffix), (series.point, series.attributes));
         let quantile = quantile.map(|quantile| quantile.to_string());
-        let mut key = std::mem::take(&mut self.walk.decoder.key);
-        let shared = self.walk.shared()?;
-        let encoded = encode(self.name, suffix, shared, &own, quantile.as_deref(), &mut key);
-        let placed = encoded.is_ok().then(|| self.walk.record.push_key(&key));
-        if placed.is_none() {
-            self.walk.record.refuse(Reason::LabelLimit);
+        let is_named = budget.has_names()
+            && names.encode(name, attributes, quantile.as_deref(), &mut decoder.key)?
+            && budget.name(decoder.key.len());
+        if !is_named {
+            record.refuse(Reason::LabelLimit);
         }
-        self.walk.decoder.key = key;
-        Ok(placed)
+        Ok(is_named.then(|| record.push_key(&decoder.key)))
     }
 }
 

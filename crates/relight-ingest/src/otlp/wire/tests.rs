@@ -1,5 +1,6 @@
 //! The reader against prost: the same points, keys, refusals and errors, cold and warm.
 
+mod bounds;
 mod reference;
 pub(crate) mod requests;
 mod writings;
