@@ -15,7 +15,7 @@ const MAX_NAME_BYTES: usize = 1 << 10;
 const MAX_KEY_BYTES: usize = 256;
 const MAX_VALUE_BYTES: usize = 1 << 10;
 /// What a value that was cut ends in.
-const CUT: &str = "…";
+pub(crate) const CUT: &str = "…";
 
 /// Labels that come together (those of a resource, of a scope, of a point), each key once: of equal keys the later wins.
 ///
@@ -91,6 +91,45 @@ fn together<'l>(levels: &'l [&Level<'_>]) -> Result<Vec<(&'l str, &'l str)>, Str
     Ok(all.map(|(key, value)| (*key, &**value)).collect())
 }
 
+/// The labels of a resource and of a scope of it, which all its points or log records share.
+pub(crate) struct Shared<'l> {
+    resource: &'l Level<'l>,
+    scope: &'l Level<'l>,
+    /// Why nothing can be taken that shares them.
+    refusal: Option<String>,
+}
+
+impl<'l> Shared<'l> {
+    pub(crate) fn new(resource: &'l Level<'l>, scope: &'l Level<'l>) -> Self {
+        Self { resource, scope, refusal: resource.refusal(scope) }
+    }
+
+    fn refusal(&self) -> Result<(), String> {
+        self.refusal.clone().map_or(Ok(()), Err)
+    }
+
+    /// Replaces `out` by the canonical key of what has labels of its own beside these; see [`encode_levels`].
+    pub(crate) fn encode(
+        &self,
+        name: (&str, &str),
+        own: &Level<'_>,
+        more: Option<(&str, &str)>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        self.refusal()?;
+        encode_levels(name, &[self.resource, self.scope, own], more, out)
+    }
+
+    /// Labels of an event that has labels of its own beside these. All win over `first`, and the later over the earlier.
+    pub(crate) fn labels(&self, first: Option<(&str, &str)>, own: &Level<'_>) -> Result<Labels, String> {
+        self.refusal()?;
+        let levels = [self.resource, self.scope, own];
+        let mut all: Vec<(&str, &str)> = first.into_iter().collect();
+        all.extend(together(&levels)?);
+        labels(&mut all)
+    }
+}
+
 /// Sorts labels by key; of equal keys the later wins. Fails with too many, or with a name that is too long.
 fn settle(pairs: &mut Vec<(&str, &str)>) -> Result<(), String> {
     pairs.sort_by_key(|(key, _)| *key);
@@ -144,26 +183,19 @@ pub(crate) fn encode(name: &str, pairs: &mut Vec<(&str, &str)>, out: &mut Vec<u8
     Ok(())
 }
 
-/// Labels of an event: `first`, which all levels win over, and those of the levels, of which the later win.
-pub(crate) fn labels_of_levels(first: Option<(&str, &str)>, levels: &[&Level<'_>]) -> Result<Labels, String> {
-    let mut all: Vec<(&str, &str)> = first.into_iter().collect();
-    all.extend(together(levels)?);
-    labels(&mut all)
-}
-
 /// Labels of an event. Fails with too many, or with a name that is too long; a value that is too long is cut.
 pub(crate) fn labels(pairs: &mut Vec<(&str, &str)>) -> Result<Labels, String> {
     settle(pairs)?;
-    Ok(Labels::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), cut(value)))))
+    Ok(Labels::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), cut((*value).into()).into_owned()))))
 }
 
-/// A value within its limit: what was cut stays as it is when it comes again from a capture.
-fn cut(value: &str) -> String {
+/// A value of an event within its limit: what was cut stays as it is when it comes again, as from a capture.
+pub(crate) fn cut(value: Cow<'_, str>) -> Cow<'_, str> {
     if value.len() <= MAX_VALUE_BYTES {
-        return value.to_owned();
+        return value;
     }
     let end = value.floor_char_boundary(MAX_VALUE_BYTES - CUT.len());
-    format!("{}{CUT}", &value[..end])
+    format!("{}{CUT}", &value[..end]).into()
 }
 
 #[cfg(test)]

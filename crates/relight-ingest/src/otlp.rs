@@ -23,7 +23,7 @@ use self::model::{
 };
 use self::value::{Attribute, Float, Nanos};
 use self::wire::WireError;
-use crate::key::{Level, encode_levels, labels_of_levels};
+use crate::key::{Level, Shared};
 use crate::source::{Decoder, Sink};
 
 /// Attributes that are new with every restart: kept, they would make each restart a new series.
@@ -42,24 +42,6 @@ const SHOWN_BYTES: usize = 80;
 pub(crate) struct Otlp {
     key: Vec<u8>,
     budget: Budget,
-}
-
-/// The attributes of a resource and of a scope of it, which all its points or log records share.
-struct Shared<'l> {
-    resource: &'l Level<'l>,
-    scope: &'l Level<'l>,
-    /// Why nothing can be taken that shares them.
-    refusal: Option<String>,
-}
-
-impl<'l> Shared<'l> {
-    fn new(resource: &'l Level<'l>, scope: &'l Level<'l>) -> Self {
-        Self { resource, scope, refusal: resource.refusal(scope) }
-    }
-
-    fn refusal(&self) -> Result<(), String> {
-        self.refusal.clone().map_or(Ok(()), Err)
-    }
 }
 
 /// Where points of one metric go: its name and the attributes they share.
@@ -225,16 +207,12 @@ impl Target<'_, '_> {
     /// Puts the canonical key of a point's series into `self.to.key`.
     fn series(&mut self, suffix: &str, own: &Level<'_>, quantile: Option<&str>) -> bool {
         let Otlp { key, budget } = &mut *self.to;
-        let levels = [self.shared.resource, self.shared.scope, own];
         let quantile = quantile.map(|quantile| ("quantile", quantile));
         let too_many =
             || format!("more than {MAX_NAMED_BYTES} bytes of names and labels of points in one request");
-        let encoded = self
-            .shared
-            .refusal()
-            .and_then(|()| budget.has_names().then_some(()).ok_or_else(too_many))
-            .and_then(|()| encode_levels((self.name, suffix), &levels, quantile, key))
-            .and_then(|()| budget.name(key.len()).then_some(()).ok_or_else(too_many));
+        let encoded = if budget.has_names() { Ok(()) } else { Err(too_many()) }
+            .and_then(|()| self.shared.encode((self.name, suffix), own, quantile, key))
+            .and_then(|()| if budget.name(key.len()) { Ok(()) } else { Err(too_many()) });
         if let Err(why) = &encoded {
             self.refuse_as(Reason::LabelLimit, why);
         }
@@ -330,8 +308,7 @@ fn event(log: &LogRecord<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Resul
     // First, so that an attribute of that name wins.
     let severity = severity::label(&log.severity_text.0, log.severity_number.0);
     let own = level(&log.attributes);
-    let levels = [shared.resource, shared.scope, &own];
-    let labels = shared.refusal().and_then(|()| labels_of_levels(severity, &levels));
+    let labels = shared.labels(severity, &own);
     let labels = labels.map_err(|why| (Reason::LabelLimit, format!("a log record: {why}")))?;
     let kind = if log.event_name.0.is_empty() { "log" } else { &*log.event_name.0 };
     let body = log.body.as_ref().map_or_else(String::new, |body| body.text().into_owned());

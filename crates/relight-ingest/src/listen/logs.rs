@@ -6,32 +6,57 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use relight_core::Timestamp;
 use relight_core::record::{Event, Reason, Record};
-use relight_core::{Labels, Timestamp};
 use serde_json::Value as Json;
 
 use super::proto::{Fields, each};
-use crate::key;
+use crate::key::{CUT, Level, Shared, cut};
+use crate::otlp::budget::Budget;
+use crate::otlp::wire::WireError;
 use crate::otlp::{DROPPED, severity};
 
 /// Nested lists and maps in one attribute.
 const MAX_DEPTH: u32 = 64;
+/// A list or a map that is longer is not told: as objects it would take sixteen times as much.
+const MAX_NESTED_BYTES: usize = 1 << 20;
 
-type Pair<'a> = (&'a str, Cow<'a, str>);
+/// Why a request cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    #[error("not an ExportLogsServiceRequest: {0}")]
+    Malformed(&'static str),
+    #[error(transparent)]
+    TooMany(#[from] WireError),
+}
+
+impl From<&'static str> for Unread {
+    fn from(why: &'static str) -> Self {
+        Self::Malformed(why)
+    }
+}
 
 /// Reads an `ExportLogsServiceRequest`.
-pub(super) fn decode(request: &[u8], record: &mut Record) -> Result<(), String> {
+pub(super) fn decode(request: &[u8], record: &mut Record) -> Result<(), Unread> {
+    let mut budget = Budget::FULL;
     each(request, 1, &mut |resource| {
-        let mut shared = Vec::new();
+        let mut of_resource = Level::default();
         // An attribute may lie behind what it is about.
-        each(resource, 1, &mut |own| each(own, 1, &mut |pair| attribute(pair, &mut shared)))?;
+        each(resource, 1, &mut |own| each(own, 1, &mut |pair| attribute(pair, &mut of_resource)))?;
         each(resource, 2, &mut |scope| {
-            let mut shared = shared.clone();
-            each(scope, 1, &mut |own| each(own, 3, &mut |pair| attribute(pair, &mut shared)))?;
-            each(scope, 2, &mut |log| log_record(log, &shared, record))
+            let mut of_scope = Level::default();
+            each(scope, 1, &mut |own| each(own, 3, &mut |pair| attribute(pair, &mut of_scope)))?;
+            let shared = Shared::new(&of_resource, &of_scope);
+            each(scope, 2, &mut |log| {
+                budget.log()?;
+                match event(log_record(log)?, &shared, &mut budget) {
+                    Ok(event) => record.events.push(event),
+                    Err(reason) => record.refuse(reason),
+                }
+                Ok(())
+            })
         })
     })
-    .map_err(|why| format!("not an ExportLogsServiceRequest: {why}"))
 }
 
 #[derive(Default)]
@@ -42,10 +67,10 @@ struct Log<'a> {
     severity_text: &'a str,
     name: &'a str,
     body: Cow<'a, str>,
-    attributes: Vec<Pair<'a>>,
+    attributes: Level<'a>,
 }
 
-fn log_record(bytes: &[u8], shared: &[Pair<'_>], record: &mut Record) -> Result<(), &'static str> {
+fn log_record(bytes: &[u8]) -> Result<Log<'_>, &'static str> {
     let mut log = Log::default();
     for field in Fields::new(bytes) {
         let (number, value) = field?;
@@ -60,33 +85,31 @@ fn log_record(bytes: &[u8], shared: &[Pair<'_>], record: &mut Record) -> Result<
             _ => {}
         }
     }
-    match event(log, shared) {
-        Ok(event) => record.events.push(event),
-        Err(reason) => record.refuse(reason),
-    }
-    Ok(())
+    Ok(log)
 }
 
-fn event(log: Log<'_>, shared: &[Pair<'_>]) -> Result<Event, Reason> {
+fn event(log: Log<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Result<Event, Reason> {
     let ns = if log.time_ns == 0 { log.observed_ns } else { log.time_ns };
     if ns == 0 {
         return Err(Reason::Malformed);
     }
     let at = i64::try_from(ns).map(Timestamp::from_ns).map_err(|_| Reason::Future)?;
+    if !budget.has_events() {
+        return Err(Reason::LabelLimit);
+    }
     // First, so that an attribute of that name wins.
     let severity = severity::label(log.severity_text, log.severity_number);
-    let mut all: Vec<(&str, &str)> = severity.into_iter().collect();
-    all.extend(shared.iter().chain(&log.attributes).map(|(key, value)| (*key, &**value)));
-    let labels: Labels = key::labels(&mut all).map_err(|_| Reason::LabelLimit)?;
+    let labels = shared.labels(severity, &log.attributes).map_err(|_| Reason::LabelLimit)?;
     let kind = if log.name.is_empty() { "log" } else { log.name };
-    Ok(Event { at, kind: kind.to_owned(), labels, body: log.body.into_owned() })
+    let event = Event { at, kind: kind.to_owned(), labels, body: log.body.into_owned() };
+    if budget.event(event.bytes()) { Ok(event) } else { Err(Reason::LabelLimit) }
 }
 
 /// A `KeyValue`, unless it is one that churns.
-fn attribute<'a>(pair: &'a [u8], out: &mut Vec<Pair<'a>>) -> Result<(), &'static str> {
+fn attribute<'a>(pair: &'a [u8], out: &mut Level<'a>) -> Result<(), &'static str> {
     let (key, value) = key_value(pair)?;
     if !DROPPED.contains(&key) {
-        out.push((key, text(value)?));
+        out.put(key, cut(text(value)?));
     }
     Ok(())
 }
@@ -103,12 +126,16 @@ fn key_value(pair: &[u8]) -> Result<(&str, &[u8]), &'static str> {
     Ok((key, found))
 }
 
-/// An `AnyValue` as text: of lists and maps as JSON, of bytes in base 64, of nothing empty.
+/// An `AnyValue` as text: of lists and maps as JSON, of bytes in base 64, of nothing empty. Of a very long one that is no
+/// text it is told that it is one.
 fn text(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     // A text, which nearly every attribute is, is borrowed.
     let mut fields = Fields::new(value);
     if let (Some(Ok((1, only))), None) = (fields.next(), fields.next()) {
         return only.text().map(Cow::Borrowed);
+    }
+    if value.len() > MAX_NESTED_BYTES {
+        return Ok(Cow::Borrowed(CUT));
     }
     Ok(match json(value, 0)? {
         Json::Null => Cow::Borrowed(""),
@@ -134,12 +161,14 @@ fn json(value: &[u8], depth: u32) -> Result<Json, &'static str> {
             4 => double(f64::from_bits(value.fixed64()?)),
             5 => {
                 let mut list = Vec::new();
-                each(value.bytes()?, 1, &mut |item| json(item, depth + 1).map(|item| list.push(item)))?;
+                each::<&str>(value.bytes()?, 1, &mut |item| {
+                    json(item, depth + 1).map(|item| list.push(item))
+                })?;
                 Json::Array(list)
             }
             6 => {
                 let mut map = serde_json::Map::new();
-                each(value.bytes()?, 1, &mut |pair| {
+                each::<&str>(value.bytes()?, 1, &mut |pair| {
                     let (key, value) = key_value(pair)?;
                     map.insert(key.to_owned(), json(value, depth + 1)?);
                     Ok(())
@@ -261,5 +290,75 @@ mod tests {
             value = message(&[(5, &message(&[(1, &value)]))]);
         }
         assert!(decode(&request(&message(&[(5, &value)])), &mut Record::default()).is_err());
+    }
+
+    /// A request of one resource with `scopes` scopes of `n` log records each, which have a time and nothing else.
+    fn logs(resource: &[u8], scopes: usize, n: usize) -> Vec<u8> {
+        let log = message(&[(2, b"\x09\x07\0\0\0\0\0\0\0")]);
+        let scopes = message(&[(2, &log.repeat(n))]).repeat(scopes);
+        message(&[(1, &[message(&[(1, resource)]), scopes].concat())])
+    }
+
+    /// So many attributes of a resource, with keys of their own or all with the same.
+    fn attributes(n: usize, is_one: bool) -> Vec<u8> {
+        let key = |i: usize| if is_one { "k".to_owned() } else { i.to_string() };
+        (0..n).flat_map(|i| message(&[(1, &pair(&key(i), &message(&[(1, b"v")])))])).collect()
+    }
+
+    /// Scenario: one log record more than a request may have, of a few bytes each.
+    /// Guarantee: refused as they are met, and what is refused for its own sake counts as well.
+    #[test]
+    fn a11_huge_repeated() {
+        let read = |n| decode(&logs(b"", 1, n), &mut Record::default()).map_err(|why| why.to_string());
+        assert_eq!(read(100_000), Ok(()));
+        assert_eq!(read(100_001), Err("more than 100000 log records in one request".to_owned()));
+        let without_time = request(b"").repeat(100_001);
+        assert!(decode(&without_time, &mut Record::default()).is_err());
+    }
+
+    /// Scenario: a resource with attributes beyond counting, and as many log records as a request may have, in one scope
+    /// or in as many; then a million scopes without any.
+    /// Guarantee: what they share is read once; it refuses them all, or is one label of each. None of it is timed: read
+    /// for each, it takes hours.
+    #[test]
+    fn a12_wide_resource() {
+        for (is_one, taken) in [(false, 0), (true, 100_000)] {
+            let wide = attributes(300_000, is_one);
+            for (scopes, n) in [(1, 100_000), (100_000, 1), (1_000_000, 0)] {
+                let mut record = Record::default();
+                decode(&logs(&wide, scopes, n), &mut record).expect("it is valid");
+                let expected = if n == 0 { 0 } else { taken };
+                assert_eq!(record.events.len(), expected);
+                assert_eq!(record.refused.is_empty(), is_one || n == 0, "{:?}", record.refused);
+            }
+        }
+    }
+
+    /// Scenario: log records with 60 KiB of labels on their resource, which would make a gigabyte of events.
+    /// Guarantee: what the record holds is bounded, and the rest is refused for its labels.
+    #[test]
+    fn d01_events_of_a_request_are_bounded() {
+        let value = message(&[(1, "v".repeat(1 << 10).as_bytes())]);
+        let broad = (0..60).flat_map(|i| message(&[(1, &pair(&i.to_string(), &value))])).collect::<Vec<u8>>();
+        let mut record = Record::default();
+        decode(&logs(&broad, 1, 20_000), &mut record).expect("it is valid");
+        let taken = record.events.len();
+        assert!(record.bytes() <= 256 << 20 && taken > 3_000, "{taken} events");
+        assert_eq!(record.refused, [(Reason::LabelLimit, 20_000 - taken as u32)]);
+    }
+
+    /// Scenario: an attribute and a body that are lists of a million values.
+    /// Guarantee: they are not told, the rest of the record is.
+    #[test]
+    fn a_list_that_is_too_long_is_not_told() {
+        let list = message(&[(5, &message(&[(1, b"")]).repeat(1_000_000))]);
+        let log = [
+            b"\x09\x07\0\0\0\0\0\0\0".to_vec(),
+            message(&[(5, &list), (6, &pair("list", &list)), (6, &pair("k", &message(&[(1, b"v")])))]),
+        ];
+        let mut record = Record::default();
+        decode(&request(&log.concat()), &mut record).expect("it is valid");
+        let Event { labels, body, .. } = &record.events[0];
+        assert_eq!((labels.get("list"), labels.get("k"), &**body), (Some(CUT), Some("v"), CUT));
     }
 }

@@ -119,16 +119,16 @@ pub(crate) fn count_spans(request: &[u8]) -> Result<u64, String> {
             })
         })
     })
-    .map_err(|why| format!("not an ExportTraceServiceRequest: {why}"))?;
+    .map_err(|why: &str| format!("not an ExportTraceServiceRequest: {why}"))?;
     Ok(spans)
 }
 
 /// Visits each message in a repeated field.
-pub(crate) fn each<'a>(
+pub(crate) fn each<'a, E: From<&'static str>>(
     message: &'a [u8],
     wanted: u32,
-    visit: &mut dyn FnMut(&'a [u8]) -> Result<(), &'static str>,
-) -> Result<(), &'static str> {
+    visit: &mut dyn FnMut(&'a [u8]) -> Result<(), E>,
+) -> Result<(), E> {
     for field in Fields::new(message) {
         let (number, value) = field?;
         if number == wanted {

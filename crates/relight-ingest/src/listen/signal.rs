@@ -92,7 +92,7 @@ fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded
     let Decoded { record, complaints: told, spans } = &mut decoded;
     match (form, signal) {
         (Form::Protobuf, Signal::Traces) => *spans = proto::count_spans(body).map_err(Fault::malformed)?,
-        (Form::Protobuf, _) => logs::decode(body, record).map_err(Fault::malformed)?,
+        (Form::Protobuf, _) => logs::decode(body, record).map_err(|why| Fault::malformed(why.to_string()))?,
         (Form::Json, _) => {
             bounded_json(body)?;
             let (mut partitions, mut complaints) = (vec![name.to_owned()], Complaints::default());

@@ -11,13 +11,13 @@ use relight_core::record::Record;
 use super::reader::Reader;
 use super::schema::{LOG_RECORD, RESOURCE, SCOPE, SPAN, Schema};
 use super::{WireError, attributes};
-use crate::key::Level;
+use crate::key::{Level, Shared};
 use crate::ndjson::Text;
 use crate::otlp::budget::Budget;
+use crate::otlp::event;
 use crate::otlp::model::LogRecord;
 use crate::otlp::severity::Number;
 use crate::otlp::value::{AnyValue, Nanos, Unsigned};
-use crate::otlp::{Shared, event};
 
 /// Reads an `ExportLogsServiceRequest` into `out`. After an error the record is empty.
 pub fn decode_logs(
