@@ -278,7 +278,19 @@ impl Record {
 
     /// Adds a scalar point; `key` is canonical ([`crate::series::encode_key`]).
     pub fn push_point(&mut self, key: &[u8], at: Timestamp, start: Timestamp, kind: Kind, value: f64) {
-        let (key_start, key_len) = self.push_key(key);
+        let key = self.push_key(key);
+        self.push_point_of(key, at, start, kind, value);
+    }
+
+    /// Adds a scalar point of a series whose key lies in the arena already, as [`Record::push_key`] said.
+    pub fn push_point_of(
+        &mut self,
+        (key_start, key_len): (u32, u32),
+        at: Timestamp,
+        start: Timestamp,
+        kind: Kind,
+        value: f64,
+    ) {
         let alias = Aliases::NONE;
         self.points.push(Point { key_start, key_len, alias, at, start, kind, value });
     }

@@ -22,7 +22,7 @@ use super::proto::{Fields, Value, each};
 use super::reply::{Form, Payload};
 use super::signal::{MAX_ENTRIES, rejections};
 use super::stats::{Outcome, add};
-use crate::key;
+use crate::key::{Level, encode_levels};
 
 /// Prometheus marks the end of a series with this NaN; any other NaN is a value that is none.
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -172,23 +172,25 @@ fn decode(wire: &Bytes, families: &Families) -> Result<Record, Fault> {
 fn write_request(request: &[u8], families: &Families, record: &mut Record) -> Result<(), &'static str> {
     // Metadata first, wherever it lies: it says what the series beside it are.
     each(request, 3, &mut |metadata| families.learn(metadata))?;
-    let mut key = Vec::new();
-    each(request, 1, &mut |series| time_series(series, families, &mut key, record))
+    let (mut labels, mut key) = (Level::default(), Vec::new());
+    each(request, 1, &mut |series| time_series(series, families, (&mut labels, &mut key), record))
 }
 
-fn time_series(
-    series: &[u8],
+/// `labels` and `key` are filled anew for each series.
+fn time_series<'a>(
+    series: &'a [u8],
     families: &Families,
-    key: &mut Vec<u8>,
+    (labels, key): (&mut Level<'a>, &mut Vec<u8>),
     record: &mut Record,
 ) -> Result<(), &'static str> {
-    let (mut name, mut labels) = ("", Vec::new());
+    labels.clear();
+    let mut name = "";
     let (mut samples, mut natives) = (0, 0);
     for field in Fields::new(series) {
         match field? {
             (1, value) => match label(value)? {
                 ("__name__", value) => name = value,
-                pair => labels.push(pair),
+                (key, value) => labels.put(key, value.into()),
             },
             (2, _) => samples += 1,
             (4, _) => natives += 1,
@@ -202,13 +204,17 @@ fn time_series(
     let reason = if name.is_empty() {
         Some(Reason::Malformed)
     } else {
-        key::encode(name, &mut labels, key).is_err().then_some(Reason::LabelLimit)
+        encode_levels((name, ""), &[labels], None, key).is_err().then_some(Reason::LabelLimit)
     };
-    let kind = families.kind(name);
+    let (kind, mut placed) = (families.kind(name), None);
     each(series, 2, &mut |sample| {
         let read = sample_of(sample)?;
         match reason.map_or(read, Err) {
-            Ok((at, value)) => record.push_point(key, at, Timestamp::MIN, kind, value),
+            // The key lies in the record once, however many samples the series has.
+            Ok((at, value)) => {
+                let key = *placed.get_or_insert_with(|| record.push_key(key));
+                record.push_point_of(key, at, Timestamp::MIN, kind, value);
+            }
             Err(reason) => record.refuse(reason),
         }
         Ok(())

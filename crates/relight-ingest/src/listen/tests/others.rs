@@ -109,6 +109,25 @@ fn refusals_of_remote_write() {
     assert_eq!(points(&world).0.len(), 1);
 }
 
+/// Scenario: a series with 60 KiB of labels and as many samples as a request may have; another beside it.
+/// Guarantee: its key lies in the record once, and each sample is of its own series.
+#[test]
+fn a_key_of_remote_write_is_kept_once() {
+    let world = remote_write(Engine::Takes);
+    let value = "v".repeat(1 << 10);
+    let keys: Vec<String> = (0..60).map(|i| i.to_string()).collect();
+    let labels = keys.iter().map(|key| (key.as_str(), value.as_str()));
+    let mut broad = series(&labels.chain([("__name__", "a")]).collect::<Vec<_>>(), 7.0);
+    let sample = message(&[(2, &[&b"\x09"[..], &7.0_f64.to_le_bytes(), b"\x10\x88\x27"].concat())]);
+    broad.extend(sample.repeat(99_998));
+    assert_eq!(write(&world, &[(1, &broad), (1, &named("b", 1.0))]).status, 204);
+    let loads = world.loads();
+    let [Load::Record(record)] = &loads[..] else { panic!("remote write is decoded here") };
+    assert!((61_440..63_000).contains(&record.keys.len()), "{} bytes of keys", record.keys.len());
+    let names = record.points.iter().map(|point| KeyView::new(record.key(point)).name());
+    assert!(names.eq(std::iter::repeat_n("a", 99_999).chain(["b"])));
+}
+
 #[test]
 fn what_is_no_remote_write_is_refused() {
     let world = remote_write(Engine::Takes);
