@@ -177,7 +177,6 @@ impl Activity {
     fn deadline(&self) -> Instant {
         let ended = self.since + Duration::from_millis(self.ended_ms.load(Ordering::Relaxed));
         let patience = match (self.begun.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed)) {
-            // hyper's own timeout begins once it knows which HTTP it is: who says nothing never gets there.
             (0, _) => self.since + HEADERS,
             (_, 0) => ended + IDLE,
             _ => Instant::now() + IDLE,
@@ -239,7 +238,9 @@ fn builder() -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        // It counts from the answer before, so it would close an idle connection. The first head is `Activity`'s to wait
+        // for, and a later one comes within the time that a connection may be idle.
+        .header_read_timeout(IDLE + HEADERS)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER_BYTES);
     builder
@@ -256,14 +257,90 @@ fn builder() -> Builder<TokioExecutor> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use relight_core::Timestamp;
+    use relight_core::source::Limits;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::super::events::Events;
+    use super::super::front::Way;
     use super::*;
+    use crate::live::{Budget, Hub, Reads};
+
+    /// Runs with a time that passes only while nothing else happens.
+    fn in_paused_time(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(test);
+    }
+
+    /// A connection to a listener, without sockets.
+    fn connect() -> DuplexStream {
+        let (hub, _) = Hub::new(BTreeMap::new());
+        let way = Way::Straight(hub.open("test", Reads::Push, &Budget::new(1)));
+        let clock = Arc::new(|| Timestamp::MIN);
+        let front = Arc::new(Front::new(way, Limits::default(), Vec::new(), clock));
+        let protocol = Protocol::Http(Events::default());
+        let (from, open) = (Mutex::default(), AtomicUsize::new(0));
+        let room = Arc::new(Room { tls: None, protocol, front, from, open });
+        let place = Room::enter(&room, IpAddr::from([127, 0, 0, 1])).expect("there is room");
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        tokio::spawn(async {
+            // As long as nobody tells it, it does not stop.
+            let (_stop, told) = watch::channel(false);
+            converse(TokioIo::new(theirs), place, told).await;
+        });
+        ours
+    }
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// Asks for something; whether it is answered.
+    async fn ask(connection: &mut DuplexStream) -> bool {
+        let mut answer = [0; 1_024];
+        connection.write_all(ASK).await.is_ok()
+            && connection.read(&mut answer).await.is_ok_and(|n| answer[..n].starts_with(b"HTTP/1.1 200"))
+    }
+
+    /// Scenario: a sender comes every 10 s, every 50 s, and then not for longer than a connection may be idle.
+    /// Guarantee: its connection is kept between its requests, and closed when it was idle for too long.
+    #[test]
+    fn an_idle_connection_is_kept() {
+        in_paused_time(async {
+            let mut connection = connect();
+            for pause in [0, 9, 10, 11, 50] {
+                sleep(Duration::from_secs(pause)).await;
+                assert!(ask(&mut connection).await, "after {pause} s");
+            }
+            let before = Instant::now();
+            assert_eq!(connection.read(&mut [0; 1]).await.ok(), Some(0));
+            assert!((59..=61).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
+        });
+    }
+
+    /// Scenario: a head that comes a byte at a time, on a new connection and on one that had a request.
+    /// Guarantee: the first has 10 s, a later one as long as the connection may be idle, however it goes on.
+    #[test]
+    fn a18_a_head_that_dribbles() {
+        in_paused_time(async {
+            for (is_new, most) in [(true, HEADERS), (false, IDLE)] {
+                let mut connection = connect();
+                assert!(is_new || ask(&mut connection).await);
+                let before = Instant::now();
+                while connection.write_all(b"G").await.is_ok() {
+                    sleep(Duration::from_secs(1)).await;
+                    assert!(before.elapsed() <= most + Duration::from_secs(2), "it is still open");
+                }
+                assert!(before.elapsed() >= most, "closed after {:?}", before.elapsed());
+            }
+        });
+    }
 
     /// Scenario: a connection says nothing, then has a request, is idle, and grows old.
     /// Guarantee: each has its own patience, and none outlives the age.
     #[test]
     fn patience_depends_on_what_happened() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.expect("a runtime").block_on(async {
+        in_paused_time(async {
             let activity = Activity::new();
             let start = activity.since;
             assert_eq!(activity.deadline(), start + HEADERS);
