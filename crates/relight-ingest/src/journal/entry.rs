@@ -13,6 +13,9 @@ use crate::live::{Delivery, Load};
 /// Bytes before what is checked.
 pub(super) const HEAD: usize = 8;
 
+/// Bytes of a frame that delivers nothing.
+const LEAST: usize = HEAD + 8 + 8 + 1;
+
 const METRICS: u8 = 0;
 const RECORD: u8 = 1;
 const NOTHING: u8 = 2;
@@ -54,7 +57,41 @@ pub(super) fn split(bytes: &[u8]) -> Result<(Frame<'_>, &[u8]), Corrupt> {
     if crc32c::crc32c(body) != crc {
         return Err(Corrupt::Checksum);
     }
-    Ok(((u64::decode(&mut Reader::new(body))?, body), &bytes[HEAD + len..]))
+    Ok(((offset_of(body)?, body), &bytes[HEAD + len..]))
+}
+
+/// Whether the bad frame that `bytes` begin with, which should have this offset, was written to its end and has changed
+/// since: all its bytes are there, or a whole frame lies behind it. A write that a kill broke off leaves neither.
+pub(super) fn is_damaged(bytes: &[u8], offset: u64) -> bool {
+    if body(bytes).is_some() {
+        return true;
+    }
+    // What a sender sent lies in here. Without bounds on the offsets that may follow, and on the work, a body that is made
+    // of heads of frames would be searched for hours; who makes one is told of as damage.
+    let offsets = offset.saturating_add(1)..=offset.saturating_add((bytes.len() / LEAST) as u64);
+    let mut work = 16 * bytes.len();
+    for at in 1..bytes.len() {
+        let frame = &bytes[at..];
+        let Some(body) = body(frame).filter(|body| offset_of(body).is_ok_and(|at| offsets.contains(&at)))
+        else {
+            continue;
+        };
+        if work < body.len() || split(frame).is_ok() {
+            return true;
+        }
+        work -= body.len();
+    }
+    false
+}
+
+/// The body of a frame that has all its bytes, whatever they are.
+fn body(frame: &[u8]) -> Option<&[u8]> {
+    let len = u32::decode(&mut Reader::new(frame)).ok()? as usize;
+    frame.get(HEAD..HEAD + len).filter(|body| body.len() >= LEAST - HEAD)
+}
+
+fn offset_of(body: &[u8]) -> Result<u64, Corrupt> {
+    u64::decode(&mut Reader::new(body))
 }
 
 /// Reads the body of a frame.

@@ -1,7 +1,7 @@
 //! A journal's files: `<first offset>.journal`, each with a head and then entries in the order of their offsets.
 //!
-//! Only the newest is written to. A frame at its end that was not written whole was never answered, and is cut off.
-//! One anywhere else is damage: what follows it in its file is lost, and that is said.
+//! Only the newest is written to. A frame at its end that was not written whole was never answered, and is cut off at
+//! the next start. Any other bad frame is damage: what follows it in its file is lost, and that is said.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -56,18 +56,23 @@ impl Segments {
         firsts.sort();
         let mut found = Self { dir: dir.to_owned(), all: Vec::new(), end: 0, newest: None };
         let mut damage = Vec::new();
-        let last = firsts.len().saturating_sub(1);
-        for (i, (first, path)) in firsts.into_iter().enumerate() {
+        let nexts: Vec<Option<u64>> = firsts.iter().skip(1).map(|(first, _)| Some(*first)).collect();
+        for ((first, path), next) in firsts.into_iter().zip(nexts.into_iter().chain([None])) {
             let bytes = fs::read(&path).map_err(failed_to("read", &path))?;
             let (end, sound) = walk(&bytes, &path)?;
-            if sound < bytes.len() && i < last {
+            let end = end.unwrap_or(first);
+            let tail = &bytes[sound..];
+            // The file that follows one that was cut short begins at the offset that was not answered.
+            let was_answered = next.is_some_and(|next| next > end) || entry::is_damaged(tail, end);
+            if !tail.is_empty() && was_answered {
                 damage.push(format!(
-                    "`{}` is damaged after byte {sound}: what it held from offset {} on is lost",
-                    path.display(),
-                    end.unwrap_or(first)
+                    "`{}` is damaged after byte {sound}: what it held from offset {end} on is lost",
+                    path.display()
                 ));
+            } else if !tail.is_empty() {
+                cut(&path, sound as u64);
             }
-            found.end = found.end.max(end.unwrap_or(first));
+            found.end = found.end.max(end);
             found.all.push(Segment { path, first, bytes: sound as u64 });
         }
         Ok((found, damage))
@@ -146,6 +151,12 @@ impl Segments {
         }
         Ok(())
     }
+}
+
+/// Cuts off what was never answered. Where that fails it is left for the next start, which takes it for the same.
+fn cut(path: &Path, sound: u64) {
+    let cut = |file: File| file.set_len(sound).and_then(|()| file.sync_all());
+    let _ = OpenOptions::new().write(true).open(path).and_then(cut);
 }
 
 /// The offset after the last sound entry, if there is one, and where that ends.
