@@ -37,9 +37,7 @@ impl StateDir {
         let ledger = DiskLedger::new(path, lock);
         Ok((Box::new(baselines), Box::new(ledger)))
     }
-}
 
-impl StateDir {
     /// What the ledger of a folder says, read beside the process that holds the folder. Nothing is changed.
     ///
     /// Errors: [`StoreError::Io`] if there is no ledger, [`StoreError::Future`], [`StoreError::Backend`] for a damaged one.

@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Lists the open incidents of a daemon, or tells all of one; and what keeps relight from acting
     #[command(after_help = INCIDENTS_HELP)]
     Incidents(IncidentsArgs),
-    /// Acknowledges an incident: one that is silent, or waits for a human and is calm, is closed; else it goes on
+    /// Acknowledges an incident: one whose data has stopped, or that waits for a human and is calm, is closed; else it goes on
     #[command(after_help = "Examples:\n  relight ack 01M84YZ97GNR95XBR1YBNZRYXS -c relight.yaml")]
     Ack {
         /// Its id
@@ -103,7 +103,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  relight explain\n  relight explain ewma\n  relight explain metrics\n  relight explain relight_bin_lag_seconds"
     )]
     Explain {
-        /// A detector, a responder, or `metrics`
+        /// A detector, a responder, one of relight's own metrics, or `metrics` for all of those
         name: Option<String>,
     },
     /// Prints the JSON Schema of the config, for editors

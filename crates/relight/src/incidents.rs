@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use relight_core::Timestamp;
 use relight_core::incident::{Action, ActionState, Hold, Incident, LedgerState};
+use relight_runtime::{Clock as _, SystemClock};
 use relight_store::StateDir;
 use serde_json::{Value, json};
 
@@ -15,7 +17,11 @@ use crate::words::{REASON_SHOWN, happened, left, live, moments, resolution, show
 
 pub(crate) fn run(args: &IncidentsArgs) -> Result<(), Failure> {
     let state = steer::state_of(&args.at)?;
-    let ledger = StateDir::look(&state)?;
+    let mut ledger = StateDir::look(&state)?;
+    // What has run out stays in the ledger. Control time is ahead of a wall clock that was set back.
+    let control = ledger.applied_through.map_or(Timestamp::MIN, |applied| applied.control);
+    let now = SystemClock::default().wall().max(control);
+    ledger.holds.retain(|(_, hold)| hold.until.is_none_or(|until| until > now));
     if let Some(id) = &args.incident {
         let incident = named(&ledger, id)?;
         let actions = actions_of(&ledger, incident);

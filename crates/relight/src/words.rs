@@ -99,6 +99,7 @@ pub(crate) fn step(action: &Action) -> String {
     let Action { with, step, attempts, state, .. } = action;
     let come = match state {
         ActionState::Running => "started".to_owned(),
+        ActionState::Pending if *attempts == 0 => "waits for its turn".to_owned(),
         ActionState::Pending => format!("{YELLOW}did not get through{YELLOW:#}, and is tried again"),
         ActionState::Verifying => "carried out, and being verified".to_owned(),
         _ => outcome(action),
@@ -178,6 +179,7 @@ pub(crate) fn rough(span: Span) -> String {
 mod tests {
     use super::*;
 
+    /// Guarantee: figures are short, and say as much as anybody reads.
     #[test]
     fn figures_for_people() {
         for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {

@@ -236,11 +236,8 @@ fn scores_go_to_standard_output() {
     assert!(code == Some(2) && error.contains("name a file"), "{error}");
 }
 
-/// Scenario: two exporters report once a minute, half a minute apart; both signals leave their bands, a rollback follows, and
-/// both come back.
-/// Guarantee: the incident ends, and the rollback is proved, though no bin has data of both.
-#[test]
-fn exporters_that_take_turns_end_an_incident() {
+/// Errors once a minute and a latency between them, for an hour and a half; from the first hour on both are high for five minutes.
+fn in_turns() -> String {
     let mut text = String::new();
     for minute in 0..90 {
         for (metric, after) in [("errors", 0), ("latency", 30)] {
@@ -251,13 +248,37 @@ fn exporters_that_take_turns_end_an_incident() {
             writeln!(text, "{line}").expect("a String takes every line");
         }
     }
-    let config = "mode: auto\nsignals: {errors: {value: errors, by: [service]}, latency: {value: latency, by: [service]}}\n\
-        detectors: {e: {type: threshold, signal: errors, above: 50}, l: {type: threshold, signal: latency, above: 50}}\n\
-        responders: {deployer: {type: log, reach: mutate}}\n\
-        rules: [{name: bad, when: e.score > 1.0 || l.score > 1.0, keep_firing_for: 3m, group_by: [service],\n\
-        \x20 respond: [{do: rollback, with: deployer, verify: {settle: 30s, within: 15m, require: e.in_band, for: 1m}}]}]\n";
-    let folder = folder(&[("a.ndjson", &text), ("c.yaml", config)]);
-    let (code, summary, notes) = told(&folder, &["a.ndjson", "-c", "c.yaml"]);
-    assert_eq!(code, Some(0), "{notes}");
-    assert!(summary.contains("resolved by an action that was verified"), "{summary}{notes}");
+    text
+}
+
+/// Scenario: two exporters report once a minute, half a minute apart; both signals leave their bands, a rollback follows, and
+/// both come back. Or only one of them is out of band, and the rule ends after half a minute of calm; series may be kept for ever.
+/// Guarantee: the incident ends, and the rollback is proved, though no bin has data of both; the other's data is no calm.
+#[test]
+fn exporters_that_take_turns_end_an_incident() {
+    let config = |ttl: &str, calm: &str, l: &str| {
+        format!(
+            "mode: auto\nseries_ttl: {ttl}\n\
+             signals: {{errors: {{value: errors, by: [service]}}, latency: {{value: latency, by: [service]}}}}\n\
+             detectors: {{e: {{type: threshold, signal: errors, above: 50}}, l: {{type: threshold, signal: latency, above: {l}}}}}\n\
+             responders: {{deployer: {{type: log, reach: mutate}}}}\n\
+             rules: [{{name: bad, when: e.score > 1.0 || l.score > 1.0, keep_firing_for: {calm}, group_by: [service],\n\
+             \x20 respond: [{{do: rollback, with: deployer, verify: {{settle: 30s, within: 15m, require: e.in_band, for: 20s}}}}]}}]\n"
+        )
+    };
+    for ttl in ["24h", "0s"] {
+        let files = [
+            ("a.ndjson", in_turns()),
+            ("both.yaml", config(ttl, "3m", "50")),
+            ("one.yaml", config(ttl, "20s", "500")),
+        ];
+        let folder = folder(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+        let (code, summary, notes) = told(&folder, &["a.ndjson", "-c", "both.yaml"]);
+        assert_eq!(code, Some(0), "{notes}");
+        assert!(summary.contains("resolved by an action that was verified"), "{ttl}: {summary}{notes}");
+        let (_, summary, _) = told(&folder, &["a.ndjson", "-c", "one.yaml"]);
+        let proved = summary.lines().find(|line| line.contains("verified   ")).unwrap_or_default();
+        assert!(proved.contains("2025-11-23T09:05:"), "{ttl}: {summary}");
+        assert!(!summary.contains("episode 2"), "{ttl}: {summary}");
+    }
 }

@@ -213,14 +213,14 @@ impl Control {
             let Some(mut action) = self.actions.get(&id).cloned() else { continue };
             let Some(mut incident) = self.incidents.remove(&action.incident) else { continue };
             match action.state {
-                ActionState::Unknown => observe(&incident, &action, out),
                 ActionState::Running if !is_start => {}
                 ActionState::Running => {
                     let why = "the process ended before the answer came".to_owned();
                     self.in_doubt(&mut incident, action, self.now(), why, out);
                     self.advance(&mut incident, out);
                 }
-                _ if action.retry_at.is_none() => {
+                // What may have happened is asked for at once.
+                state if state == ActionState::Unknown || action.retry_at.is_none() => {
                     action.retry_at = Some(self.now());
                     self.put_action(action, out);
                 }

@@ -106,9 +106,14 @@ impl Control {
 
     /// Whether of every detector that spoke for the incident all rows have data now, or had when it was due and were in
     /// band: exporters take turns. Else calm is not known but missing: another's data does not stand in.
-    pub(super) fn speakers_are_known(&self, incident: &Incident, turn: &GroupTurn<'_>) -> bool {
+    pub(super) fn speakers_are_known(
+        &self,
+        incident: &Incident,
+        rule: &RuleSpec,
+        views: &[DetectorView],
+    ) -> bool {
         let is_silent = |view: &DetectorView| view.left > 0 || view.with_data == 0 && view.stale;
-        let silent = turn.rule.detectors.iter().zip(turn.views).filter(|(_, view)| is_silent(view));
+        let silent = rule.detectors.iter().zip(views).filter(|(_, view)| is_silent(view));
         let mut names = silent.filter_map(|(ix, _)| self.settings.detectors.get(*ix)).map(|d| &d.name);
         !names.any(|name| incident.evidence.iter().any(|evidence| evidence.detector == *name))
     }
@@ -141,7 +146,8 @@ impl Control {
             return Verdict::Unknown;
         }
         let is_open = incident.as_ref().is_some_and(|i| i.is_live() && i.state != IncidentState::Pending);
-        let known = incident.as_ref().is_none_or(|incident| self.speakers_are_known(incident, turn));
+        let known =
+            incident.as_ref().is_none_or(|incident| self.speakers_are_known(incident, turn.rule, turn.views));
         // What changed before the trouble began does not age out of it while it lasts.
         let began = incident.as_ref().filter(|incident| incident.is_live()).map(|i| i.first_finding);
         let since = began.map_or(turn.end, |began| began.plus(turn.own()));
@@ -388,8 +394,9 @@ impl Control {
     /// Ends what waits for approval or for proof: the episode is over.
     fn let_go(&mut self, incident: &mut Incident, out: &mut Out<'_>) {
         let Some(action) = self.current_action(incident).cloned() else { return };
+        let why = if incident.calm_for > Span::ZERO { "recovered" } else { "the incident is over" };
         match action.state {
-            ActionState::AwaitingApproval => self.block(incident, action, "recovered", out),
+            ActionState::AwaitingApproval => self.block(incident, action, why, out),
             ActionState::Verifying => {
                 self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);
             }

@@ -113,6 +113,7 @@ impl Control {
         action.state = ActionState::Pending;
         action.started = Some(self.now());
         action.verify_until = None;
+        action.detail.clear();
         incident.acted.get_or_insert(self.now());
         if incident.state == IncidentState::Open {
             incident.state = IncidentState::Responding;

@@ -30,11 +30,12 @@ impl Control {
         let Some(from) = action.ended.map(|ended| ended.plus(verify.settle)) else {
             return;
         };
-        if turn.start < from || !self.speakers_are_known(incident, turn) {
+        let after: Vec<DetectorView> = turn.views.iter().map(|view| view.since(from)).collect();
+        if turn.start < from || !self.speakers_are_known(incident, turn.rule, &after) {
             return;
         }
         action.sampled = true;
-        if self.requirement(incident, (verify, from), turn, out) {
+        if self.requirement(incident, (verify, &after), turn, out) {
             let begins = action.verified_for == Span::ZERO;
             let span = if begins { turn.own() } else { turn.covered(incident, self.settings.interval()) };
             action.verified_for = add(action.verified_for, span);
@@ -57,12 +58,11 @@ impl Control {
     fn requirement(
         &mut self,
         incident: &mut Incident,
-        (verify, from): (&Verify, Timestamp),
+        (verify, after): (&Verify, &[DetectorView]),
         turn: &GroupTurn<'_>,
         out: &mut Out<'_>,
     ) -> bool {
-        let after: Vec<DetectorView> = turn.views.iter().map(|view| view.since(from)).collect();
-        let verdict = self.ask(verify.require.as_ref(), turn, &after, turn.end);
+        let verdict = self.ask(verify.require.as_ref(), turn, after, turn.end);
         if let Err(error) = &verdict {
             self.condition_failed(turn.rule, Some(incident), error, out);
         }
@@ -156,7 +156,9 @@ impl Control {
         incident.note(at, "acknowledged", "");
         out.audit(self.now(), "incident_acknowledged", id, "");
         let is_escalated = incident.state == IncidentState::Escalated;
-        if incident.stale || is_escalated && incident.calm_for > Span::ZERO {
+        // Where silence is what is judged, each turn of it is news.
+        let is_silent = incident.stale && incident.last_data < self.applied.turn;
+        if is_silent || is_escalated && incident.calm_for > Span::ZERO {
             self.resolve(&mut incident, self.now(), Resolution::Human, out);
         } else if is_escalated {
             incident.state = IncidentState::Responding;
@@ -172,14 +174,15 @@ impl Control {
             return false;
         };
         action.approved = yes;
-        let settings = Arc::clone(&self.settings);
-        let Some((rule, step)) = self.step_of(&settings.rules, &action) else {
-            return false;
-        };
         let Some(mut incident) = self.incidents.remove(&action.incident) else {
             return false;
         };
-        match self.answer_gate(&incident, rule, step, &action) {
+        let settings = Arc::clone(&self.settings);
+        let gate = match self.step_of(&settings.rules, &action) {
+            Some((rule, step)) => self.answer_gate(&incident, rule, step, &action),
+            None => Gate::Blocked("config: its step is gone".to_owned()),
+        };
+        match gate {
             Gate::Blocked(detail) => self.block(&mut incident, action, &detail, out),
             Gate::Pass | Gate::Approval => self.start(&mut incident, action, out),
         }

@@ -29,7 +29,8 @@ pub(super) struct RowGroup {
     /// Seconds between values, learned; 0 until there were two.
     cadence: Vec<f32>,
     banks: Vec<Box<dyn Bank>>,
-    /// By row, the bin of its last finding: an incident may be open about it until it has been calm for long enough.
+    /// By row, the bin of its last finding: whether it was in band when it last had a value, and whether an incident may be
+    /// open about it.
     found: BTreeMap<u32, Timestamp>,
     faults: Faults,
     parts: Parts,
@@ -116,7 +117,11 @@ impl RowGroup {
         self.fill(signal, counts_events, scratch);
         self.count_missing(at, &mut scratch.missing, &scratch.values);
         for (ix, of) in signal.uses.iter().enumerate() {
-            self.step_bank(signal, (ix, of), (at, address), scratch, out);
+            self.step_bank((ix, of), (at, address), scratch, out);
+        }
+        if signal.calm.is_none() {
+            // Nothing is evicted, so nothing lets go of them later.
+            self.found.retain(|row, found| *found == at || scratch.values[*row as usize].is_nan());
         }
         self.learn_cadence(at, &scratch.values);
         self.parts.give_back(&mut scratch.values);
@@ -125,7 +130,6 @@ impl RowGroup {
 
     fn step_bank(
         &mut self,
-        signal: &Signal,
         (ix, of): (usize, &Use),
         (at, address): (Timestamp, RowAddr),
         Scratch { values, missing, readings }: &mut Scratch,
@@ -142,9 +146,7 @@ impl RowGroup {
         let place = |row| RowAddr { row, ..address };
         let found = |r: &RowReading| RowFinding { detector: of.index, row: place(r.row), reading: *r };
         out.findings.extend(readings.findings.iter().map(found));
-        if signal.calm.is_some() {
-            self.found.extend(readings.findings.iter().map(|r| (r.row, at)));
-        }
+        self.found.extend(readings.findings.iter().map(|r| (r.row, at)));
         if let (Some(all), Some(mine)) = (&mut out.all, &readings.all) {
             all.extend(mine.iter().map(found));
         }

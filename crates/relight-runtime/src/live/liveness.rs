@@ -29,8 +29,9 @@ struct Partition {
     /// The last fetch that found nothing more, if nothing has come since.
     caught_up: Option<Timestamp>,
     unreachable_since: Option<Timestamp>,
-    /// It has brought points, now or before this start, so that its silence may be an exporter's pause.
-    has_points: bool,
+    /// It has brought points, so that its silence may be an exporter's pause. Not known of one that was read before this
+    /// start until its first record comes.
+    has_points: Option<bool>,
     /// Its watermark is kept where the snapshot left it until then.
     kept_until: Option<Timestamp>,
     closed: bool,
@@ -77,7 +78,7 @@ impl Liveness {
             last_record: now,
             caught_up: None,
             unreachable_since: None,
-            has_points: resumed,
+            has_points: (!resumed).then_some(false),
             kept_until: kept,
             closed: false,
         });
@@ -93,7 +94,7 @@ impl Liveness {
         partition.last_record = now;
         partition.caught_up = None;
         partition.unreachable_since = None;
-        partition.has_points |= has_points;
+        partition.has_points = Some(has_points || partition.has_points == Some(true));
     }
 
     /// Nothing is taken of the partition at present: that a listener brings nothing is then no silence of its own, and what
@@ -200,7 +201,9 @@ impl Partition {
         match self.reads {
             Reads::Push | Reads::Journalled => quiet.then_some(heard),
             // Events come when they come: one that carries nothing else is not waited for.
-            Reads::Pull => self.caught_up.map(|at| at.min(heard)).filter(|_| quiet || !self.has_points),
+            Reads::Pull => {
+                self.caught_up.map(|at| at.min(heard)).filter(|_| quiet || self.has_points == Some(false))
+            }
         }
     }
 }
@@ -268,6 +271,22 @@ mod tests {
         assert_eq!(advances(&mut liveness, 1, &[at(-10)]), []);
         liveness.caught_up(0, at(1));
         assert_eq!(advances(&mut liveness, 1, &[at(-10)]), [(0, Silence::Advance(at(-9)))]);
+    }
+
+    /// Scenario: two logs that were read before this start, one of events alone, as its first record tells.
+    /// Guarantee: neither is idle before it is known what it carries; then that of events is, as soon as it is caught up.
+    #[test]
+    fn what_was_read_before_may_pause() {
+        let mut liveness = Liveness::new(PATIENCE);
+        for ix in 0..2 {
+            liveness.open(ix, Reads::Pull, true, at(0));
+            liveness.caught_up(ix, at(1));
+        }
+        assert_eq!(advances(&mut liveness, 1, &[at(-10); 2]), []);
+        liveness.record(0, true, at(-10), at(2));
+        liveness.record(1, false, at(-10), at(2));
+        (0..2).for_each(|ix| liveness.caught_up(ix, at(3)));
+        assert_eq!(advances(&mut liveness, 3, &[at(-10); 2]), [(1, Silence::Advance(at(-7)))]);
     }
 
     /// Scenario: one of two partitions cannot be reached; then neither can.

@@ -14,7 +14,7 @@ fn config_that_asks(dir: &Path) -> std::path::PathBuf {
         r#"
 interval: 1s
 allowed_lateness: 0s
-warm_up: 0s
+warm_up: 1s
 mode: approve
 state: {state}
 admin: 127.0.0.1:0
@@ -67,7 +67,7 @@ fn people_approve_acknowledge_and_reset() {
     let (code, _, error) = steer(&file, &["incidents"]);
     assert!(code == Some(1) && error.contains("ledger.sqlite"), "{error}");
     let daemon = Daemon::start(&file);
-    assert_eq!(steer(&file, &["incidents"]).1, "no open incidents\n");
+    wait_until("the end of the warm-up", || steer(&file, &["incidents"]).1 == "no open incidents\n");
     let state_of =
         |record: &str| listed(&file, record).iter().map(|one| one["state"].clone()).collect::<Vec<_>>();
     wait_until("a question", || {

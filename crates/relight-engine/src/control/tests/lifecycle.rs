@@ -106,6 +106,16 @@ fn absence_opens_and_data_ends_it() {
     check(rule(), "AAA...", "10 stale, 20 opened, 40 fresh, 40 recovering, 60 resolved, Resolved by itself");
 }
 
+/// Scenario: a human acknowledges an incident about silence, and one whose data has stopped.
+/// Guarantee: the first goes on, since its silence is what is judged; nothing is judged of the second, which is closed.
+#[test]
+fn an_incident_about_silence_is_not_closed_as_silent() {
+    let goes_on = "10 stale, 20 opened, 30 acknowledged, Open";
+    check(rule(), "AAAaAA", goes_on);
+    let closed = "20 opened, 30 stale, 90 acknowledged, 90 resolved, Resolved by a human";
+    check(rule(), "!!sx7a", closed);
+}
+
 /// Guarantee: a row that took what it sees for normal ends its incident as such, never as recovered.
 #[test]
 fn a_new_normal_is_no_recovery() {
