@@ -260,7 +260,8 @@ impl Control {
             return;
         };
         if incident.state != IncidentState::Escalated {
-            let why = format!("the ladder is exhausted: {} did not help", name_of(action));
+            let how = if action.state == ActionState::Blocked { "was held back" } else { "did not help" };
+            let why = format!("the ladder is exhausted: {} {how}", name_of(action));
             self.escalate(incident, &why, out);
         }
     }
