@@ -203,8 +203,9 @@ impl Keeper {
     }
 
     fn hand_on(&self, mut delivery: Delivery) -> bool {
+        let bytes = delivery.load.weight();
         loop {
-            match self.inlet.offer(delivery) {
+            match self.inlet.offer_weighed(bytes, delivery) {
                 Ok(()) => return true,
                 Err(Refused::Closed(_)) => return false,
                 Err(Refused::Full(back)) => delivery = back,

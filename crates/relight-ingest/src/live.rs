@@ -265,6 +265,11 @@ impl Inlet {
     /// Offers a delivery; never waits.
     pub fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
         let bytes = delivery.load.weight();
+        self.offer_weighed(bytes, delivery)
+    }
+
+    /// The same for one that was weighed: who tries again and again need not look through a large record each time.
+    pub(crate) fn offer_weighed(&self, bytes: usize, delivery: Delivery) -> Result<(), Refused> {
         if self.brake.is_held() || !self.share.reserve(bytes) {
             return Err(Refused::Full(delivery));
         }
