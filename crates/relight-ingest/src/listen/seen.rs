@@ -4,6 +4,7 @@
 //! Bounded: the oldest is forgotten first, and so would be repeated.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::front::Fault;
@@ -17,6 +18,7 @@ const MAX_BYTES: usize = 1 << 10;
 #[derive(Default)]
 pub(super) struct Seen {
     known: Mutex<Known>,
+    requests: AtomicU64,
 }
 
 #[derive(Default)]
@@ -27,20 +29,20 @@ struct Known {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The engine has yet to say what becomes of it. Its sender may be gone by then.
-    OnItsWay,
+    /// The engine has yet to say what becomes of the request of this number. Its sender may be gone by then.
+    OnItsWay(u64),
     Taken,
 }
 
 impl Seen {
-    /// Takes note of an identity; gives where it stands if it is there already.
-    fn insert(&self, name: &str) -> Option<Stage> {
+    /// Takes note of an identity that came with a request; gives where it stands if it is there already.
+    fn insert(&self, name: &str, request: u64) -> Option<Stage> {
         let name: Arc<str> = front(name).into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stage) = known.names.get(&name) {
             return Some(*stage);
         }
-        known.names.insert(Arc::clone(&name), Stage::OnItsWay);
+        known.names.insert(Arc::clone(&name), Stage::OnItsWay(request));
         known.order.push_back(name);
         if known.order.len() > KEPT
             && let Some(oldest) = known.order.pop_front()
@@ -73,22 +75,24 @@ impl Seen {
 /// and not whether the sender was still there to hear it: unless they were taken they are forgotten.
 pub(super) struct Fresh {
     seen: Arc<Seen>,
+    request: u64,
     names: Vec<String>,
 }
 
 impl Fresh {
     pub(super) fn new(seen: &Arc<Seen>) -> Self {
-        Self { seen: Arc::clone(seen), names: Vec::new() }
+        let request = seen.requests.fetch_add(1, Ordering::Relaxed);
+        Self { seen: Arc::clone(seen), request, names: Vec::new() }
     }
 
     /// Whether it is new. What an earlier request has on its way may yet be lost: its sender has to come again.
     pub(super) fn insert(&mut self, name: String) -> Result<bool, Fault> {
-        match self.seen.insert(&name) {
+        match self.seen.insert(&name, self.request) {
             None => {
                 self.names.push(name);
                 Ok(true)
             }
-            Some(Stage::OnItsWay) if !self.names.contains(&name) => {
+            Some(Stage::OnItsWay(request)) if request != self.request => {
                 Err(Fault::busy("an earlier request with the same event is still on its way"))
             }
             Some(_) => Ok(false),
@@ -105,7 +109,8 @@ impl Fresh {
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        self.names.iter().for_each(|name| self.seen.remove(name));
+        // The last one first: each is looked for from there.
+        self.names.iter().rev().for_each(|name| self.seen.remove(name));
     }
 }
 
@@ -133,6 +138,27 @@ mod tests {
         assert!(insert("0"), "one too many came after it");
         let known = seen.known.lock().expect("nobody panicked");
         assert_eq!((known.names.len(), known.order.len()), (KEPT, KEPT));
+    }
+
+    /// Scenario: a request of as many events as there may be and then one of them as often; two events of one request whose
+    /// identities differ beyond what is kept of them.
+    /// Guarantee: each repetition is one, whatever came before it: looked up among all, they took a minute.
+    #[test]
+    fn a_request_may_repeat_itself() {
+        let seen = Arc::new(Seen::default());
+        let mut fresh = Fresh::new(&seen);
+        let n = 100_000;
+        for i in 0..n {
+            assert_eq!(fresh.insert(format!("firing 1763884810000000000 {i:06}")).ok(), Some(true));
+        }
+        for _ in 0..n {
+            assert_eq!(fresh.insert("firing 1763884810000000000 099999".to_owned()).ok(), Some(false));
+        }
+        let long = "x".repeat(MAX_BYTES);
+        let of = |last: &str| format!("{long}{last}");
+        assert_eq!([fresh.insert(of("a")).ok(), fresh.insert(of("b")).ok()], [Some(true), Some(false)]);
+        drop(fresh);
+        assert_eq!(Fresh::new(&seen).insert(of("b")).ok(), Some(true), "what was lost is new");
     }
 
     /// Scenario: a request with an event twice; another with it while the first is on its way; then the first is lost, or
