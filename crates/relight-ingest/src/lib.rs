@@ -16,6 +16,7 @@ mod csv;
 mod error;
 mod file;
 mod journal;
+mod json;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod key;

@@ -11,6 +11,7 @@ use super::mapping::Mapper;
 use super::pool::Pool;
 use crate::cloudevents;
 use crate::complaints::Complaints;
+use crate::json;
 use crate::live::Load;
 use crate::otlp::Otlp;
 use crate::source::{Decoder, Sink};
@@ -43,6 +44,11 @@ impl Decode {
         received: Timestamp,
     ) -> Result<Load, String> {
         let mut record = Record::default();
+        match self {
+            Self::OtlpProto(_) => {}
+            Self::OtlpJson(_) | Self::Json(_) => json::bounded(value)?,
+            Self::CloudEvents => json::bounded_tree(value)?,
+        }
         match self {
             Self::OtlpProto(pool) => return Ok(Load::Metrics(pool.copy(value))),
             Self::OtlpJson(decoder) => {
@@ -84,4 +90,37 @@ fn events(
         return cloudevents::binary(attributes, value, received).map(|event| vec![event]);
     }
     cloudevents::structured(value, received)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::Timestamp as Stamp;
+    use rdkafka::message::OwnedMessage;
+
+    use super::*;
+
+    /// Scenario: documents of a few megabytes that hold more than they should, in each format of JSON.
+    /// Guarantee: they are dead letters before they are decoded, which would take fifty times as much.
+    #[test]
+    fn b05_a_json_bomb_is_a_dead_letter() {
+        let objects = "{},".repeat(600_000);
+        let values = "0,".repeat(1_100_000);
+        for (format, bomb, why) in [
+            (
+                "otlp_json",
+                format!(r#"{{"resourceMetrics":[{objects}{{}}]}}"#),
+                "objects at once (at most 500000)",
+            ),
+            ("json", format!("[{objects}{{}}]"), "objects at once (at most 500000)"),
+            ("cloudevents", format!("[{values}0]"), "values at once (at most 1000000)"),
+        ] {
+            let topic = format!(
+                r#"{{"topic":"t","format":"{format}","mapping":{{"metric":"m","value_field":"v"}}}}"#
+            );
+            let topic: Topic = serde_json::from_str(&topic).expect("a topic");
+            let message = OwnedMessage::new(None, None, "t".to_owned(), Stamp::NotAvailable, 0, 0, None);
+            let read = Decode::new(&topic).read(&message, bomb.as_bytes(), Timestamp::MIN);
+            assert!(read.err().is_some_and(|told| told.ends_with(why)), "{format}");
+        }
+    }
 }

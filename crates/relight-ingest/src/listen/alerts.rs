@@ -17,9 +17,9 @@ use super::front::{Fault, Front, cut};
 use super::http::{nothing_at, plain_body, post, refuse, respond};
 use super::reply::{Form, Payload};
 use super::seen::{Fresh, Seen};
-use super::signal::{MAX_ENTRIES, bounded_json, rejections};
+use super::signal::{MAX_ENTRIES, rejections};
 use super::stats::{Outcome, add};
-use crate::key;
+use crate::{json, key};
 
 /// The kind of these events.
 const KIND: &str = "alert";
@@ -81,7 +81,7 @@ async fn take(
 
 /// Reads a notification into a record; gives the number of repetitions.
 fn read(body: &[u8], fresh: &mut Fresh, record: &mut Record) -> Result<u64, Fault> {
-    bounded_json(body)?;
+    json::bounded(body).map_err(Fault::malformed)?;
     let message: Message = serde_json::from_slice(body)
         .map_err(|error| Fault::malformed(format!("no notification: {error}")))?;
     if message.version != "4" {

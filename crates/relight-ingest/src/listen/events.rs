@@ -11,14 +11,14 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 use relight_core::record::{Event, Reason, Record};
 use relight_core::{Labels, Timestamp};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::front::{Fault, Front};
 use super::http::media_type;
 use super::seen::{Fresh, Seen};
-use super::signal::{MAX_ENTRIES, bounded_json};
+use super::signal::MAX_ENTRIES;
 use super::stats::{Outcome, add};
-use crate::{key, scan};
+use crate::{json, key, scan};
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -40,7 +40,7 @@ impl Events {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<(Outcome, String), Fault> {
-        bounded_json(body)?;
+        json::bounded_tree(body).map_err(Fault::malformed)?;
         let events = read(headers, body)?;
         let mut record = Record::default();
         let mut fresh = Fresh::new(&self.seen);
@@ -62,7 +62,10 @@ impl Events {
         let outcome = if refused.is_empty() { Outcome::Taken } else { Outcome::Partial };
         let refused: Map<String, Value> =
             refused.into_iter().map(|(reason, n)| (reason.name().to_owned(), n.into())).collect();
-        Ok((outcome, json!({ "taken": taken, "repeated": repeated, "refused": refused }).to_string()))
+        Ok((
+            outcome,
+            serde_json::json!({ "taken": taken, "repeated": repeated, "refused": refused }).to_string(),
+        ))
     }
 }
 

@@ -11,6 +11,7 @@ use super::reply::{Form, Taken};
 use super::stats::add;
 use super::{logs, proto};
 use crate::complaints::Complaints;
+use crate::json;
 use crate::live::Load;
 use crate::otlp::export;
 use crate::source::Sink;
@@ -19,8 +20,6 @@ use crate::source::Sink;
 pub(super) const MAX_ENTRIES: usize = 100_000;
 /// Bytes of one JSON request: decoded it takes several times as much.
 pub(super) const MAX_JSON_BYTES: usize = 16 << 20;
-/// Objects of one JSON request, each about 200 bytes of memory when decoded; a point with 10 attributes has 21.
-const MAX_JSON_OBJECTS: usize = 500_000;
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +93,7 @@ fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded
         (Form::Protobuf, Signal::Traces) => *spans = proto::count_spans(body).map_err(Fault::malformed)?,
         (Form::Protobuf, _) => logs::decode(body, record).map_err(|why| Fault::malformed(why.to_string()))?,
         (Form::Json, _) => {
-            bounded_json(body)?;
+            json::bounded(body).map_err(Fault::malformed)?;
             let (mut partitions, mut complaints) = (vec![name.to_owned()], Complaints::default());
             let out = &mut Sink::new(record, &mut partitions, &mut complaints, 0);
             let read = match signal {
@@ -110,16 +109,6 @@ fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded
         }
     }
     Ok(decoded)
-}
-
-/// Decoded JSON takes memory by the object, and `{}` is short.
-pub(super) fn bounded_json(body: &[u8]) -> Result<(), Fault> {
-    let objects: usize = body.iter().map(|byte| usize::from(*byte == b'{')).sum();
-    if objects > MAX_JSON_OBJECTS {
-        let message = format!("{objects} objects in one request (at most {MAX_JSON_OBJECTS})");
-        return Err(Fault::malformed(message));
-    }
-    Ok(())
 }
 
 /// Reasons that a sender has to hear of, for listeners without partial success.

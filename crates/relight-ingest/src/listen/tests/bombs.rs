@@ -172,6 +172,22 @@ fn a11_huge_repeated() {
     assert_eq!(world.loads().len(), 0);
 }
 
+/// Scenario: a change event with a list of numbers that as a tree takes sixteen times as much as in the request.
+/// Guarantee: refused before it is one.
+#[test]
+fn a11_huge_list_in_an_event() {
+    let world = World::otlp(Engine::Takes);
+    let event = |n: usize| {
+        let list = "0,".repeat(n);
+        format!(r#"{{"specversion":"1.0","id":"1","source":"ci","type":"deploy","data":[{list}0]}}"#)
+    };
+    let kind = [("content-type", "application/cloudevents+json")];
+    for (n, status) in [(900_000, 200), (1_100_000, 400)] {
+        assert_eq!(post(world.address("http"), "/v1/events", &kind, event(n).as_bytes()).status, status);
+    }
+    assert_eq!(world.entries(), 1);
+}
+
 #[test]
 fn a21_header_flood() {
     let world = World::otlp(Engine::Takes);
