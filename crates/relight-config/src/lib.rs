@@ -75,7 +75,7 @@ pub struct Daemon {
     pub snapshot_every: Span,
     /// A partition without records for this long is idle, if it is caught up.
     pub idle_after: Span,
-    /// How long a listener's watermark stays where the snapshot left it after a start.
+    /// How long a listener's watermark stays after a start where the snapshot or its journal left it.
     pub catch_up: Span,
     /// After a cold start nothing is changed for so long.
     pub warm_up: Span,

@@ -39,8 +39,8 @@ pub(crate) struct File {
     pub(crate) snapshot_every: Span,
     /// A partition without records for this long is idle, if it is caught up.
     pub(crate) idle_after: Span,
-    /// How long a listener's watermark stays where the snapshot left it after a start, so that batches which
-    /// are sent again are not late.
+    /// How long a listener's watermark stays after a start where the snapshot or its journal left it, so that batches
+    /// which are sent again are not late.
     pub(crate) catch_up: Span,
     /// After a start without learned state nothing is changed for so long; people are told all the same.
     pub(crate) warm_up: Span,

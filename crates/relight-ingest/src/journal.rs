@@ -3,7 +3,8 @@
 //! One thread stands between the listeners of a source and its partition. It gives each delivery its offset,
 //! writes what waits in one go, fsyncs once, and only then hands it to the engine, which answers. So the
 //! journal is never behind the state, and nothing that could not be written is folded. After a start it
-//! reads again what the newest snapshot does not hold. What the last two snapshots hold is dropped.
+//! reads again what the newest snapshot does not hold, and then writes that it was started here: what follows from a
+//! start must follow from it at the same place when it is read again. What the last two snapshots hold is dropped.
 //!
 //! Knows no protocol, no clock and no config; the files are in [`segments`], what a delivery looks like on
 //! disk in [`entry`].
@@ -19,10 +20,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use relight_core::Timestamp;
 use relight_core::codec::Corrupt;
 
 use self::segments::Segments;
-use crate::live::{Brake, Budget, Delivery, Inlet, QUEUE, Refused, Verdict};
+use crate::live::{Brake, Budget, Delivery, Inlet, Load, QUEUE, Refused, Verdict};
 
 /// Bytes that are written with one fsync, at most, but for a single larger delivery.
 const BATCH_BYTES: usize = 8 << 20;
@@ -86,8 +88,16 @@ impl Journal {
         let brake = inlet.brake.clone();
         let next = segments.end().max(inlet.covered());
         let max_bytes = keeping.max_bytes;
-        let keeper =
-            Keeper { segments, inlet, queue, budget: budget.clone(), max_bytes, next, covered: [0; 2] };
+        let keeper = Keeper {
+            segments,
+            inlet,
+            queue,
+            budget: budget.clone(),
+            max_bytes,
+            next,
+            is_marked: next == 0,
+            covered: [0; 2],
+        };
         std::thread::Builder::new()
             .name("relight-journal".to_owned())
             .spawn(move || keeper.run())
@@ -135,6 +145,8 @@ struct Keeper {
     max_bytes: u64,
     /// The offset of the next delivery.
     next: u64,
+    /// This start stands in it, or is the first of all, which has nothing before it.
+    is_marked: bool,
     /// What the last two snapshots hold, the newest first: the older one may be what a damaged store falls
     /// back to.
     covered: [u64; 2],
@@ -142,30 +154,25 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self) {
-        if !self.again() {
-            return;
-        }
-        loop {
-            let first = match self.queue.recv_timeout(PRUNE_EVERY) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.prune();
-                    continue;
+        let mut is_taken = self.again() && self.keep(Vec::new());
+        while is_taken {
+            is_taken = match self.queue.recv_timeout(PRUNE_EVERY) {
+                Ok(first) => {
+                    let batch = self.batch(first);
+                    self.keep(batch)
                 }
+                Err(RecvTimeoutError::Timeout) => self.keep(Vec::new()),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let batch = self.batch(first);
-            if !self.keep(batch) {
-                return;
-            }
             self.prune();
         }
     }
 
-    /// Hands on what the state does not hold. Whether the engine still takes.
+    /// Hands on what the state does not hold, and that this was all. Whether the engine still takes.
     fn again(&self) -> bool {
         let from = self.inlet.covered();
-        self.segments.read(from).all(|delivery| self.hand_on(delivery))
+        let all = self.segments.read(from).chain([of_its_own(Load::CaughtUp)]);
+        all.into_iter().all(|delivery| self.hand_on(delivery))
     }
 
     fn batch(&self, first: (usize, Delivery)) -> Vec<Delivery> {
@@ -180,8 +187,15 @@ impl Keeper {
         batch.into_iter().map(|(_, delivery)| delivery).collect()
     }
 
-    /// Writes a batch and hands it on, or says that it could not be written. Whether the engine still takes.
+    /// Writes a batch and hands it on, or says that it could not be written; behind the mark of this start, which waits
+    /// for as long as nothing can be written. Whether the engine still takes.
     fn keep(&mut self, mut batch: Vec<Delivery>) -> bool {
+        if !self.is_marked {
+            batch.insert(0, of_its_own(Load::Started));
+        }
+        if batch.is_empty() {
+            return true;
+        }
         let mut frames = Vec::new();
         for (offset, delivery) in (self.next..).zip(&mut batch) {
             delivery.offset = Some(offset);
@@ -198,6 +212,7 @@ impl Keeper {
             answers.for_each(|answer| answer(Verdict::Busy(why.clone())));
             return true;
         }
+        self.is_marked = true;
         self.next += batch.len() as u64;
         batch.into_iter().all(|delivery| self.hand_on(delivery))
     }
@@ -223,6 +238,11 @@ impl Keeper {
             let _ = self.segments.prune(self.covered[1]);
         }
     }
+}
+
+/// What the journal has to say itself. It knows no clock.
+const fn of_its_own(load: Load) -> Delivery {
+    Delivery { offset: None, received: Timestamp::MIN, load, answer: None }
 }
 
 fn failed_to(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {

@@ -50,7 +50,9 @@ pub enum Load {
     Record(Box<Record>),
     /// Nothing that is of use: only the offset moves on. The source has counted it.
     Nothing,
-    /// The log was read to its end, by a fetch that succeeded at `received`.
+    /// relight was started here. Behind it senders may bring again what nobody has taken.
+    Started,
+    /// The log was read to its end, by a fetch that succeeded at `received`; of a journal, that the state has all of it.
     CaughtUp,
     /// The partition cannot be reached; it is stalled until something comes from it.
     Unreachable(String),
@@ -354,7 +356,7 @@ impl Load {
         match self {
             Self::Metrics(bytes) => bytes.len(),
             Self::Record(record) => record.bytes(),
-            Self::Nothing | Self::CaughtUp | Self::Unreachable(_) => 0,
+            Self::Nothing | Self::Started | Self::CaughtUp | Self::Unreachable(_) => 0,
         }
     }
 }

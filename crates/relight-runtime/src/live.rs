@@ -65,7 +65,7 @@ const POST_EVERY: Span = Span::from_secs(1);
 pub struct LiveSettings {
     /// A partition without records for this long is idle, if it is caught up.
     pub idle_after: Span,
-    /// How long a listener's watermark stays where the snapshot left it after a start.
+    /// How long a listener's watermark stays after a start where the snapshot or its journal left it.
     pub catch_up: Span,
     /// Time between two snapshots.
     pub snapshot_every: Span,
@@ -347,7 +347,7 @@ impl Live {
         let Delivery { offset, received, load, answer } = delivery;
         match load {
             Load::CaughtUp => {
-                self.liveness.caught_up(ix, received);
+                self.liveness.caught_up(ix, received, now);
                 return Ok(());
             }
             Load::Unreachable(why) => {
@@ -357,6 +357,7 @@ impl Live {
                 }
                 return Ok(());
             }
+            Load::Started => self.liveness.started(ix, now),
             Load::Metrics(_) | Load::Record(_) | Load::Nothing => {}
         }
         let offset = offset.unwrap_or_else(|| self.pipeline.next_offset(&stream.outlet.partition));
@@ -384,7 +385,9 @@ impl Live {
             }
         }
         let heard = self.clock.heard();
-        let silences = self.liveness.poll(now, heard, &|ix| self.pipeline.partition_watermark(ix));
+        let pipeline = &self.pipeline;
+        let (watermark, is_kept) = (|ix| pipeline.partition_watermark(ix), |ix| pipeline.is_kept(ix));
+        let silences = self.liveness.poll(now, heard, &watermark, &is_kept);
         for (ix, silence) in silences {
             let Some(stream) = self.streams.iter().find(|stream| stream.ix == ix) else { continue };
             let name = Arc::clone(&stream.outlet.partition);

@@ -4,6 +4,7 @@
 //! after the ledger has the writes of the turn that wanted them. Reads no clock: control time is what
 //! the driver says, and without that the last bin turn's end.
 
+mod advances;
 mod cut;
 mod doubts;
 mod evict;
@@ -210,45 +211,6 @@ impl Pipeline {
         Reason::ALL.map(|reason| self.intake.counters().refused(reason))
     }
 
-    /// After a rewind: advances that came before a record are made before it once more.
-    fn repeat_advances(&mut self, partition: u32, offset: u64) {
-        let Some(waiting) = self.rewound.get_mut(&partition) else { return };
-        while let Some(advance) = waiting.front().filter(|advance| advance.before_offset <= offset) {
-            self.intake.advance(partition, advance.to, &mut self.routed);
-            waiting.pop_front();
-        }
-        if waiting.is_empty() {
-            self.rewound.remove(&partition);
-        }
-    }
-
-    /// A live partition is silent up to `to`: journalled, so that a rewind advances it at the same place.
-    pub fn record_advance(&mut self, partition: u32, name: &str, to: Timestamp) -> Result<(), RuntimeError> {
-        let advance =
-            RecordedAdvance { partition: name.to_owned(), before_offset: self.next_offset(name), to };
-        self.advanced.insert(name.to_owned());
-        self.writes.push(LedgerWrite::Advance(advance));
-        self.advance(partition, to)
-    }
-
-    /// A listener's watermark stays where it is until it is advanced, so that what is sent again after a
-    /// start is not late.
-    pub fn keep_watermark(&mut self, partition: u32) {
-        self.intake.keep_watermark(partition);
-    }
-
-    /// Ends [`Pipeline::keep_watermark`]: the watermark goes to where the partition's records are, at most to what
-    /// can have been received by now. One whose sender's clock is fast makes all others late otherwise.
-    pub fn release_watermark(
-        &mut self,
-        partition: u32,
-        name: &str,
-        at_most: Timestamp,
-    ) -> Result<(), RuntimeError> {
-        let to = self.intake.record_watermark(partition).min(at_most);
-        self.record_advance(partition, name, to.max(self.intake.partition_watermark(partition)))
-    }
-
     /// Partitions that the state knows and that have not ended, but for these.
     pub fn partitions_besides(&self, read: &[u32]) -> Vec<String> {
         let open = self.intake.partitions().into_iter().filter(|p| p.watermark != Timestamp::MAX);
@@ -259,12 +221,6 @@ impl Pipeline {
     /// Of each partition the first offset that the newest snapshot does not hold.
     pub const fn covered(&self) -> &BTreeMap<String, u64> {
         &self.covered
-    }
-
-    /// A partition is idle up to `to`; [`Timestamp::MAX`] ends it.
-    pub fn advance(&mut self, partition: u32, to: Timestamp) -> Result<(), RuntimeError> {
-        self.intake.advance(partition, to, &mut self.routed);
-        self.shards.route(&mut self.routed)
     }
 
     /// A source has been read to its end.

@@ -102,6 +102,7 @@ impl Partition {
         if self.has_ended() {
             self.watermark = watermark;
             self.is_unused = true;
+            self.kept = false;
         }
     }
 

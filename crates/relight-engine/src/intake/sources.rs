@@ -87,6 +87,22 @@ impl Intake {
         self.partitions[partition as usize].kept = true;
     }
 
+    /// The mark of a start, which has a place in the partition and is no record. Behind it the watermark is kept, in the run
+    /// that was started and in each that reads the mark again. A partition that has brought nothing before has nobody
+    /// who would send it again.
+    pub fn start(&mut self, partition: u32, offset: u64) {
+        let p = &mut self.partitions[partition as usize];
+        if offset >= p.next_offset {
+            p.next_offset = offset.saturating_add(1);
+            p.kept |= p.highest.is_known();
+        }
+    }
+
+    /// Whether a partition's watermark stays until it is advanced.
+    pub fn is_kept(&self, partition: u32) -> bool {
+        self.partitions[partition as usize].kept
+    }
+
     /// Where a partition's watermark would be by its records alone.
     pub fn record_watermark(&self, partition: u32) -> Timestamp {
         let p = &self.partitions[partition as usize];

@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::directory::Directory;
 
 /// Version of what [`Intake::save`] writes, and of what Fold and the counters do: it is read first.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 
 impl Intake {
     /// Other settings and names from now on. Partitions, held records, open bins and what was counted stay.
@@ -44,6 +44,7 @@ impl Intake {
             ranks[p.source as usize].encode(out);
             // Of one that has ended it means nothing: joining again decides it anew.
             (p.is_unused && !p.has_ended()).encode(out);
+            (p.kept && !p.has_ended()).encode(out);
         }
         (self.open.len() as u32).encode(out);
         for (bin, open) in &self.open {
@@ -81,7 +82,10 @@ impl Intake {
                 return Err(Corrupt::Value("source"));
             }
             self.by_name.insert(state.name.clone(), self.partitions.len() as u32);
-            self.add_partition(Partition::restore(state, source.into(), bool::decode(reader)?));
+            let (is_unused, kept) = (bool::decode(reader)?, bool::decode(reader)?);
+            let mut partition = Partition::restore(state, source.into(), is_unused);
+            partition.kept = kept;
+            self.add_partition(partition);
         }
         self.open = load_bins(reader, self.partitions.len())?;
         self.commands = commands::load(reader, self.partitions.len())?;

@@ -1,6 +1,7 @@
 //! What the first records of a partition say about its time, and where commands go.
 
 use relight_core::aliases::Aliases;
+use relight_core::codec::Reader;
 use relight_core::record::{ControlRecord, Kind, Record};
 use relight_core::rule::Settings;
 use relight_core::series::{Labels, key_of};
@@ -152,4 +153,31 @@ fn a_partition_begins_where_its_file_has_come_to() {
     intake.end_others(&[other], &mut out);
     assert_eq!(intake.watermark(), at(20));
     assert!(intake.partitions.iter().all(|p| p.has_ended() == (p.source == file)));
+}
+
+/// Scenario: the mark of a start before a partition's first record and behind it; it comes once more; a snapshot; an advance.
+/// Guarantee: where nothing was brought before it keeps nothing. It has a place and is no record; the snapshot tells that the
+/// watermark is kept; and a mark that is known does nothing.
+#[test]
+fn a_start_keeps_the_watermark_of_a_partition_that_is_known() {
+    let (mut intake, mut out) = (intake(), Routed::default());
+    let p = intake.partition("p");
+    let point = |offset, secs| Record { received: Some(at(secs)), ..point(offset, secs) };
+    intake.start(p, 0);
+    intake.handle(p, &point(1, 0), &mut Aliases::default(), &mut out);
+    assert_eq!((intake.is_kept(p), intake.partition_watermark(p)), (false, at(-10)));
+    intake.start(p, 2);
+    intake.handle(p, &point(3, 60), &mut Aliases::default(), &mut out);
+    assert_eq!((intake.is_kept(p), intake.partition_watermark(p)), (true, at(-10)));
+    assert_eq!((intake.next_offset("p"), intake.counters().records), (4, 2));
+    let mut saved = Vec::new();
+    intake.save(&mut saved);
+    let mut again = self::intake();
+    again.load(intake.partitions(), &mut Reader::new(&saved)).expect("it is whole");
+    for mut intake in [intake, again] {
+        assert!(intake.is_kept(p));
+        intake.advance(p, at(50), &mut out);
+        intake.start(p, 2);
+        assert_eq!((intake.is_kept(p), intake.partition_watermark(p)), (false, at(50)));
+    }
 }

@@ -19,6 +19,8 @@ const LEAST: usize = HEAD + 8 + 8 + 1;
 const METRICS: u8 = 0;
 const RECORD: u8 = 1;
 const NOTHING: u8 = 2;
+/// A release that does not know it passes it over, as one that nothing was kept by.
+const STARTED: u8 = 3;
 
 /// Appends a delivery as a frame.
 pub(super) fn encode(offset: u64, delivery: &Delivery, out: &mut Vec<u8>) {
@@ -35,6 +37,7 @@ pub(super) fn encode(offset: u64, delivery: &Delivery, out: &mut Vec<u8>) {
             RECORD.encode(out);
             encode_record(record, out);
         }
+        Load::Started => STARTED.encode(out),
         // No listener brings these; an offset is an offset.
         Load::Nothing | Load::CaughtUp | Load::Unreachable(_) => NOTHING.encode(out),
     }
@@ -105,6 +108,7 @@ pub(super) fn decode(body: &[u8]) -> Result<Delivery, Corrupt> {
         }
         RECORD => Load::Record(Box::new(decode_record(&mut reader)?)),
         NOTHING => Load::Nothing,
+        STARTED => Load::Started,
         _ => return Err(Corrupt::Value("kind of a journal entry")),
     };
     reader.finish()?;

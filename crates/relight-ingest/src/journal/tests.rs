@@ -43,29 +43,53 @@ impl Life {
         assert!(self.journal.offer(delivery).is_ok());
     }
 
-    /// The next so many deliveries, answered as an engine would.
+    /// The next so many deliveries that have a place, answered as an engine would.
     fn take(&self, n: usize) -> Vec<(u64, Load)> {
         let until = Instant::now() + BOUND;
         let mut all = Vec::new();
         while all.len() < n {
             assert!(Instant::now() < until, "{} of {n} came", all.len());
-            let Next::Delivery(delivery) = self.outlet.take() else {
+            let Some(Delivery { offset, received, load, answer }) = self.next() else {
                 std::thread::yield_now();
                 continue;
             };
-            assert_eq!(delivery.received, Timestamp::from_secs(7));
-            all.push((delivery.offset.expect("it has one"), delivery.load));
-            if let Some(answer) = delivery.answer {
+            let is_own = matches!(load, Load::Started);
+            assert_eq!(received, if is_own { Timestamp::MIN } else { Timestamp::from_secs(7) });
+            all.push((offset.expect("it has one"), load));
+            if let Some(answer) = answer {
                 answer(Verdict::Taken(Vec::new()));
             }
         }
         all
     }
 
+    /// What waits, but for the word that the journal was read to its end.
+    fn next(&self) -> Option<Delivery> {
+        match self.outlet.take() {
+            Next::Delivery(Delivery { offset: None, load: Load::CaughtUp, .. }) => self.next(),
+            Next::Delivery(delivery) => Some(delivery),
+            Next::Empty | Next::Closed => None,
+        }
+    }
+
+    /// Has two snapshots after another hold all there is, until it is gone.
+    fn forget(&self, dir: &Path) {
+        let until = Instant::now() + BOUND;
+        let mut snapshots = 1_000..;
+        while fs::read_dir(dir).expect("a folder").count() != 0 {
+            assert!(Instant::now() < until, "nothing was dropped");
+            self.outlet.cover(snapshots.next().expect("without end"));
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
     fn verdict(&self) -> Verdict {
         self.answers.1.recv_timeout(BOUND).expect("an answer")
     }
 }
+
+/// What [`what`] calls the mark of a start.
+const STARTED: &str = "started";
 
 fn metrics(n: u8) -> Load {
     Load::Metrics(Bytes::from(vec![n; 100]))
@@ -88,6 +112,7 @@ fn what(delivered: &[(u64, Load)]) -> Vec<(u64, String)> {
     let of = |load: &Load| match load {
         Load::Metrics(body) => format!("{:?}", &body[..]),
         Load::Record(record) => format!("{:?}", Record { offset: 0, received: None, ..(**record).clone() }),
+        Load::Started => STARTED.to_owned(),
         _ => String::new(),
     };
     delivered.iter().map(|(offset, load)| (*offset, of(load))).collect()
@@ -108,10 +133,60 @@ fn a_kill_loses_nothing_that_was_answered() {
 
     let after = open(dir.path(), 1 << 20, 1);
     after.offer(metrics(4));
-    let again = what(&after.take(3));
+    let again = what(&after.take(4));
     assert_eq!(again[..2], first[1..]);
-    assert_eq!(again[2], (3, format!("{:?}", [4_u8; 100])));
+    assert_eq!(again[2..], [(3, STARTED.to_owned()), (4, format!("{:?}", [4_u8; 100]))]);
     assert_eq!(after.damage, [""; 0]);
+}
+
+/// Scenario: a journal is opened four times, with snapshots that hold nothing, its first entry, and all of it.
+/// Guarantee: each start but the very first stands behind what was there before it, and is read again at its place; that
+/// all was read again is told before it.
+#[test]
+fn a_start_stands_at_its_place() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let of = |n: u8| format!("{:?}", [n; 100]);
+    let started = || STARTED.to_owned();
+    let all = [(0, of(0)), (1, of(1)), (2, started()), (3, of(3)), (4, started()), (5, started())];
+    for (resume, new, expected) in
+        [(0, &[0, 1][..], &all[..2]), (0, &[3], &all[..4]), (1, &[], &all[1..5]), (5, &[], &all[5..])]
+    {
+        let life = open(dir.path(), 1 << 20, resume);
+        for n in new {
+            life.offer(metrics(*n));
+        }
+        assert_eq!(what(&life.take(expected.len())), expected, "from {resume}");
+    }
+    let life = open(dir.path(), 1 << 20, 4);
+    let mut order = Vec::new();
+    while order.len() < 4 {
+        if let Next::Delivery(delivery) = life.outlet.take() {
+            order.push((delivery.offset, matches!(delivery.load, Load::CaughtUp)));
+        }
+    }
+    assert_eq!(order, [(Some(4), false), (Some(5), false), (None, true), (Some(6), false)]);
+}
+
+/// Scenario: a journal is full when it is opened; what it has is sent again, and then two snapshots hold it.
+/// Guarantee: nothing is taken before the mark of the start could be written, and the mark comes as soon as it could.
+#[test]
+fn a_start_waits_for_room() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let life = open(dir.path(), 300, 0);
+    for n in [0, 1] {
+        life.offer(metrics(n));
+        life.take(1);
+    }
+    drop(life);
+    let life = open(dir.path(), 200, 0);
+    life.offer(metrics(2));
+    assert_eq!(life.take(2).len(), 2);
+    assert!(matches!(life.verdict(), Verdict::Busy(_)));
+    assert!(life.next().is_none());
+    life.forget(dir.path());
+    assert_eq!(what(&life.take(1)), [(2, STARTED.to_owned())]);
+    life.offer(metrics(3));
+    assert_eq!(what(&life.take(1)), [(3, format!("{:?}", [3_u8; 100]))]);
 }
 
 /// Scenario: a kill while the last entry is written leaves any number of its bytes.
@@ -134,13 +209,14 @@ fn an_entry_cut_short_was_never_there() {
         let life = open(again.path(), 1 << 20, 0);
         assert_eq!(life.damage, [""; 0], "cut by {cut}");
         life.offer(metrics(9));
-        let came = what(&life.take(2));
-        let expected = [(0, format!("{:?}", [1_u8; 100])), (1, format!("{:?}", [9_u8; 100]))];
+        let came = what(&life.take(3));
+        let of = |n: u8| format!("{:?}", [n; 100]);
+        let expected = [(0, of(1)), (1, STARTED.to_owned()), (2, of(9))];
         assert_eq!(came, expected, "cut by {cut}");
         // The cut end must not hide what was written after it, and nothing that was answered is lost with it.
         let life = open(again.path(), 1 << 20, 0);
         assert_eq!(life.damage, [""; 0], "cut by {cut}, next start");
-        assert_eq!(what(&life.take(2)), expected, "cut by {cut}, next start");
+        assert_eq!(what(&life.take(3)), expected, "cut by {cut}, next start");
         assert_eq!(fs::read(&path).expect("it is there"), whole[..8 + frame], "cut by {cut}: it is cut off");
     }
 }
@@ -221,7 +297,7 @@ fn damage_is_told() {
     for resume in [0, 1] {
         let life = open(dir.path(), 1 << 20, resume);
         life.offer(metrics(resume as u8));
-        life.take(1);
+        life.take(1 + resume as usize);
     }
     let path = dir.path().join(format!("{:020}.journal", 0));
     let mut bytes = fs::read(&path).expect("it is there");
@@ -233,7 +309,7 @@ fn damage_is_told() {
         "{:?}",
         life.damage
     );
-    assert_eq!(what(&life.take(1)), [(1, format!("{:?}", [1_u8; 100]))]);
+    assert_eq!(what(&life.take(2)), [(1, STARTED.to_owned()), (2, format!("{:?}", [1_u8; 100]))]);
     drop(life);
 
     bytes[6] = 9;
@@ -259,13 +335,7 @@ fn a_full_journal_is_busy() {
     }
     life.offer(metrics(2));
     assert_eq!(life.verdict(), Verdict::Busy("the journal is full until the next snapshot".to_owned()));
-    let until = Instant::now() + BOUND;
-    let mut snapshots = 2..;
-    while fs::read_dir(dir.path()).expect("a folder").count() != 0 {
-        assert!(Instant::now() < until, "nothing was dropped");
-        life.outlet.cover(snapshots.next().expect("without end"));
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    life.forget(dir.path());
     life.offer(metrics(3));
     assert_eq!(what(&life.take(1)), [(2, format!("{:?}", [3_u8; 100]))]);
 }
@@ -280,7 +350,7 @@ fn a_disk_that_fails_is_busy() {
     fs::remove_dir(&folder).expect("it is empty");
     life.offer(metrics(1));
     assert!(matches!(life.verdict(), Verdict::Busy(why) if why.contains("No such file")));
-    assert!(matches!(life.outlet.take(), Next::Empty));
+    assert!(life.next().is_none());
     fs::create_dir(&folder).expect("it was removed");
     life.offer(metrics(2));
     assert_eq!(what(&life.take(1)), [(0, format!("{:?}", [2_u8; 100]))]);

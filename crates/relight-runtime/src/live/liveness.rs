@@ -13,7 +13,7 @@ pub(crate) struct Patience {
     pub(crate) idle_after: Span,
     /// How far one partition may be ahead of the slowest, and how long a stalled one is waited for.
     pub(crate) max_skew: Span,
-    /// How long a listener's watermark stays where the snapshot left it after a start, so that batches
+    /// How long a listener's watermark stays after a start where the snapshot or its journal left it, so that batches
     /// which were sent again are not late.
     pub(crate) catch_up: Span,
     /// How far behind the newest a point may be.
@@ -32,8 +32,11 @@ struct Partition {
     /// It has brought points, so that its silence may be an exporter's pause. Not known of one that was read before this
     /// start until its first record comes.
     has_points: Option<bool>,
-    /// Its watermark is kept where the snapshot left it until then.
-    kept_until: Option<Timestamp>,
+    /// When it was opened or, by the mark in its journal, started: a watermark that is kept is so from then on.
+    started: Timestamp,
+    /// What its journal holds beyond the snapshot is still on its way. Silence says nothing of it, and what lets time go on
+    /// has its place in the journal already.
+    is_behind: bool,
     closed: bool,
 }
 
@@ -42,7 +45,7 @@ struct Partition {
 pub(crate) enum Silence {
     /// The watermark moves to here.
     Advance(Timestamp),
-    /// The watermark was kept where the snapshot left it; from now on its records move it.
+    /// The watermark was kept where a start found it; from now on its records move it.
     Release,
 }
 
@@ -66,9 +69,8 @@ impl Liveness {
     }
 
     /// A partition is read from now on. `resumed`: the state knows it. Returns whether its watermark is
-    /// to be kept for a while.
+    /// to be kept for a while. Where there is a journal that is told by the mark of the start in it.
     pub(crate) fn open(&mut self, ix: u32, reads: Reads, resumed: bool, now: Timestamp) -> bool {
-        let kept = (resumed && reads == Reads::Push).then(|| now.plus(self.patience.catch_up));
         let ix = ix as usize;
         if self.partitions.len() <= ix {
             self.partitions.resize_with(ix + 1, || None);
@@ -79,10 +81,18 @@ impl Liveness {
             caught_up: None,
             unreachable_since: None,
             has_points: (!resumed).then_some(false),
-            kept_until: kept,
+            started: now,
+            is_behind: reads == Reads::Journalled,
             closed: false,
         });
-        kept.is_some()
+        resumed && reads == Reads::Push
+    }
+
+    /// The mark of a start was taken.
+    pub(crate) fn started(&mut self, ix: u32, now: Timestamp) {
+        if let Some(partition) = self.get(ix) {
+            partition.started = now;
+        }
     }
 
     /// A record came, with points or with events alone.
@@ -105,9 +115,13 @@ impl Liveness {
         }
     }
 
-    /// The partition was read to its end by a fetch at `at`.
-    pub(crate) fn caught_up(&mut self, ix: u32, at: Timestamp) {
+    /// The partition was read to its end by a fetch at `at`; or its journal was, after a start.
+    pub(crate) fn caught_up(&mut self, ix: u32, at: Timestamp, now: Timestamp) {
         let Some(partition) = self.get(ix) else { return };
+        if std::mem::take(&mut partition.is_behind) {
+            // From now on senders are heard, and the time that the reading took was no silence of theirs.
+            (partition.last_record, partition.started) = (now, now);
+        }
         partition.caught_up = Some(at);
         partition.unreachable_since = None;
     }
@@ -133,25 +147,23 @@ impl Liveness {
         self.open_ones().any(|(known, p)| known == ix && p.unreachable_since.is_some())
     }
 
-    /// What silence comes to at `now`, for a partition at a time. `watermark` tells where each stands; `heard` is `now` by
-    /// the clock that records are received by.
+    /// What silence comes to at `now`, for a partition at a time. `watermark` tells where each stands, `is_kept` which are
+    /// kept there; `heard` is `now` by the clock that records are received by.
     pub(crate) fn poll(
-        &mut self,
+        &self,
         now: Timestamp,
         heard: Timestamp,
         watermark: &dyn Fn(u32) -> Timestamp,
+        is_kept: &dyn Fn(u32) -> bool,
     ) -> Vec<(u32, Silence)> {
-        let Patience { idle_after, max_skew, lateness, .. } = self.patience;
+        let Patience { idle_after, max_skew, catch_up, lateness } = self.patience;
         let reachable = self.open_ones().filter(|(_, p)| p.unreachable_since.is_none());
         let others = reachable.map(|(ix, _)| watermark(ix)).min();
         let mut all = Vec::new();
-        for (ix, partition) in (0..).zip(&mut self.partitions) {
-            let Some(partition) = partition.as_mut().filter(|p| !p.closed) else { continue };
-            if let Some(until) = partition.kept_until {
-                if now >= until {
-                    partition.kept_until = None;
-                    all.push((ix, Silence::Release));
-                }
+        for (ix, partition) in self.open_ones().filter(|(_, p)| !p.is_behind) {
+            if is_kept(ix) {
+                let is_over = now >= partition.started.plus(catch_up);
+                all.extend(is_over.then_some((ix, Silence::Release)));
                 continue;
             }
             let to = match partition.unreachable_since {
@@ -223,8 +235,13 @@ mod tests {
         Timestamp::from_secs(1_700_000_000 + secs)
     }
 
-    fn advances(liveness: &mut Liveness, now: i64, watermarks: &[Timestamp]) -> Vec<(u32, Silence)> {
-        liveness.poll(at(now), at(now), &|ix| watermarks[ix as usize])
+    fn advances(liveness: &Liveness, now: i64, watermarks: &[Timestamp]) -> Vec<(u32, Silence)> {
+        kept(liveness, now, watermarks, &[])
+    }
+
+    /// With these partitions kept where they are.
+    fn kept(liveness: &Liveness, now: i64, watermarks: &[Timestamp], kept: &[u32]) -> Vec<(u32, Silence)> {
+        liveness.poll(at(now), at(now), &|ix| watermarks[ix as usize], &|ix| kept.contains(&ix))
     }
 
     /// Scenario: a listener and two partitions of a log, all silent; of the log one was read to its end and
@@ -237,11 +254,11 @@ mod tests {
             assert!(!liveness.open(ix, reads, false, at(0)));
             liveness.record(ix, true, at(-10), at(0));
         }
-        liveness.caught_up(1, at(50));
+        liveness.caught_up(1, at(50), at(50));
         let marks = [at(-10); 3];
-        assert_eq!(advances(&mut liveness, 59, &marks), []);
+        assert_eq!(advances(&liveness, 59, &marks), []);
         let expected = [(0, Silence::Advance(at(50))), (1, Silence::Advance(at(40)))];
-        assert_eq!(advances(&mut liveness, 60, &marks), expected);
+        assert_eq!(advances(&liveness, 60, &marks), expected);
     }
 
     /// Scenario: a listener is held back for minutes, since a log is far behind; then it is not, and brings nothing.
@@ -256,10 +273,10 @@ mod tests {
         let marks = [at(-10); 2];
         for secs in 0..300 {
             liveness.held_back(0, at(secs));
-            assert_eq!(advances(&mut liveness, secs, &marks), [], "{secs}");
+            assert_eq!(advances(&liveness, secs, &marks), [], "{secs}");
         }
-        assert_eq!(advances(&mut liveness, 358, &marks), []);
-        assert_eq!(advances(&mut liveness, 359, &marks), [(0, Silence::Advance(at(349)))]);
+        assert_eq!(advances(&liveness, 358, &marks), []);
+        assert_eq!(advances(&liveness, 359, &marks), [(0, Silence::Advance(at(349)))]);
     }
 
     /// Guarantee: a log that carries events alone, or nothing at all, is idle as soon as it is caught up.
@@ -268,9 +285,9 @@ mod tests {
         let mut liveness = Liveness::new(PATIENCE);
         liveness.open(0, Reads::Pull, false, at(0));
         liveness.record(0, false, at(-10), at(0));
-        assert_eq!(advances(&mut liveness, 1, &[at(-10)]), []);
-        liveness.caught_up(0, at(1));
-        assert_eq!(advances(&mut liveness, 1, &[at(-10)]), [(0, Silence::Advance(at(-9)))]);
+        assert_eq!(advances(&liveness, 1, &[at(-10)]), []);
+        liveness.caught_up(0, at(1), at(1));
+        assert_eq!(advances(&liveness, 1, &[at(-10)]), [(0, Silence::Advance(at(-9)))]);
     }
 
     /// Scenario: two logs that were read before this start, one of events alone, as its first record tells.
@@ -280,13 +297,13 @@ mod tests {
         let mut liveness = Liveness::new(PATIENCE);
         for ix in 0..2 {
             liveness.open(ix, Reads::Pull, true, at(0));
-            liveness.caught_up(ix, at(1));
+            liveness.caught_up(ix, at(1), at(1));
         }
-        assert_eq!(advances(&mut liveness, 1, &[at(-10); 2]), []);
+        assert_eq!(advances(&liveness, 1, &[at(-10); 2]), []);
         liveness.record(0, true, at(-10), at(2));
         liveness.record(1, false, at(-10), at(2));
-        (0..2).for_each(|ix| liveness.caught_up(ix, at(3)));
-        assert_eq!(advances(&mut liveness, 3, &[at(-10); 2]), [(1, Silence::Advance(at(-7)))]);
+        (0..2).for_each(|ix| liveness.caught_up(ix, at(3), at(3)));
+        assert_eq!(advances(&liveness, 3, &[at(-10); 2]), [(1, Silence::Advance(at(-7)))]);
     }
 
     /// Scenario: one of two partitions cannot be reached; then neither can.
@@ -303,12 +320,12 @@ mod tests {
         assert!(!liveness.unreachable(1, at(6)), "one stall is told once");
         liveness.record(0, true, at(110), at(119));
         let marks = [at(110), at(-10)];
-        assert_eq!(advances(&mut liveness, 124, &marks), []);
-        assert_eq!(advances(&mut liveness, 125, &marks), [(1, Silence::Advance(at(110)))]);
+        assert_eq!(advances(&liveness, 124, &marks), []);
+        assert_eq!(advances(&liveness, 125, &marks), [(1, Silence::Advance(at(110)))]);
         assert!(liveness.is_stalled(1) && !liveness.is_stalled(0));
         liveness.unreachable(0, at(126));
-        assert_eq!(advances(&mut liveness, 9_999, &marks), []);
-        liveness.caught_up(1, at(10_000));
+        assert_eq!(advances(&liveness, 9_999, &marks), []);
+        liveness.caught_up(1, at(10_000), at(10_000));
         assert!(!liveness.is_stalled(1) && liveness.is_stalled(0));
     }
 
@@ -318,9 +335,27 @@ mod tests {
         let mut liveness = Liveness::new(PATIENCE);
         assert!(liveness.open(0, Reads::Push, true, at(0)));
         assert!(!liveness.open(1, Reads::Pull, true, at(0)), "a log is read from its offset");
-        assert_eq!(advances(&mut liveness, 29, &[at(-900); 2]), []);
-        assert_eq!(advances(&mut liveness, 30, &[at(-900); 2]), [(0, Silence::Release)]);
-        assert_eq!(advances(&mut liveness, 60, &[at(-900); 2]), [(0, Silence::Advance(at(50)))]);
+        assert_eq!(kept(&liveness, 29, &[at(-900); 2], &[0]), []);
+        assert_eq!(kept(&liveness, 30, &[at(-900); 2], &[0]), [(0, Silence::Release)]);
+        assert_eq!(advances(&liveness, 60, &[at(-900); 2]), [(0, Silence::Advance(at(50)))]);
+    }
+
+    /// Scenario: a listener's journal is read again for two minutes, with the mark of an earlier start in it; then it was
+    /// read to its end, and this start is marked.
+    /// Guarantee: the watermark is let go `catch_up` after the mark of this start, and not by an earlier one's.
+    #[test]
+    fn a_journal_is_read_to_its_end_first() {
+        let mut liveness = Liveness::new(PATIENCE);
+        assert!(!liveness.open(0, Reads::Journalled, true, at(0)), "its mark tells");
+        assert_eq!(advances(&liveness, 119, &[at(-900)]), [], "it is not idle");
+        liveness.started(0, at(1));
+        assert_eq!(kept(&liveness, 119, &[at(-900)], &[0]), []);
+        liveness.caught_up(0, Timestamp::MIN, at(119));
+        assert_eq!(advances(&liveness, 120, &[at(-900)]), [], "it could not be heard before");
+        liveness.started(0, at(120));
+        assert_eq!(kept(&liveness, 149, &[at(-900)], &[0]), []);
+        assert_eq!(kept(&liveness, 150, &[at(-900)], &[0]), [(0, Silence::Release)]);
+        assert_eq!(advances(&liveness, 180, &[at(-900)]), [(0, Silence::Advance(at(170)))]);
     }
 
     /// Guarantee: the slowest that is known bounds all; one whose first records are awaited counts as being where
@@ -337,7 +372,7 @@ mod tests {
         liveness.record(0, true, at(-9_000), at(1));
         let marks = [at(-9_000), unknown, unknown];
         assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-9_880)));
-        liveness.caught_up(1, at(2));
+        liveness.caught_up(1, at(2), at(2));
         assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-8_880)));
         liveness.close(0);
         assert_eq!(liveness.limit(&|ix| marks[ix as usize]), None);

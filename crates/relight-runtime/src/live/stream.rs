@@ -75,6 +75,10 @@ impl Stream {
                 recording.record(&self.outlet.partition, record)?;
                 pipeline.handle(self.ix, record)?;
             }
+            Load::Started => {
+                record.clear(offset, Some(received));
+                pipeline.start(self.ix, offset);
+            }
             Load::Nothing | Load::CaughtUp | Load::Unreachable(_) => {
                 record.clear(offset, Some(received));
                 pipeline.handle(self.ix, record)?;

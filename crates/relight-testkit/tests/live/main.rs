@@ -1,6 +1,7 @@
 //! The live driver on worlds: whatever the pace of its sources, and wherever it was killed, it comes to
 //! what an undisturbed run comes to.
 
+mod starts;
 mod time;
 
 use std::collections::BTreeMap;
@@ -107,9 +108,18 @@ fn live(disk: &Disk, settings: &Arc<Settings>, fuse: &Fuse) -> Live {
 }
 
 fn by_clock(clock: Box<dyn Clock>, settings: &Arc<Settings>, how: LiveSettings, stores: Stores) -> Live {
+    shown(clock, settings, how, stores, Board::default())
+}
+
+fn shown(
+    clock: Box<dyn Clock>,
+    settings: &Arc<Settings>,
+    how: LiveSettings,
+    stores: Stores,
+    board: Board,
+) -> Live {
     let (outbox, tell): (_, relight_runtime::Tell) = (Box::new(Responders::default()), Box::new(|_| ()));
-    Live::open(Arc::clone(settings), how, 2, stores, outbox, clock, (Board::default(), tell))
-        .expect("the stores open")
+    Live::open(Arc::clone(settings), how, 2, stores, outbox, clock, (board, tell)).expect("the stores open")
 }
 
 /// Has the engine go round twice: by the second time it has come to the queues in between.

@@ -4,11 +4,11 @@ use relight_core::record::Reason;
 
 use super::*;
 
-const NOON: i64 = 1_764_000_000;
+pub(crate) const NOON: i64 = 1_764_000_000;
 
 /// Set by hand, in seconds.
 #[derive(Clone, Default)]
-struct Hand {
+pub(crate) struct Hand {
     wall: Arc<AtomicU64>,
     monotonic: Arc<AtomicU64>,
 }
@@ -23,13 +23,13 @@ impl Clock for Hand {
 }
 
 impl Hand {
-    fn at(wall: i64) -> Self {
+    pub(crate) fn at(wall: i64) -> Self {
         let hand = Self::default();
         hand.wall.store(wall.cast_unsigned(), Ordering::Relaxed);
         hand
     }
 
-    fn pass(&self, secs: u64) {
+    pub(crate) fn pass(&self, secs: u64) {
         self.wall.fetch_add(secs, Ordering::Relaxed);
         self.monotonic.fetch_add(secs, Ordering::Relaxed);
     }
@@ -41,7 +41,7 @@ impl Hand {
     }
 
     /// A point at a time, received now.
-    fn point(&self, offset: u64, secs: i64, key: &[u8]) -> Delivery {
+    pub(crate) fn point(&self, offset: u64, secs: i64, key: &[u8]) -> Delivery {
         let mut record = Record::default();
         record.push_point(key, Timestamp::from_secs(secs), Timestamp::MIN, Kind::Gauge, 1.0);
         let (received, load) = (self.wall(), Load::Record(Box::new(record)));
@@ -49,7 +49,7 @@ impl Hand {
     }
 }
 
-fn skewed(secs: i64) -> Arc<Settings> {
+pub(crate) fn skewed(secs: i64) -> Arc<Settings> {
     Arc::new(Settings { max_skew: Span::from_secs(secs), ..rules::simulated() })
 }
 
@@ -128,7 +128,7 @@ fn run(live: &mut Live, feed: impl FnOnce(&Hub, &Sender<LiveInput>)) {
     });
 }
 
-fn late(live: &mut Live) -> u64 {
+pub(crate) fn late(live: &mut Live) -> u64 {
     live.pipeline().refused()[Reason::Late as usize]
 }
 

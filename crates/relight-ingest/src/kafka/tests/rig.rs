@@ -118,6 +118,7 @@ fn note(delivery: Delivery, verdict: &Verdict) -> Seen {
             Seen::Record(offset, points.chain(events).collect())
         }
         Load::Nothing => Seen::Nothing(offset),
+        Load::Started => unreachable!("a log is read from its offset, whoever starts"),
         Load::CaughtUp => Seen::CaughtUp,
         Load::Unreachable(why) => Seen::Unreachable(why),
     };
