@@ -128,6 +128,19 @@ fn run(live: &mut Live, feed: impl FnOnce(&Hub, &Sender<LiveInput>)) {
     });
 }
 
+/// Has the engine take what an inlet was offered, and go round after that.
+fn taken(inlet: &Inlet, inputs: &Sender<LiveInput>) {
+    // One that is held back never is.
+    for _ in 0..1_000 {
+        if inlet.waiting() == 0 {
+            break;
+        }
+        go_round(inputs);
+    }
+    assert_eq!(inlet.waiting(), 0, "it is held back");
+    go_round(inputs);
+}
+
 pub(crate) fn late(live: &mut Live) -> u64 {
     live.pipeline().refused()[Reason::Late as usize]
 }
@@ -173,16 +186,16 @@ fn a_clock_that_slept_holds_nobody_back() {
         let (push, quiet) = (hub.open("push", Reads::Push, &budget), hub.open("quiet", Reads::Push, &budget));
         assert!(push.offer(hand.point(0, NOON, b"a")).is_ok());
         assert!(quiet.offer(hand.point(0, NOON, b"b")).is_ok());
-        go_round(inputs);
+        taken(&push, inputs);
+        taken(&quiet, inputs);
         hand.pass(61);
         go_round(inputs);
         hand.wall.fetch_add(300, Ordering::Relaxed);
         go_round(inputs);
         for i in 1..4 {
             assert!(push.offer(hand.point(i, hand.wall().ns() / 1_000_000_000, b"a")).is_ok());
-            go_round(inputs);
+            taken(&push, inputs);
         }
-        assert_eq!(push.waiting(), 0, "it is held back");
     });
     assert_eq!((late(&mut live), live.pipeline().points()), (0, 5));
 }
