@@ -12,8 +12,8 @@ pub const MAX_POINTS: usize = 100_000;
 pub const MAX_BUCKETS: usize = 4 << 20;
 /// Messages that come in parts, each beyond the first. Nobody writes them so, but protobuf has it.
 const MAX_PARTS: usize = 100_000;
-/// Bytes of the names of new series: 16 KiB each in a Collector's batch of 8,192 points. Series that are known bring
-/// none.
+/// Bytes of the names of series: 16 KiB each in a Collector's batch of 8,192 points. In protobuf only a series that is
+/// new brings its name, in JSON every point.
 pub(crate) const MAX_NAMED_BYTES: usize = 128 << 20;
 /// Bytes of events: 32 KiB each in a batch of 8,192 log records.
 pub(crate) const MAX_EVENT_BYTES: usize = 256 << 20;
@@ -52,13 +52,13 @@ impl Budget {
         take(&mut self.parts, 1, "parts of messages", MAX_PARTS)
     }
 
-    /// Whether there is room for the name of a new series. Once there was none the rest of the new series are refused,
-    /// unread; those that are known are taken.
+    /// Whether there is room for another name. Once there was none, what needs one is refused unread; series that are known
+    /// are taken.
     pub(super) const fn name(&mut self, bytes: usize) -> bool {
         fits(&mut self.named_bytes, bytes)
     }
 
-    /// Whether a new series is worth reading.
+    /// Whether a name is worth working out.
     pub(super) const fn has_names(&self) -> bool {
         self.named_bytes > 0
     }
