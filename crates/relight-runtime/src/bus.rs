@@ -183,26 +183,23 @@ impl Bus {
 
 impl Outbox for BusOutbox {
     fn start(&mut self, effect: Effect, now: Timestamp) {
-        match effect {
-            Effect::Start { action, incident } => {
+        match &effect {
+            Effect::Start { action, .. } | Effect::Observe { action, .. } => {
                 let (id, with) = (action.id.clone(), action.with.clone());
-                self.queue(id, &with, Effect::Start { action, incident }, now);
+                self.queue(id, &with, effect, now);
             }
-            Effect::Observe { action, incident } => {
-                let (id, with) = (action.id.clone(), action.with.clone());
-                self.queue(id, &with, Effect::Observe { action, incident }, now);
-            }
-            Effect::Send { action, incident } => {
+            Effect::Send { action, .. } => {
                 let id = action.id.clone();
                 if (self.guard)().is_none() {
                     self.asked.answer(&id, Effect::Withdraw { action: id.clone() });
                     self.answer(id, Answer::Retry(None), NOT_HELD.to_owned(), now);
-                } else if !self.asked.answer(&id, Effect::Send { action, incident }) {
+                } else if !self.asked.answer(&id, effect) {
                     self.answer(id, Answer::Retry(None), "not sent: nobody waited for it".to_owned(), now);
                 }
             }
             Effect::Withdraw { action } => {
-                self.asked.answer(&action, Effect::Withdraw { action: action.clone() });
+                let id = action.clone();
+                self.asked.answer(&id, effect);
             }
         }
     }

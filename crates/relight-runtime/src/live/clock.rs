@@ -18,9 +18,9 @@ pub trait Clock: Send {
 
 /// A clock that nobody sets. It counts while the machine sleeps, where the system has one that does: that is no jump.
 #[cfg(target_os = "linux")]
-const UNSET: ClockId = ClockId::Boottime;
+const STEADY: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
-const UNSET: ClockId = ClockId::Monotonic;
+const STEADY: ClockId = ClockId::Monotonic;
 
 /// The system's clocks, and when the run began by the one that nobody sets.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ pub struct SystemClock(Span);
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self(unset())
+        Self(steady())
     }
 }
 
-fn unset() -> Span {
-    let now = clock_gettime(UNSET);
+fn steady() -> Span {
+    let now = clock_gettime(STEADY);
     Span::from_ns(now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec))
 }
 
@@ -46,7 +46,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Span {
-        Span::from_ns(unset().ns() - self.0.ns())
+        Span::from_ns(steady().ns() - self.0.ns())
     }
 }
 
