@@ -10,6 +10,7 @@ pub mod detector;
 pub mod growth;
 pub mod incident;
 pub mod record;
+pub mod refusal;
 pub mod responder;
 pub mod rule;
 pub mod series;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aliases::Aliases;
 use crate::codec::{Codec, Corrupt, Reader, decode_bytes, encode_bytes};
+use crate::refusal::{Origin, Refusals};
 use crate::series::Labels;
 use crate::time::Timestamp;
 
@@ -248,6 +249,8 @@ pub struct Record {
     pub controls: Vec<ControlRecord>,
     /// What the decoder refused, by reason.
     pub refused: Vec<(Reason, u32)>,
+    /// The same with names, for people: bounded, and in no image.
+    pub refusals: Refusals,
 }
 
 impl Record {
@@ -261,6 +264,7 @@ impl Record {
         empty(&mut self.events);
         empty(&mut self.controls);
         empty(&mut self.refused);
+        self.refusals.clear();
     }
 
     /// Bytes of memory that its content holds, roughly.
@@ -311,9 +315,19 @@ impl Record {
 
     /// Counts something that the decoder refused.
     pub fn refuse(&mut self, reason: Reason) {
+        self.count_refused(reason, 1);
+    }
+
+    /// Counts `count` refusals of one kind, and names them for people.
+    pub fn refuse_named(&mut self, reason: Reason, origin: Origin<'_>, detail: &str, count: u32) {
+        self.count_refused(reason, count);
+        self.refusals.add(reason, origin, detail, count);
+    }
+
+    fn count_refused(&mut self, reason: Reason, count: u32) {
         match self.refused.iter_mut().find(|(r, _)| *r == reason) {
-            Some((_, n)) => *n += 1,
-            None => self.refused.push((reason, 1)),
+            Some((_, n)) => *n = n.saturating_add(count),
+            None => self.refused.push((reason, count)),
         }
     }
 }
@@ -346,7 +360,8 @@ pub fn decode_event(reader: &mut Reader<'_>) -> Result<Event, Corrupt> {
     Ok(Event { at, kind, labels: Labels::new(labels), body: String::decode(reader)? })
 }
 
-/// Appends all of a record but its offset and the time of its arrival. Its points have keys, and no aliases.
+/// Appends all of a record but its offset, the time of its arrival and the names of its refusals. Its points have keys, and
+/// no aliases.
 pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
     encode_bytes(&record.keys, out);
     (record.points.len() as u32).encode(out);

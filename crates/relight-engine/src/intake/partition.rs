@@ -129,6 +129,7 @@ impl Partition {
                     None => held.refused.push((*reason, *n)),
                 }
             }
+            held.refusals.merge(&record.refusals);
             self.held = Some(held);
             self.held_through = record.offset.saturating_add(1);
             return Jump::Waiting;
