@@ -46,7 +46,7 @@ pub use trouble::Trouble;
 use clock::ControlClock;
 use figures::Figures;
 use heart::Heart;
-use liveness::{Liveness, Silence};
+use liveness::{Liveness, Past, Silence};
 use memory::Memory;
 use news::Reporter;
 use recording::Recording;
@@ -286,7 +286,12 @@ impl Live {
     fn open_stream(&mut self, outlet: Outlet, now: Timestamp) -> Result<(), RuntimeError> {
         let resumed = self.pipeline.covered().contains_key(&*outlet.partition);
         let ix = self.pipeline.partition(&outlet.partition);
-        if self.liveness.open(ix, outlet.reads, resumed, now) {
+        let past = match (resumed, self.pipeline.partition_newest(ix).is_known()) {
+            (false, _) => Past::Unknown,
+            (true, false) => Past::Empty,
+            (true, true) => Past::Brought,
+        };
+        if self.liveness.open(ix, outlet.reads, past, now) {
             self.pipeline.keep_watermark(ix);
         }
         if resumed && self.how.was_killed && outlet.reads == Reads::Push {
@@ -364,7 +369,8 @@ impl Live {
         let into = (&mut self.pipeline, &mut self.recording);
         let verdict = stream.take(into, &mut self.record, offset, received, load)?;
         let has_points = !self.record.points.is_empty();
-        self.liveness.record(ix, has_points, self.pipeline.partition_watermark(ix), now);
+        let has_brought = self.pipeline.partition_newest(ix).is_known();
+        self.liveness.record(ix, has_points, has_brought, self.pipeline.partition_watermark(ix), now);
         if let Some(answer) = answer {
             answer(verdict);
         }

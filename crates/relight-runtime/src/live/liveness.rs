@@ -32,12 +32,25 @@ struct Partition {
     /// It has brought points, so that its silence may be an exporter's pause. Not known of one that was read before this
     /// start until its first record comes.
     has_points: Option<bool>,
+    /// A point or event of it has counted, in this run or in the state. Before that its silence says nothing of time.
+    has_brought: bool,
     /// When it was opened or, by the mark in its journal, started: a watermark that is kept is so from then on.
     started: Timestamp,
     /// What its journal holds beyond the snapshot is still on its way. Silence says nothing of it, and what lets time go on
     /// has its place in the journal already.
     is_behind: bool,
     closed: bool,
+}
+
+/// What the state knows of a partition when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// The partition is new.
+    Unknown,
+    /// It was read before, and no point or event of it has counted.
+    Empty,
+    /// Points or events of it have counted.
+    Brought,
 }
 
 /// What silence comes to.
@@ -56,11 +69,13 @@ pub(crate) struct Liveness {
     partitions: Vec<Option<Partition>>,
     /// The first watermark that any partition came to.
     base: Option<Timestamp>,
+    /// When the first partition that has brought something was opened or brought it.
+    first_brought: Option<Timestamp>,
 }
 
 impl Liveness {
     pub(crate) fn new(patience: Patience) -> Self {
-        Self { patience, partitions: Vec::new(), base: None }
+        Self { patience, partitions: Vec::new(), base: None, first_brought: None }
     }
 
     /// Other bounds from now on.
@@ -68,10 +83,14 @@ impl Liveness {
         self.patience = patience;
     }
 
-    /// A partition is read from now on. `resumed`: the state knows it. Returns whether its watermark is
+    /// A partition is read from now on. `past` is what the state knows of it. Returns whether its watermark is
     /// to be kept for a while. Where there is a journal that is told by the mark of the start in it.
-    pub(crate) fn open(&mut self, ix: u32, reads: Reads, resumed: bool, now: Timestamp) -> bool {
+    pub(crate) fn open(&mut self, ix: u32, reads: Reads, past: Past, now: Timestamp) -> bool {
         let ix = ix as usize;
+        let resumed = past != Past::Unknown;
+        if past == Past::Brought {
+            self.first_brought.get_or_insert(now);
+        }
         if self.partitions.len() <= ix {
             self.partitions.resize_with(ix + 1, || None);
         }
@@ -81,6 +100,7 @@ impl Liveness {
             caught_up: None,
             unreachable_since: None,
             has_points: (!resumed).then_some(false),
+            has_brought: past == Past::Brought,
             started: now,
             is_behind: reads == Reads::Journalled,
             closed: false,
@@ -95,12 +115,23 @@ impl Liveness {
         }
     }
 
-    /// A record came, with points or with events alone.
-    pub(crate) fn record(&mut self, ix: u32, has_points: bool, watermark: Timestamp, now: Timestamp) {
+    /// A record came, with points or with events alone. `has_brought`: a point or event of the partition has counted so far.
+    pub(crate) fn record(
+        &mut self,
+        ix: u32,
+        has_points: bool,
+        has_brought: bool,
+        watermark: Timestamp,
+        now: Timestamp,
+    ) {
         if watermark.is_known() {
             self.base.get_or_insert(watermark);
         }
+        if has_brought {
+            self.first_brought.get_or_insert(now);
+        }
         let Some(partition) = self.get(ix) else { return };
+        partition.has_brought |= has_brought;
         partition.last_record = now;
         partition.caught_up = None;
         partition.unreachable_since = None;
@@ -157,8 +188,9 @@ impl Liveness {
         is_kept: &dyn Fn(u32) -> bool,
     ) -> Vec<(u32, Silence)> {
         let Patience { idle_after, max_skew, catch_up, lateness } = self.patience;
-        let reachable = self.open_ones().filter(|(_, p)| p.unreachable_since.is_none());
-        let others = reachable.map(|(ix, _)| watermark(ix)).min();
+        let reachable = || self.open_ones().filter(|(_, p)| p.unreachable_since.is_none());
+        let others = reachable().map(|(ix, _)| watermark(ix)).min();
+        let moving = reachable().filter(|(_, p)| p.has_brought).map(|(ix, _)| watermark(ix)).min();
         let mut all = Vec::new();
         for (ix, partition) in self.open_ones().filter(|(_, p)| !p.is_behind) {
             if is_kept(ix) {
@@ -169,6 +201,12 @@ impl Liveness {
             let to = match partition.unreachable_since {
                 // Only for the others' sake: where there are none, what it brings later shall not be late.
                 Some(since) => others.filter(|_| now >= since.plus(max_skew)),
+                // The clock has nothing to say where no record has shown how the log's time relates to it.
+                None if partition.is_empty_log() => {
+                    let since =
+                        self.first_brought.map_or(partition.last_record, |at| at.max(partition.last_record));
+                    moving.filter(|_| partition.caught_up.is_some() && now >= since.plus(idle_after))
+                }
                 None => partition.idle((now, heard), idle_after).map(|at| at.minus(lateness)),
             };
             all.extend(to.filter(|to| *to > watermark(ix)).map(|to| (ix, Silence::Advance(to))));
@@ -185,10 +223,8 @@ impl Liveness {
             let known = if at.is_known() {
                 Some(at)
             } else {
-                // Its first records are still on their way: it may be as far back as any other began.
-                let awaited = partition.reads == Reads::Pull
-                    && partition.caught_up.is_none()
-                    && partition.unreachable_since.is_none();
+                // Its first records are still on their way, or may yet be written: it may be as far back as any other began.
+                let awaited = partition.reads == Reads::Pull && partition.unreachable_since.is_none();
                 self.base.filter(|_| awaited)
             };
             slowest = [slowest, known].into_iter().flatten().min();
@@ -207,6 +243,11 @@ impl Liveness {
 }
 
 impl Partition {
+    /// Whether it is a log of which nothing has counted so far.
+    fn is_empty_log(&self) -> bool {
+        self.reads == Reads::Pull && !self.has_brought
+    }
+
     /// Until when it is known that nothing has come, if it is idle.
     fn idle(&self, (now, heard): (Timestamp, Timestamp), idle_after: Span) -> Option<Timestamp> {
         let quiet = now >= self.last_record.plus(idle_after);
@@ -251,8 +292,8 @@ mod tests {
     fn c19_idle_partition() {
         let mut liveness = Liveness::new(PATIENCE);
         for (ix, reads) in (0..).zip([Reads::Push, Reads::Pull, Reads::Pull]) {
-            assert!(!liveness.open(ix, reads, false, at(0)));
-            liveness.record(ix, true, at(-10), at(0));
+            assert!(!liveness.open(ix, reads, Past::Unknown, at(0)));
+            liveness.record(ix, true, true, at(-10), at(0));
         }
         liveness.caught_up(1, at(50), at(50));
         let marks = [at(-10); 3];
@@ -267,8 +308,8 @@ mod tests {
     fn a_listener_that_is_held_back_is_not_idle() {
         let mut liveness = Liveness::new(PATIENCE);
         for (ix, reads) in (0..).zip([Reads::Push, Reads::Pull]) {
-            liveness.open(ix, reads, false, at(0));
-            liveness.record(ix, true, at(-10), at(0));
+            liveness.open(ix, reads, Past::Unknown, at(0));
+            liveness.record(ix, true, true, at(-10), at(0));
         }
         let marks = [at(-10); 2];
         for secs in 0..300 {
@@ -279,15 +320,54 @@ mod tests {
         assert_eq!(advances(&liveness, 359, &marks), [(0, Silence::Advance(at(349)))]);
     }
 
-    /// Guarantee: a log that carries events alone, or nothing at all, is idle as soon as it is caught up.
+    /// Guarantee: a log that carries events alone is idle as soon as it is caught up.
     #[test]
     fn events_alone_are_not_waited_for() {
         let mut liveness = Liveness::new(PATIENCE);
-        liveness.open(0, Reads::Pull, false, at(0));
-        liveness.record(0, false, at(-10), at(0));
+        liveness.open(0, Reads::Pull, Past::Unknown, at(0));
+        liveness.record(0, false, true, at(-10), at(0));
         assert_eq!(advances(&liveness, 1, &[at(-10)]), []);
         liveness.caught_up(0, at(1), at(1));
         assert_eq!(advances(&liveness, 1, &[at(-10)]), [(0, Silence::Advance(at(-9)))]);
+    }
+
+    /// Scenario: of two logs one has brought nothing so far, in this run or before it; the other begins after an hour, with
+    /// records of an hour ago.
+    /// Guarantee: alone, the empty log moves no time. Beside the other it is waited for as long as `idle_after` from the first
+    /// record on and needs a fetch that found nothing; then it goes where the other stands, and never by the clock.
+    #[test]
+    fn an_empty_log_goes_with_the_others() {
+        for past in [Past::Unknown, Past::Empty] {
+            let mut liveness = Liveness::new(PATIENCE);
+            (0..2).for_each(|ix| assert!(!liveness.open(ix, Reads::Pull, past, at(0))));
+            let unknown = Timestamp::MIN;
+            assert_eq!(advances(&liveness, 3_600, &[unknown; 2]), []);
+            (0..2).for_each(|ix| liveness.caught_up(ix, at(3_599), at(3_599)));
+            assert_eq!(advances(&liveness, 3_600, &[unknown; 2]), [], "{past:?}: no record has shown a time");
+            liveness.record(0, true, true, at(10), at(3_600));
+            let marks = [at(10), unknown];
+            assert_eq!(advances(&liveness, 3_659, &marks), [], "{past:?}");
+            let expected = [(1, Silence::Advance(at(10)))];
+            assert_eq!(advances(&liveness, 3_660, &marks), expected, "{past:?}");
+            liveness.record(1, true, true, at(12), at(3_700));
+            liveness.caught_up(1, at(3_765), at(3_765));
+            let expected = [(1, Silence::Advance(at(3_755)))];
+            assert_eq!(
+                advances(&liveness, 3_766, &[at(10), at(12)]),
+                expected,
+                "{past:?}: the clock speaks of it now"
+            );
+        }
+    }
+
+    /// Scenario: an empty log whose end no fetch has reported, beside one that brings records.
+    /// Guarantee: it is waited for, since nobody knows that it is empty.
+    #[test]
+    fn an_empty_log_is_one_that_a_fetch_found_empty() {
+        let mut liveness = Liveness::new(PATIENCE);
+        (0..2).for_each(|ix| assert!(!liveness.open(ix, Reads::Pull, Past::Unknown, at(0))));
+        liveness.record(0, true, true, at(-10), at(0));
+        assert_eq!(advances(&liveness, 9_999, &[at(-10), Timestamp::MIN]), []);
     }
 
     /// Scenario: two logs that were read before this start, one of events alone, as its first record tells.
@@ -296,12 +376,12 @@ mod tests {
     fn what_was_read_before_may_pause() {
         let mut liveness = Liveness::new(PATIENCE);
         for ix in 0..2 {
-            liveness.open(ix, Reads::Pull, true, at(0));
+            liveness.open(ix, Reads::Pull, Past::Brought, at(0));
             liveness.caught_up(ix, at(1), at(1));
         }
         assert_eq!(advances(&liveness, 1, &[at(-10); 2]), []);
-        liveness.record(0, true, at(-10), at(2));
-        liveness.record(1, false, at(-10), at(2));
+        liveness.record(0, true, true, at(-10), at(2));
+        liveness.record(1, false, true, at(-10), at(2));
         (0..2).for_each(|ix| liveness.caught_up(ix, at(3), at(3)));
         assert_eq!(advances(&liveness, 3, &[at(-10); 2]), [(1, Silence::Advance(at(-7)))]);
     }
@@ -313,12 +393,12 @@ mod tests {
     fn a_stalled_partition_holds_the_others_for_a_while() {
         let mut liveness = Liveness::new(PATIENCE);
         for ix in 0..2 {
-            liveness.open(ix, Reads::Pull, false, at(0));
-            liveness.record(ix, true, at(-10), at(0));
+            liveness.open(ix, Reads::Pull, Past::Unknown, at(0));
+            liveness.record(ix, true, true, at(-10), at(0));
         }
         assert!(liveness.unreachable(1, at(5)));
         assert!(!liveness.unreachable(1, at(6)), "one stall is told once");
-        liveness.record(0, true, at(110), at(119));
+        liveness.record(0, true, true, at(110), at(119));
         let marks = [at(110), at(-10)];
         assert_eq!(advances(&liveness, 124, &marks), []);
         assert_eq!(advances(&liveness, 125, &marks), [(1, Silence::Advance(at(110)))]);
@@ -333,8 +413,8 @@ mod tests {
     #[test]
     fn a_listener_catches_up_after_a_start() {
         let mut liveness = Liveness::new(PATIENCE);
-        assert!(liveness.open(0, Reads::Push, true, at(0)));
-        assert!(!liveness.open(1, Reads::Pull, true, at(0)), "a log is read from its offset");
+        assert!(liveness.open(0, Reads::Push, Past::Brought, at(0)));
+        assert!(!liveness.open(1, Reads::Pull, Past::Brought, at(0)), "a log is read from its offset");
         assert_eq!(kept(&liveness, 29, &[at(-900); 2], &[0]), []);
         assert_eq!(kept(&liveness, 30, &[at(-900); 2], &[0]), [(0, Silence::Release)]);
         assert_eq!(advances(&liveness, 60, &[at(-900); 2]), [(0, Silence::Advance(at(50)))]);
@@ -346,7 +426,7 @@ mod tests {
     #[test]
     fn a_journal_is_read_to_its_end_first() {
         let mut liveness = Liveness::new(PATIENCE);
-        assert!(!liveness.open(0, Reads::Journalled, true, at(0)), "its mark tells");
+        assert!(!liveness.open(0, Reads::Journalled, Past::Brought, at(0)), "its mark tells");
         assert_eq!(advances(&liveness, 119, &[at(-900)]), [], "it is not idle");
         liveness.started(0, at(1));
         assert_eq!(kept(&liveness, 119, &[at(-900)], &[0]), []);
@@ -364,17 +444,19 @@ mod tests {
     fn the_slowest_bounds_the_others() {
         let mut liveness = Liveness::new(PATIENCE);
         for (ix, reads) in (0..).zip([Reads::Pull, Reads::Pull, Reads::Push]) {
-            liveness.open(ix, reads, false, at(0));
+            liveness.open(ix, reads, Past::Unknown, at(0));
         }
         let unknown = Timestamp::MIN;
         assert_eq!(liveness.limit(&|_| unknown), None);
-        liveness.record(0, true, at(-10_000), at(0));
-        liveness.record(0, true, at(-9_000), at(1));
+        liveness.record(0, true, true, at(-10_000), at(0));
+        liveness.record(0, true, true, at(-9_000), at(1));
         let marks = [at(-9_000), unknown, unknown];
         assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-9_880)));
         liveness.caught_up(1, at(2), at(2));
-        assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-8_880)));
-        liveness.close(0);
+        assert_eq!(liveness.limit(&|ix| marks[ix as usize]), Some(at(-9_880)), "it may yet be written to");
+        let followed = [at(-9_000), at(-9_000), unknown];
+        assert_eq!(liveness.limit(&|ix| followed[ix as usize]), Some(at(-8_880)));
+        (0..2).for_each(|ix| liveness.close(ix));
         assert_eq!(liveness.limit(&|ix| marks[ix as usize]), None);
     }
 }

@@ -200,6 +200,52 @@ fn a_clock_that_slept_holds_nobody_back() {
     assert_eq!((late(&mut live), live.pipeline().points()), (0, 5));
 }
 
+/// Scenario: two partitions of a log are empty; later a producer writes what it gathered in five minutes, one partition behind
+/// the other. relight is started before that by no time, by minutes, by an hour, or is restarted meanwhile.
+/// Guarantee: every record counts, whenever relight was started.
+#[test]
+fn an_empty_log_counts_its_first_records_whenever_relight_was_started() {
+    for (earlier, restarts) in [(0, false), (90, false), (3_600, false), (3_600, true)] {
+        let (settings, disk, hand) = (skewed(1_000), Disk::default(), Hand::at(NOON - earlier));
+        let budget = Budget::new(1 << 20);
+        let open = |hub: &Hub| ["log/0", "log/1"].map(|name| hub.open(name, Reads::Pull, &budget));
+        let empty = |logs: &[Inlet], inputs: &Sender<LiveInput>| {
+            for log in logs {
+                let delivery =
+                    Delivery { offset: None, received: hand.wall(), load: Load::CaughtUp, answer: None };
+                assert!(log.offer(delivery).is_ok());
+            }
+            go_round(inputs);
+        };
+        let mut live = hand.start(&disk, &settings);
+        if restarts {
+            run(&mut live, |hub, inputs| {
+                let logs = open(hub);
+                empty(&logs, inputs);
+                hand.pass(600);
+                empty(&logs, inputs);
+            });
+            live = hand.start(&disk, &settings);
+        }
+        run(&mut live, |hub, inputs| {
+            let logs = open(hub);
+            while hand.wall() < Timestamp::from_secs(NOON) {
+                empty(&logs, inputs);
+                hand.pass(30);
+            }
+            for (log, key) in logs.iter().zip([b"a", b"b"]) {
+                for i in 0..300 {
+                    assert!(log.offer(hand.point(i, NOON - 300 + i as i64, key)).is_ok());
+                    taken(log, inputs);
+                }
+                hand.pass(1);
+            }
+        });
+        let came = (late(&mut live), live.pipeline().points());
+        assert_eq!(came, (0, 600), "{earlier} s earlier, restarted: {restarts}");
+    }
+}
+
 /// Scenario: an old snapshot cannot be removed, once; then it can.
 /// Guarantee: the new one stands, people are told, and the next is cut as ever.
 #[test]
