@@ -57,6 +57,12 @@ impl<'a> Level<'a> {
         }
     }
 
+    /// The value of a label.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        let found = self.pairs.binary_search_by(|(known, _)| (*known).cmp(key)).ok()?;
+        Some(&self.pairs[found].1)
+    }
+
     /// A value that is too long to be looked at.
     pub(crate) fn put_too_long(&mut self, bytes: usize) {
         self.over.get_or_insert(Over::Value(bytes));

@@ -7,6 +7,9 @@ use crate::file::Bytes;
 /// A longer line is refused, and passed over without being kept.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
+/// What editors and some writers put before UTF-8: it means nothing, at the start of a file or of one that was appended.
+pub(crate) const BOM: &[u8] = "\u{FEFF}".as_bytes();
+
 const READ_BYTES: usize = 128 << 10;
 
 /// What [`Lines::read`] found.
@@ -66,6 +69,7 @@ impl Lines {
         }
         let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let text = text.strip_prefix(BOM).unwrap_or(text);
         let line = if text.len() > self.limit { Line::TooLong } else { Line::Text(text) };
         Ok((self.read - 1, line))
     }
@@ -111,6 +115,7 @@ mod tests {
         check("12345678\r\n12345678", &["12345678", "12345678"]);
         check("1234567890123456789012345\ny", &["TOO LONG", "y"]);
         check("1234567890", &["TOO LONG"]);
+        check("\u{FEFF}a\n\u{FEFF}\nb\u{FEFF}", &["a", "", "b\u{FEFF}"]);
     }
 
     #[test]

@@ -2,20 +2,23 @@
 //!
 //! All five kinds of metric, both temporalities, and logs. A line is one record with all its points.
 //! Labels are resource, scope and point attributes, the later winning, without those that churn
-//! (`DROPPED`). A sum that may fall is a gauge. Exponential histograms become explicit ones
+//! (`DROPPED`). A sum that may fall is a gauge. What is wrong in one point, metric, scope or resource refuses that alone. Exponential histograms become explicit ones
 //! (`exponential`); a summary becomes gauges by `quantile` and the counters `_count` and `_sum`. A log
 //! record is an event: of the kind that its event name says, else `log`. Traces are refused.
 
 pub(crate) mod budget;
 mod exponential;
 pub(crate) mod export;
+mod histogram;
+mod lenient;
 mod model;
 pub(crate) mod severity;
 mod value;
 pub mod wire;
 
 use relight_core::Timestamp;
-use relight_core::record::{Event, Histogram, Kind, Reason};
+use relight_core::record::{Event, Kind, Reason};
+use relight_core::refusal;
 
 use self::budget::{Budget, MAX_EVENT_BYTES, MAX_NAMED_BYTES};
 use self::model::{
@@ -34,9 +37,8 @@ pub(crate) const DROPPED: [&str; 5] =
 const NO_RECORDED_VALUE: u32 = 1;
 const DELTA: i32 = 1;
 const CUMULATIVE: i32 = 2;
-
-/// What is shown of a metric's name, so that a message stays a line.
-const SHOWN_BYTES: usize = 80;
+/// The attribute that says whose a resource is.
+pub(crate) const SERVICE: &str = "service.name";
 
 /// Decoder of OTLP JSON.
 pub(crate) struct Otlp {
@@ -47,6 +49,8 @@ pub(crate) struct Otlp {
 /// Where points of one metric go: its name and the attributes they share.
 struct Target<'a, 'b> {
     name: &'a str,
+    /// For people.
+    service: &'a str,
     shared: &'a Shared<'a>,
     to: &'a mut Otlp,
     out: &'a mut Sink<'b>,
@@ -71,47 +75,58 @@ impl Otlp {
         Ok(())
     }
 
+    /// Takes a line or body, which may be damaged.
+    fn json(&mut self, json: &[u8], out: &mut Sink<'_>) -> Result<(), String> {
+        let request = read(json, out)?;
+        if request.is_empty() && out.record.refused.is_empty() {
+            return Err("neither `resourceMetrics` nor `resourceLogs`".to_owned());
+        }
+        self.request(&request, out).map_err(|error| error.to_string())
+    }
+
     fn metrics(&mut self, resource: &ResourceMetrics<'_>, out: &mut Sink<'_>) -> Result<(), WireError> {
-        let of_resource = level(&resource.resource.attributes);
+        let (of_resource, service) = (level(&resource.resource.attributes), resource.resource.service());
         for scope in &resource.scope_metrics {
             let of_scope = level(&scope.scope.attributes);
             let shared = Shared::new(&of_resource, &of_scope);
             for metric in &scope.metrics {
-                Target { name: &metric.name.0, shared: &shared, to: self, out: &mut *out }.metric(metric)?;
+                let (name, service) = (&*metric.name.0, &*service);
+                Target { name, service, shared: &shared, to: self, out: &mut *out }.metric(metric)?;
             }
         }
         Ok(())
     }
 
     fn logs(&mut self, resource: &ResourceLogs<'_>, out: &mut Sink<'_>) {
-        let of_resource = level(&resource.resource.attributes);
+        let (of_resource, service) = (level(&resource.resource.attributes), resource.resource.service());
+        let origin = refusal::Origin { metric: "", service: &service };
         for scope in &resource.scope_logs {
             let of_scope = level(&scope.scope.attributes);
             let shared = Shared::new(&of_resource, &of_scope);
             for log in &scope.log_records {
                 match event(log, &shared, &mut self.budget) {
                     Ok(event) => out.record.events.push(event),
-                    Err((reason, why)) => out.refuse(reason, why),
+                    Err((reason, why)) => out.refuse_named(reason, origin, &why, 1),
                 }
             }
         }
     }
 }
 
-impl Target<'_, '_> {
+impl<'a> Target<'a, '_> {
     fn metric(&mut self, metric: &Metric<'_>) -> Result<(), WireError> {
         let Metric { gauge, sum, histogram, exponential_histogram, summary, .. } = metric;
         if let Some(gauge) = gauge {
             gauge.data_points.iter().for_each(|point| self.number(point, Ok(Kind::Gauge)));
         }
         if let Some(sum) = sum {
-            let kind = sum_kind(sum.is_monotonic, sum.aggregation_temporality);
+            let kind = sum_kind(sum.is_monotonic, sum.aggregation_temporality.0);
             sum.data_points.iter().for_each(|point| self.number(point, kind));
         }
         for (histogram, exponential) in
             histogram.iter().map(|h| (h, false)).chain(exponential_histogram.iter().map(|h| (h, true)))
         {
-            let kind = histogram_kind(histogram.aggregation_temporality);
+            let kind = histogram_kind(histogram.aggregation_temporality.0);
             for point in &histogram.data_points {
                 self.histogram(point, kind, exponential)?;
             }
@@ -130,8 +145,12 @@ impl Target<'_, '_> {
     }
 
     fn refuse_as(&mut self, reason: Reason, why: &str) {
-        let shown = &self.name[..self.name.floor_char_boundary(SHOWN_BYTES)];
-        self.out.refuse(reason, format_args!("`{shown}`: {why}"));
+        let origin = self.origin();
+        self.out.refuse_named(reason, origin, why, 1);
+    }
+
+    const fn origin(&self) -> refusal::Origin<'a> {
+        refusal::Origin { metric: self.name, service: self.service }
     }
 
     /// Kind and time of a point that has a value.
@@ -141,7 +160,7 @@ impl Target<'_, '_> {
     }
 
     fn number(&mut self, point: &NumberPoint<'_>, kind: Result<Kind, Refusal>) {
-        let Some((kind, at)) = self.admit(kind, point.flags, point.time_unix_nano) else {
+        let Some((kind, at)) = self.admit(kind, point.flags.0 as u32, point.time_unix_nano) else {
             return;
         };
         let value = match (&point.as_double, &point.as_int) {
@@ -161,12 +180,15 @@ impl Target<'_, '_> {
     ) -> Result<(), WireError> {
         let n = if exponential { exponential::BUCKETS } else { point.bucket_counts.len() };
         self.to.budget.buckets(n)?;
-        let Some((kind, at)) = self.admit(kind, point.flags, point.time_unix_nano) else {
+        let Some((kind, at)) = self.admit(kind, point.flags.0 as u32, point.time_unix_nano) else {
             return Ok(());
         };
-        let Some(histogram) = buckets(point, exponential) else {
-            self.refuse(BAD_HISTOGRAM);
-            return Ok(());
+        let histogram = match histogram::of(point, exponential) {
+            Ok(histogram) => histogram,
+            Err(why) => {
+                self.refuse((Reason::BadHistogram, why));
+                return Ok(());
+            }
         };
         if self.series("", &level(&point.attributes), None) {
             let start = point.start_time_unix_nano.start();
@@ -176,7 +198,7 @@ impl Target<'_, '_> {
     }
 
     fn summary(&mut self, point: &SummaryPoint<'_>) {
-        let Some((_, at)) = self.admit(Ok(Kind::Gauge), point.flags, point.time_unix_nano) else {
+        let Some((_, at)) = self.admit(Ok(Kind::Gauge), point.flags.0 as u32, point.time_unix_nano) else {
             return;
         };
         let (start, own) = (point.start_time_unix_nano.start(), level(&point.attributes));
@@ -197,8 +219,14 @@ impl Target<'_, '_> {
         kind: Kind,
         value: f64,
     ) {
-        if !value.is_finite() {
-            self.out.record.refuse(Reason::NonFinite);
+        if !value.is_finite() || quantile.is_some_and(|quantile| quantile.parse().is_ok_and(f64::is_nan)) {
+            // A summary without observations has no quantiles: no fault of the sender.
+            if quantile.is_some() {
+                self.out.record.refuse(Reason::NonFinite);
+            } else {
+                let origin = self.origin();
+                self.out.record.refuse_named(NON_FINITE.0, origin, NON_FINITE.1, 1);
+            }
         } else if self.series(suffix, own, quantile) {
             self.out.record.push_point(&self.to.key, at, start, kind, value);
         }
@@ -224,7 +252,9 @@ impl Target<'_, '_> {
 type Refusal = (Reason, &'static str);
 
 const NO_VALUE: Refusal = (Reason::Malformed, "a point without a value");
-const BAD_HISTOGRAM: Refusal = (Reason::BadHistogram, "bounds, counts or sum of a histogram make no sense");
+const NON_FINITE: Refusal = (Reason::NonFinite, "a value that is NaN or infinite");
+/// What names and labels over a limit come to, where no words are made of it.
+const OVER_LIMIT: Refusal = (Reason::LabelLimit, "its name or labels are over a limit");
 const NO_TEMPORALITY: Refusal =
     (Reason::Malformed, "aggregationTemporality must be 1 (delta) or 2 (cumulative)");
 
@@ -258,7 +288,7 @@ fn time(flags: u32, at: Nanos) -> Result<Timestamp, Refusal> {
     if at.is_unset() {
         return Err((Reason::Malformed, "a point without timeUnixNano"));
     }
-    at.time().ok_or((Reason::Future, ""))
+    at.time().ok_or((Reason::Future, "a time beyond the year 2262"))
 }
 
 /// Attributes of one level, without those that churn.
@@ -275,21 +305,17 @@ fn level<'a>(attributes: &'a [Attribute<'a>]) -> Level<'a> {
     level
 }
 
-/// Explicit buckets of either kind of histogram; `None` if they make no sense.
-fn buckets(point: &HistogramPoint<'_>, exponential: bool) -> Option<Histogram> {
-    let sums = [&point.sum, &point.min, &point.max];
-    if sums.into_iter().flatten().any(|Float(value)| !value.is_finite()) {
-        return None;
+/// Reads a request, whole or, where that fails, what can be read of it.
+fn read<'a>(json: &'a [u8], out: &mut Sink<'_>) -> Result<Request<'a>, String> {
+    let json = json.strip_prefix(crate::lines::BOM).unwrap_or(json);
+    // serde would take a list for an object, by position.
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON object".to_owned());
     }
-    let histogram = if exponential {
-        exponential::explicit(point)?
-    } else {
-        let counts: Vec<u64> = point.bucket_counts.iter().map(|n| n.0).collect();
-        let bounds = point.explicit_bounds.iter().map(|bound| bound.0).collect();
-        // Without buckets the count is all there is.
-        Histogram { bounds, counts: if counts.is_empty() { vec![point.count.0] } else { counts } }
-    };
-    (histogram.is_valid() && histogram.total() == point.count.0).then_some(histogram)
+    if let Ok(request) = serde_json::from_slice(json) {
+        return Ok(request);
+    }
+    lenient::request(json, out).map_err(|error| error.to_string().replace("at line 1 column", "at column"))
 }
 
 fn event(log: &LogRecord<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Result<Event, (Reason, String)> {
@@ -318,21 +344,10 @@ fn event(log: &LogRecord<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Resul
 
 impl Decoder for Otlp {
     fn decode(&mut self, line: &[u8], out: &mut Sink<'_>) -> Option<u32> {
-        match serde_json::from_slice::<Request<'_>>(line) {
-            Ok(request) if request.is_empty() => {
-                out.refuse(Reason::Malformed, "neither `resourceMetrics` nor `resourceLogs`");
-            }
-            Ok(request) => {
-                if let Err(error) = self.request(&request, out) {
-                    // A request is taken as a whole or not at all.
-                    out.record.clear(out.record.offset, out.record.received);
-                    out.refuse(Reason::Malformed, error);
-                }
-            }
-            Err(error) => {
-                let why = error.to_string().replace("at line 1 column", "at column");
-                out.refuse(Reason::Malformed, why);
-            }
+        if let Err(why) = self.json(line, out) {
+            // A request over a limit, or one that is no JSON, is not taken by half.
+            out.record.clear(out.record.offset, out.record.received);
+            out.refuse(Reason::Malformed, why);
         }
         Some(0)
     }

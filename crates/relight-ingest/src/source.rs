@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use relight_core::record::{ControlRecord, Reason, Record};
+use relight_core::refusal::Origin;
 
 use crate::CaptureSource;
 use crate::complaints::Complaints;
@@ -42,8 +43,15 @@ impl<'a> Sink<'a> {
 impl Sink<'_> {
     /// Counts a refusal, and keeps the reason for people while enough was not told of its kind.
     pub(crate) fn refuse(&mut self, reason: Reason, why: impl Display) {
-        self.record.refuse(reason);
+        self.record.refuse_named(reason, Origin::default(), &why.to_string(), 1);
         self.complaints.refused(&self.partitions[0], self.line, why);
+    }
+
+    /// The same of `count` points or log records of one origin.
+    pub(crate) fn refuse_named(&mut self, reason: Reason, origin: Origin<'_>, why: &str, count: u32) {
+        self.record.refuse_named(reason, origin, why, count);
+        let colon = if origin == Origin::default() { "" } else { ": " };
+        self.complaints.refused(&self.partitions[0], self.line, format_args!("{origin}{colon}{why}"));
     }
 
     /// The line that is read, counted from 1.

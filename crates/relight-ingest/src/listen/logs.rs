@@ -8,13 +8,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use relight_core::Timestamp;
 use relight_core::record::{Event, Reason, Record};
+use relight_core::refusal::Origin;
 use serde_json::Value as Json;
 
 use super::proto::{Fields, each};
 use crate::key::{CUT, Level, Shared, cut};
 use crate::otlp::budget::Budget;
-use crate::otlp::wire::WireError;
-use crate::otlp::{DROPPED, severity};
+use crate::otlp::wire::{WireError, is_unread};
+use crate::otlp::{DROPPED, SERVICE, severity};
 
 /// Nested lists and maps in one attribute.
 const MAX_DEPTH: u32 = 64;
@@ -36,27 +37,74 @@ impl From<&'static str> for Unread {
     }
 }
 
-/// Reads an `ExportLogsServiceRequest`.
+/// Reads an `ExportLogsServiceRequest`. A log record, scope or resource that cannot be read is refused alone.
 pub(super) fn decode(request: &[u8], record: &mut Record) -> Result<(), Unread> {
-    let mut budget = Budget::FULL;
-    each(request, 1, &mut |resource| {
-        let mut of_resource = Level::default();
-        // An attribute may lie behind what it is about.
-        each(resource, 1, &mut |own| each(own, 1, &mut |pair| attribute(pair, &mut of_resource)))?;
-        each(resource, 2, &mut |scope| {
-            let mut of_scope = Level::default();
-            each(scope, 1, &mut |own| each(own, 3, &mut |pair| attribute(pair, &mut of_scope)))?;
-            let shared = Shared::new(&of_resource, &of_scope);
-            each(scope, 2, &mut |log| {
-                budget.log()?;
-                match event(log_record(log)?, &shared, &mut budget) {
-                    Ok(event) => record.events.push(event),
-                    Err(reason) => record.refuse(reason),
-                }
-                Ok(())
-            })
-        })
+    let mut logs = Logs { record, budget: Budget::FULL, unread: None };
+    let read = each(request, 1, &mut |resource| match of_resource(resource, &mut logs) {
+        Err(Unread::Malformed(why)) => logs.refuse("", "resource", why),
+        read => read,
+    });
+    match read {
+        Err(Unread::Malformed(why)) => logs.refuse("", "rest of the request", why)?,
+        read => read?,
+    }
+    match logs.unread {
+        Some(why) if is_unread(logs.record) => Err(Unread::Malformed(why)),
+        _ => Ok(()),
+    }
+}
+
+/// Log records on their way into a record.
+struct Logs<'r> {
+    record: &'r mut Record,
+    budget: Budget,
+    /// Why the first message that cannot be read cannot.
+    unread: Option<&'static str>,
+}
+
+impl Logs<'_> {
+    fn refuse(&mut self, service: &str, part: &str, why: &'static str) -> Result<(), Unread> {
+        self.unread.get_or_insert(why);
+        self.budget.log()?;
+        let why = format!("malformed {part}: {why}");
+        self.record.refuse_named(Reason::Malformed, Origin { metric: "", service }, &why, 1);
+        Ok(())
+    }
+
+    fn take(&mut self, log: &[u8], shared: &Shared<'_>, service: &str) -> Result<(), Unread> {
+        let log = match log_record(log) {
+            Ok(log) => log,
+            Err(why) => return self.refuse(service, "log record", why),
+        };
+        self.budget.log()?;
+        match event(log, shared, &mut self.budget) {
+            Ok(event) => self.record.events.push(event),
+            Err((reason, why)) => self.record.refuse_named(reason, Origin { metric: "", service }, why, 1),
+        }
+        Ok(())
+    }
+}
+
+fn of_resource(resource: &[u8], logs: &mut Logs<'_>) -> Result<(), Unread> {
+    let mut of_resource = Level::default();
+    // An attribute may lie behind what it is about.
+    each(resource, 1, &mut |own| each(own, 1, &mut |pair| attribute(pair, &mut of_resource)))?;
+    let service = of_resource.get(SERVICE).unwrap_or_default();
+    each(resource, 2, &mut |scope| match of_scope(scope, (&of_resource, service), logs) {
+        Err(Unread::Malformed(why)) => logs.refuse(service, "scope", why),
+        read => read,
     })
+}
+
+fn of_scope(
+    scope: &[u8],
+    (resource, service): (&Level<'_>, &str),
+    logs: &mut Logs<'_>,
+) -> Result<(), Unread> {
+    let mut of_scope = Level::default();
+    each(scope, 1, &mut |own| each(own, 3, &mut |pair| attribute(pair, &mut of_scope)))?;
+    let shared = Shared::new(resource, &of_scope);
+    each(scope, 2, &mut |log| logs.take(log, &shared, service))
 }
 
 #[derive(Default)]
@@ -88,21 +136,25 @@ fn log_record(bytes: &[u8]) -> Result<Log<'_>, &'static str> {
     Ok(log)
 }
 
-fn event(log: Log<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Result<Event, Reason> {
+fn event(log: Log<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Result<Event, (Reason, &'static str)> {
+    const TOO_MANY: (Reason, &str) = (Reason::LabelLimit, "too many bytes of events in one request");
     let ns = if log.time_ns == 0 { log.observed_ns } else { log.time_ns };
     if ns == 0 {
-        return Err(Reason::Malformed);
+        return Err((Reason::Malformed, "a log record without a time"));
     }
-    let at = i64::try_from(ns).map(Timestamp::from_ns).map_err(|_| Reason::Future)?;
+    let at = i64::try_from(ns).map(Timestamp::from_ns);
+    let at = at.map_err(|_| (Reason::Future, "a log record's time is beyond the year 2262"))?;
     if !budget.has_events() {
-        return Err(Reason::LabelLimit);
+        return Err(TOO_MANY);
     }
     // First, so that an attribute of that name wins.
     let severity = severity::label(log.severity_text, log.severity_number);
-    let labels = shared.labels(severity, &log.attributes).map_err(|_| Reason::LabelLimit)?;
+    let labels = shared
+        .labels(severity, &log.attributes)
+        .map_err(|_| (Reason::LabelLimit, "the labels of a log record are over a limit"))?;
     let kind = if log.name.is_empty() { "log" } else { log.name };
     let event = Event { at, kind: kind.to_owned(), labels, body: log.body.into_owned() };
-    if budget.event(event.bytes()) { Ok(event) } else { Err(Reason::LabelLimit) }
+    if budget.event(event.bytes()) { Ok(event) } else { Err(TOO_MANY) }
 }
 
 /// A `KeyValue`, unless it is one that churns.

@@ -21,7 +21,7 @@ const SCALES: std::ops::RangeInclusive<i32> = -10..=20;
 
 /// The explicit form; `None` if scale or offsets make no sense.
 pub(super) fn explicit(point: &HistogramPoint<'_>) -> Option<Histogram> {
-    let scale = point.scale.unwrap_or(0);
+    let scale = point.scale.unwrap_or_default().0;
     if !SCALES.contains(&scale) {
         return None;
     }
@@ -32,7 +32,7 @@ pub(super) fn explicit(point: &HistogramPoint<'_>) -> Option<Histogram> {
     counts[0] = not_above_zero.fold(point.zero_count.0, u64::saturating_add);
     if let Some(positive) = &point.positive {
         for (i, n) in positive.bucket_counts.iter().enumerate() {
-            let index = i64::from(positive.offset) + i as i64;
+            let index = i64::from(positive.offset.0) + i as i64;
             let slot = &mut counts[slot(index, scale)];
             *slot = slot.saturating_add(n.0);
         }

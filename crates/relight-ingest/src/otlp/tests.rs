@@ -1,7 +1,7 @@
 mod bounds;
 
 use relight_core::KeyView;
-use relight_core::record::Record;
+use relight_core::record::{Histogram, Record};
 
 use super::*;
 use crate::source::decode_lines;
@@ -78,6 +78,123 @@ fn histograms_and_summaries() {
             "m_sum service.name=shop,who=scope Cumulative ?..5 2.5",
         ],
     );
+}
+
+/// Scenario: an empty histogram's extremes, a sum that overflowed, a last bound of +Inf with and without a bucket beyond it.
+/// Guarantee: the buckets count, and an infinite bound is the open bucket.
+#[test]
+fn a05_a06_a07_only_buckets_count() {
+    let point = |more: &str, counts: &str, bounds: &str| {
+        format!(
+            r#""histogram":{{"aggregationTemporality":2,"dataPoints":[{{"timeUnixNano":"5","count":"10",{more}"bucketCounts":{counts},"explicitBounds":{bounds}}}]}}"#
+        )
+    };
+    let expected = ["m service.name=shop,who=scope CumulativeHistogram ?..5 [5.0]/[4, 6]"];
+    for more in [
+        r#""min":"Infinity","max":"-Infinity","#,
+        r#""sum":"Infinity","#,
+        r#""sum":"NaN","min":"NaN","max":null,"#,
+        r#""sum":1e400,"#,
+    ] {
+        check(&point(more, r#"["4","6"]"#, "[5]"), &expected);
+    }
+    check(&point("", r#"["4","6","0"]"#, r#"[5,"Infinity"]"#), &expected);
+    check(&point("", r#"["4","6"]"#, r#"[5,"+Infinity"]"#), &expected);
+    check(&point("", r#"["0","4","6","0"]"#, r#"["-Infinity",5,"Infinity"]"#), &expected);
+    check(
+        r#""summary":{"dataPoints":[{"timeUnixNano":"5","count":"4","sum":"NaN","quantileValues":[{"quantile":0.5,"value":"NaN"},{"quantile":1,"value":2}]}]}"#,
+        &[
+            "m quantile=1,service.name=shop,who=scope Gauge ?..5 2",
+            "m_count service.name=shop,who=scope Cumulative ?..5 4",
+        ],
+    );
+}
+
+/// Scenario: enums by name, nulls for what is absent, names of fields as in the `.proto` files, integers as text, a BOM.
+/// Guarantee: ProtoJSON is read as a Collector reads it.
+#[test]
+fn a03_a04_protojson_is_read() {
+    let labels = "m service.name=shop,who=scope";
+    check(
+        r#""unit":null,"description":null,"gauge":null,"sum":{"isMonotonic":true,"aggregationTemporality":"AGGREGATION_TEMPORALITY_CUMULATIVE","dataPoints":[{"attributes":null,"startTimeUnixNano":"2","timeUnixNano":5,"asInt":"7","asDouble":null,"exemplars":null,"flags":null}]}"#,
+        &[&format!("{labels} Cumulative 2..5 7")],
+    );
+    check(
+        r#""sum":{"is_monotonic":true,"aggregation_temporality":"AGGREGATION_TEMPORALITY_DELTA","data_points":[{"start_time_unix_nano":null,"time_unix_nano":"5e0","as_int":"3"}]}"#,
+        &[&format!("{labels} Delta ?..5 3")],
+    );
+    check(
+        r#""gauge":{"dataPoints":[{"timeUnixNano":"5","asInt":0,"attributes":[{"key":"n","value":{"intValue":null}},{"key":"o","value":null},{"key":"b","value":{"bytesValue":"-_8"}}]}]}"#,
+        &["m b=+/8=,n=,o=,service.name=shop,who=scope Gauge ?..5 0"],
+    );
+    check(r#""gauge":{"dataPoints":null}"#, &[]);
+    for line in [
+        r#"{"resource_metrics":[{"scope_metrics":[{"scope":null,"metrics":[{"name":"m","gauge":{"data_points":[{"time_unix_nano":"5","as_double":1.5}]}}]}],"resource":null,"schemaUrl":null}],"resourceLogs":null}"#,
+        "\u{FEFF}{\"resourceMetrics\":[{\"scopeMetrics\":[{\"metrics\":[{\"name\":\"m\",\"gauge\":{\"dataPoints\":[{\"timeUnixNano\":\"5\",\"asDouble\":1.5}]}}]}]}]}",
+    ] {
+        let (record, complaints) = record(line);
+        assert_eq!(shown(&record), ["m  Gauge ?..5 1.5"], "{complaints:?}");
+    }
+}
+
+/// Scenario: a value of the wrong type in a point, an attribute of a metric's point, a metric, a scope and a resource.
+/// Guarantee: what holds it is refused alone, with metric, service and cause, and counts the points in it.
+#[test]
+fn what_is_wrong_is_refused_alone() {
+    let whole = r#"{"timeUnixNano":"9","asInt":1}"#;
+    let gauge = |points: &str| metrics(&format!(r#""gauge":{{"dataPoints":[{points}]}}"#));
+    let two = gauge(&format!("{whole},{whole}"));
+    for (line, taken, said) in [
+        (
+            gauge(&format!(r#"{whole},{{"timeUnixNano":"9","asInt":{{}}}},{whole}"#)),
+            2,
+            "`m` of service `shop`: malformed point: invalid type: map, expected a 64-bit integer",
+        ),
+        (
+            gauge(&format!(r#"{whole},{{"timeUnixNano":"9","asInt":1,"attributes":{{"k":"v"}}}}"#)),
+            1,
+            "`m` of service `shop`: malformed point: invalid type: map, expected a sequence",
+        ),
+        (
+            gauge(&format!(
+                r#"{whole},{{"timeUnixNano":"9","asInt":1,"attributes":[{{"key":"k","value":{}}}]}}"#,
+                r#"{"arrayValue":{"values":["#.repeat(60) + "1" + &"]}}".repeat(60)
+            )),
+            1,
+            "`m` of service `shop`: malformed point: recursion limit exceeded",
+        ),
+        (
+            two.replace(r#""gauge":{"#, r#""gauge":{"isMonotonic":"no","#),
+            0,
+            "`m` of service `shop`: malformed metric: invalid type: string",
+        ),
+        (
+            two.replace(r#""name":"m""#, r#""name":7"#),
+            0,
+            "service `shop`: malformed metric: invalid type: integer",
+        ),
+        (
+            two.replace(r#""value":{"stringValue":"scope"}"#, r#""value":"scope""#),
+            0,
+            "service `shop`: malformed scope: invalid type: string",
+        ),
+        (
+            two.replace(r#""value":{"stringValue":"churn"}"#, r#""value":"churn""#),
+            0,
+            "malformed resource: invalid type: string",
+        ),
+    ] {
+        let other = metrics(&format!(r#""gauge":{{"dataPoints":[{whole}]}}"#));
+        let other = other.strip_suffix("]}").expect("it ends so");
+        let beside = line.replacen(r#"{"resourceMetrics":["#, &format!("{other},"), 1);
+        for (line, beside) in [(&line, 0), (&beside, 1)] {
+            let (record, complaints) = record(line);
+            let refused = 2_u32.saturating_sub(taken as u32).max(1);
+            assert_eq!(record.points.len(), taken + beside, "{line}: {complaints:?}");
+            assert_eq!(record.refused, [(Reason::Malformed, if taken == 2 { 1 } else { refused })], "{line}");
+            assert!(complaints[0].starts_with(&format!("test:1: {said}")), "{complaints:?}");
+        }
+    }
 }
 
 /// Scenario: values 1.0 (zero offset), 3 and a zero at scale 3, then the same at the coarser scale 0.
@@ -175,7 +292,6 @@ fn c02_c16_bad_points_say_why() {
         r#""count":"3","bucketCounts":["1","1"],"explicitBounds":[0.5]"#,
         r#""count":"2","bucketCounts":["1","1"],"explicitBounds":[]"#,
         r#""count":"3","bucketCounts":["1","1","1"],"explicitBounds":[2,1]"#,
-        r#""count":"2","sum":"NaN","bucketCounts":["1","1"],"explicitBounds":[0.5]"#,
         r#""count":"1","scale":20000,"positive":{"offset":0,"bucketCounts":[1]}"#,
     ] {
         let kind = if point.contains("scale") { "exponentialHistogram" } else { "histogram" };

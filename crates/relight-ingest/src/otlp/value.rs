@@ -1,5 +1,5 @@
-//! Scalars of OTLP's JSON: 64-bit integers as strings or numbers, floats that may be `"NaN"`, and
-//! attributes of any type as their text.
+//! Scalars of OTLP's JSON: integers as strings or numbers, floats that may be `"NaN"`, enums by name or number,
+//! and attributes of any type as their text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use serde_json::Value;
 
+use super::model::or_default;
 use crate::ndjson::Text;
 
 /// A signed 64-bit integer.
@@ -18,6 +19,14 @@ pub(super) struct Int(pub(super) i64);
 /// An unsigned 64-bit integer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Unsigned(pub(super) u64);
+
+/// A signed 32-bit integer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Small(pub(super) i32);
+
+/// How the points of a sum or histogram follow each other: the protocol's number, 0 if that is not known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Temporality(pub(super) i32);
 
 /// A float; JSON has no number for some, so they may be strings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +68,50 @@ impl<'de> Deserialize<'de> for Unsigned {
     }
 }
 
+impl<'de> Deserialize<'de> for Small {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let whole = deserializer.deserialize_any(Whole)?;
+        i32::try_from(whole).map(Self).map_err(|_| D::Error::custom("an integer beyond 32 bits"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Temporality {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Named).map(Self)
+    }
+}
+
+/// Reads a temporality's number, or its name.
+struct Named;
+
+impl Visitor<'_> for Named {
+    type Value = i32;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an aggregation temporality, as a number or a name")
+    }
+    fn visit_u64<E: Error>(self, value: u64) -> Result<i32, E> {
+        // Numbers that the protocol does not have yet are none that is known here.
+        Ok(i32::try_from(value).unwrap_or_default())
+    }
+    fn visit_i64<E: Error>(self, value: i64) -> Result<i32, E> {
+        Ok(i32::try_from(value).unwrap_or_default())
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<i32, E> {
+        Whole.visit_f64(value).map(|whole| i32::try_from(whole).unwrap_or_default())
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<i32, E> {
+        match text {
+            "AGGREGATION_TEMPORALITY_UNSPECIFIED" | "" => Ok(0),
+            "AGGREGATION_TEMPORALITY_DELTA" => Ok(1),
+            "AGGREGATION_TEMPORALITY_CUMULATIVE" => Ok(2),
+            _ => text
+                .parse()
+                .map_err(|_| E::custom(format_args!("`{}` is no aggregationTemporality", shown(text)))),
+        }
+    }
+}
+
 /// Reads a whole number, or a string of one.
 struct Whole;
 
@@ -80,7 +133,15 @@ impl Visitor<'_> for Whole {
         if is_whole { Ok(value as i128) } else { Err(E::custom("a number with a fraction, for an integer")) }
     }
     fn visit_str<E: Error>(self, text: &str) -> Result<i128, E> {
-        text.parse().map_err(|_| E::custom(format_args!("`{}` is no integer", shown(text))))
+        // ProtoJSON has exponents in strings, too.
+        let exponent = || text.parse::<f64>().ok().filter(|_| text.contains(['e', 'E', '.']));
+        match text.parse() {
+            Ok(whole) => Ok(whole),
+            Err(_) => match exponent() {
+                Some(value) => self.visit_f64(value),
+                None => Err(E::custom(format_args!("`{}` is no integer", shown(text)))),
+            },
+        }
     }
 }
 
@@ -121,40 +182,40 @@ fn shown(text: &str) -> String {
 /// A resource's, scope's or point's attribute.
 #[derive(Deserialize)]
 pub(super) struct Attribute<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) key: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) value: AnyValue<'a>,
 }
 
 /// A value of any type; at most one field is set.
 #[derive(Deserialize, Default)]
 pub(super) struct AnyValue<'a> {
-    #[serde(borrow, rename = "stringValue")]
+    #[serde(borrow, rename = "stringValue", alias = "string_value")]
     pub(super) string: Option<Text<'a>>,
-    #[serde(rename = "boolValue")]
+    #[serde(rename = "boolValue", alias = "bool_value")]
     pub(super) boolean: Option<bool>,
-    #[serde(rename = "intValue")]
+    #[serde(rename = "intValue", alias = "int_value")]
     pub(super) int: Option<Int>,
-    #[serde(rename = "doubleValue")]
+    #[serde(rename = "doubleValue", alias = "double_value")]
     pub(super) double: Option<Float>,
-    #[serde(borrow, rename = "arrayValue")]
+    #[serde(borrow, rename = "arrayValue", alias = "array_value")]
     pub(super) list: Option<Box<Values<'a>>>,
-    #[serde(borrow, rename = "kvlistValue")]
+    #[serde(borrow, rename = "kvlistValue", alias = "kvlist_value")]
     pub(super) map: Option<Box<Pairs<'a>>>,
-    #[serde(borrow, rename = "bytesValue")]
+    #[serde(borrow, rename = "bytesValue", alias = "bytes_value")]
     pub(super) bytes: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Values<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) values: Vec<AnyValue<'a>>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Pairs<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) values: Vec<Attribute<'a>>,
 }
 
@@ -167,12 +228,11 @@ impl<'a> AnyValue<'a> {
         }
     }
 
-    /// Its text: of lists and maps as JSON, of bytes as the base 64 they came in, of nothing empty.
+    /// Its text: of lists and maps as JSON, of bytes in base 64, of nothing empty.
     pub(super) fn text(&self) -> Cow<'_, str> {
         match self {
-            Self { string: Some(Text(text)), .. } | Self { bytes: Some(Text(text)), .. } => {
-                Cow::Borrowed(text)
-            }
+            Self { string: Some(Text(text)), .. } => Cow::Borrowed(text),
+            Self { bytes: Some(Text(text)), .. } => base64(text),
             Self { boolean: Some(value), .. } => Cow::Borrowed(if *value { "true" } else { "false" }),
             Self { int: Some(Int(value)), .. } => Cow::Owned(value.to_string()),
             Self { double: Some(Float(value)), .. } => Cow::Owned(value.to_string()),
@@ -194,4 +254,25 @@ impl<'a> AnyValue<'a> {
             _ => Value::String(self.text().into_owned()),
         }
     }
+}
+
+/// Base 64 in the one writing that the protobuf decoder gives: ProtoJSON also takes the URL-safe alphabet, and either
+/// without padding.
+fn base64(text: &str) -> Cow<'_, str> {
+    if text.len().is_multiple_of(4) && !text.contains(['-', '_']) {
+        return Cow::Borrowed(text);
+    }
+    let digits = text.trim_end_matches('=');
+    let mut same: String = digits
+        .chars()
+        .map(|digit| match digit {
+            '-' => '+',
+            '_' => '/',
+            other => other,
+        })
+        .collect();
+    while !same.len().is_multiple_of(4) {
+        same.push('=');
+    }
+    Cow::Owned(same)
 }

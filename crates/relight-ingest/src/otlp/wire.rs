@@ -5,8 +5,10 @@
 //! steady point costs that hash and one comparison. Only a series that Intake does not know yet has its
 //! attributes read, checked, sorted and written into the record.
 //!
-//! Malformed is what prost refuses, with the position of the byte; a request is taken as a whole or not at
-//! all. A hash that was met before stands for bytes that were checked then, so they are not checked again.
+//! A request that prost reads is read the same. Of one that prost refuses, each message that cannot be read (a point, a
+//! metric, a scope, a resource) is refused alone and by name, since its length is known; what is not read at all
+//! (exemplars, metadata) is not checked. A hash that was met before stands for bytes that were checked then, so they are
+//! not checked again.
 
 mod attributes;
 mod logs;
@@ -26,6 +28,7 @@ use self::metrics::Walk;
 use self::reader::Reader;
 
 pub use self::logs::{count_spans, decode_logs};
+pub(crate) use self::metrics::is_unread;
 pub use super::budget::{MAX_BUCKETS, MAX_POINTS};
 
 /// Series that a decoder remembers, at about 40 bytes each; beyond them it forgets all and learns anew,
@@ -95,8 +98,9 @@ impl OtlpMetrics {
         &mut self.aliases
     }
 
-    /// Reads an `ExportMetricsServiceRequest` into `out`. Points whose series Intake knows have no key.
-    /// After an error the record is empty: nothing is taken by half.
+    /// Reads an `ExportMetricsServiceRequest` into `out`. Points whose series Intake knows have no key. What cannot be read of
+    /// it is refused in `out`. An error is a request of which nothing can be read or that is over a limit; the record has
+    /// nothing but [`Record::refusals`] then.
     pub fn decode(
         &mut self,
         body: &[u8],
@@ -112,10 +116,17 @@ impl OtlpMetrics {
         out.clear(offset, received);
         let read = Walk::new(self, out).request(Reader::new(body));
         if read.is_err() {
-            out.clear(offset, received);
+            empty(out);
         }
         read
     }
+}
+
+/// Leaves nothing of a record but the names of what was refused, for people.
+fn empty(record: &mut Record) {
+    let refusals = std::mem::take(&mut record.refusals);
+    record.clear(record.offset, record.received);
+    record.refusals = refusals;
 }
 
 #[cfg(test)]

@@ -76,7 +76,6 @@ fn a03_malformed_json() {
     for bad in [
         &b"{\"resourceMetrics\":[{}],}"[..],
         b"{\"resourceMetrics\":[\"\xff\"]}",
-        b"{\"resource_metrics\":[{}]}",
         b"[]",
         b"",
         enumeration.as_bytes(),

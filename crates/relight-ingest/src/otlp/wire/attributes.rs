@@ -40,6 +40,25 @@ pub(super) fn put<'a>(mut message: Reader<'a>, number: u32, level: &mut Level<'a
     Ok(())
 }
 
+/// The text of the attribute of this name in field `number` of a message; of several the last.
+pub(super) fn find(mut message: Reader<'_>, number: u32, name: &str) -> Result<Option<String>, WireError> {
+    let mut found = None;
+    while let Some((field, wire)) = message.key()? {
+        if field != number {
+            message.skip(field, wire)?;
+            continue;
+        }
+        let entry = message.message(wire)?;
+        if entry.rest().len() <= MAX_NESTED_BYTES
+            && let (key, value) = attribute(entry)?
+            && key == name
+        {
+            found = Some(value.into_text().into_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// An attribute's key, and how long the lists, maps and bytes in it are.
 fn outline(mut entry: Reader<'_>) -> Result<(&str, usize), WireError> {
     let (mut key, mut nested) = ("", 0);

@@ -3,14 +3,17 @@
 //! Fields may come in any order and a message in several parts, so each level is gone over twice: first
 //! for what holds for all of it (resource, scope, name, temporality), then for what it contains. The first
 //! time costs a key and a length for each entry, and checks what the second does not read.
+//!
+//! A message that cannot be read is refused alone ([`Walk::contain`]): its length is known, so its neighbours can be.
 
-use relight_core::record::{Kind, Record};
+use relight_core::record::{Kind, Reason, Record};
+use relight_core::refusal::Origin;
 
 use super::memo::{Hash, Memo};
 use super::names::Names;
 use super::points::{Number, Points};
 use super::reader::Reader;
-use super::schema::{EXPONENTIAL, GAUGE, HISTOGRAM, KEY_VALUE, RESOURCE, SCOPE, SUM, SUMMARY, Schema};
+use super::schema::{RESOURCE, SCOPE, Schema};
 use super::{OtlpMetrics, WireError};
 use crate::otlp::budget::Budget;
 use crate::otlp::{Refusal, histogram_kind, sum_kind};
@@ -23,6 +26,8 @@ pub(super) struct Walk<'d, 'a> {
     pub(super) names: Names<'a>,
     /// Points whose series are looked up together.
     pub(super) pending: Vec<Number<'a>>,
+    /// Why the first message that cannot be read cannot.
+    pub(super) unread: Option<WireError>,
 }
 
 /// A metric's points, whose messages may come in parts.
@@ -30,42 +35,72 @@ type Parts<'a> = (Reader<'a>, Vec<Reader<'a>>);
 
 impl<'d, 'a> Walk<'d, 'a> {
     pub(super) fn new(decoder: &'d mut OtlpMetrics, record: &'d mut Record) -> Self {
-        Self { decoder, record, budget: Budget::FULL, names: Names::default(), pending: Vec::new() }
+        Self {
+            decoder,
+            record,
+            budget: Budget::FULL,
+            names: Names::default(),
+            pending: Vec::new(),
+            unread: None,
+        }
     }
 
+    /// Takes what can be read. A request of which that is nothing is an error.
     pub(super) fn request(&mut self, mut message: Reader<'a>) -> Result<(), WireError> {
-        while let Some((field, wire)) = message.key()? {
-            match field {
-                1 => self.resource_metrics(message.message(wire)?)?,
-                _ => message.skip(field, wire)?,
+        match self.resources(&mut message) {
+            Err(error @ WireError::Malformed { what, .. }) => {
+                let why = format!("malformed protobuf: {what}; the rest of the request cannot be read");
+                self.record.refuse_named(Reason::Malformed, Origin::default(), &why, 1);
+                self.unread.get_or_insert(error);
             }
+            read => read?,
+        }
+        match self.unread {
+            Some(error) if is_unread(self.record) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn resources(&mut self, message: &mut Reader<'a>) -> Result<(), WireError> {
+        while let Some((field, wire)) = message.key()? {
+            if field != 1 {
+                message.skip(field, wire)?;
+                continue;
+            }
+            let whole = message.message(wire)?;
+            let read = self.resource_metrics(whole);
+            self.contain(read, (whole, Level::Resource))?;
         }
         Ok(())
     }
 
-    fn resource_metrics(&mut self, message: Reader<'a>) -> Result<(), WireError> {
+    fn resource_metrics(&mut self, mut message: Reader<'a>) -> Result<(), WireError> {
         let with = (&self.decoder.memo, &mut self.budget);
         let hash = origin(message, &RESOURCE, with, self.names.resource())?;
-        let mut message = message;
         while let Some((field, wire)) = message.key()? {
-            match field {
-                2 => self.scope_metrics(message.message(wire)?, hash)?,
-                _ => message.skip(field, wire)?,
+            if field != 2 {
+                message.skip(field, wire)?;
+                continue;
             }
+            let whole = message.message(wire)?;
+            let read = self.scope_metrics(whole, hash);
+            self.contain(read, (whole, Level::Scope))?;
         }
         Ok(())
     }
 
-    fn scope_metrics(&mut self, message: Reader<'a>, resource: Hash) -> Result<(), WireError> {
+    fn scope_metrics(&mut self, mut message: Reader<'a>, resource: Hash) -> Result<(), WireError> {
         let with = (&self.decoder.memo, &mut self.budget);
         let scope = origin(message, &SCOPE, with, self.names.scope())?;
         let hash = self.decoder.memo.join(resource, scope);
-        let mut message = message;
         while let Some((field, wire)) = message.key()? {
-            match field {
-                2 => self.metric(message.message(wire)?, hash)?,
-                _ => message.skip(field, wire)?,
+            if field != 2 {
+                message.skip(field, wire)?;
+                continue;
             }
+            let whole = message.message(wire)?;
+            let read = self.metric(whole, hash);
+            self.contain(read, (whole, Level::Metric))?;
         }
         Ok(())
     }
@@ -76,7 +111,6 @@ impl<'d, 'a> Walk<'d, 'a> {
         while let Some((field, wire)) = message.key()? {
             match field {
                 1 => name = message.text(wire)?,
-                2 | 3 => message.text(wire).map(drop)?,
                 5 | 7 | 9 | 10 | 11 => {
                     let part = message.message(wire)?;
                     match &mut data {
@@ -84,14 +118,10 @@ impl<'d, 'a> Walk<'d, 'a> {
                             self.budget.part()?;
                             more.push(part);
                         }
-                        _ => {
-                            if let Some((before, parts)) = data.replace((field, (part, Vec::new()))) {
-                                check_all(&parts, before)?;
-                            }
-                        }
+                        // A kind of data that another one follows does not count.
+                        _ => data = Some((field, (part, Vec::new()))),
                     }
                 }
-                12 => message.message(wire)?.check(&KEY_VALUE)?,
                 _ => message.skip(field, wire)?,
             }
         }
@@ -107,6 +137,102 @@ impl<'d, 'a> Walk<'d, 'a> {
         }
         Ok(())
     }
+
+    /// Refuses a message alone that cannot be read, with all points in it. Errors that concern the request go on.
+    #[inline]
+    fn contain(
+        &mut self,
+        read: Result<(), WireError>,
+        message: (Reader<'a>, Level),
+    ) -> Result<(), WireError> {
+        match read {
+            Ok(()) => Ok(()),
+            Err(error) => self.refuse_message(error, message),
+        }
+    }
+
+    #[cold]
+    fn refuse_message(
+        &mut self,
+        error: WireError,
+        (message, level): (Reader<'a>, Level),
+    ) -> Result<(), WireError> {
+        let WireError::Malformed { what, .. } = error else { return Err(error) };
+        self.unread.get_or_insert(error);
+        self.budget.points(1)?;
+        let (metric, level_name) = match level {
+            Level::Metric => (name_of(message), "metric"),
+            Level::Scope => ("", "scope"),
+            _ => ("", "resource"),
+        };
+        let service = if level == Level::Resource { "" } else { self.names.service() };
+        let why = format!("malformed {level_name}: {what}");
+        let points = points_in(message, level).max(1);
+        self.record.refuse_named(Reason::Malformed, Origin { metric, service }, &why, points);
+        Ok(())
+    }
+
+    /// Refuses points of a metric, by name.
+    #[cold]
+    pub(super) fn refuse_points(&mut self, reason: Reason, metric: &str, why: &str) {
+        let service = self.names.service();
+        self.record.refuse_named(reason, Origin { metric, service }, why, 1);
+    }
+}
+
+/// Whether nothing came of a request but what is malformed.
+pub(crate) fn is_unread(record: &Record) -> bool {
+    let is_empty = record.points.is_empty() && record.events.is_empty();
+    is_empty && record.refused.iter().all(|(reason, _)| *reason == Reason::Malformed)
+}
+
+/// What kind of message a reader is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Resource,
+    Scope,
+    Metric,
+    Data,
+}
+
+/// How many points lie in a message, as far as it can be walked.
+fn points_in(mut message: Reader<'_>, level: Level) -> u32 {
+    let mut points = 0_u32;
+    while let Ok(Some((field, wire))) = message.key() {
+        let below = match (level, field) {
+            (Level::Resource, 2) => Some(Level::Scope),
+            (Level::Scope, 2) => Some(Level::Metric),
+            (Level::Metric, 5 | 7 | 9 | 10 | 11) => Some(Level::Data),
+            _ => None,
+        };
+        let begin = message;
+        if message.skip(field, wire).is_err() {
+            break;
+        }
+        points = match below {
+            Some(below) => match { begin }.message(wire) {
+                Ok(inner) => points.saturating_add(points_in(inner, below)),
+                Err(_) => points,
+            },
+            None => points.saturating_add(u32::from(level == Level::Data && field == 1)),
+        };
+    }
+    points
+}
+
+/// The name of a metric that cannot be read, if that can.
+fn name_of(mut message: Reader<'_>) -> &str {
+    let mut name = "";
+    while let Ok(Some((field, wire))) = message.key() {
+        let begin = message;
+        if message.skip(field, wire).is_err() {
+            break;
+        }
+        if field == 1 {
+            name = { begin }.text(wire).unwrap_or(name);
+        }
+    }
+    name
 }
 
 /// The parts of a resource or a scope, in field 1 of what it belongs to, and their hash.
@@ -128,24 +254,10 @@ fn origin<'a>(
                 }
                 parts.push(part);
             }
-            2 => message.message(wire).map(drop)?,
-            3 => message.text(wire).map(drop)?,
             _ => message.skip(field, wire)?,
         }
     }
     Ok(hash)
-}
-
-/// A kind of data that another one follows does not count, but must be well formed.
-fn check_all((first, more): &Parts<'_>, field: u32) -> Result<(), WireError> {
-    let schema = match field {
-        5 => &GAUGE,
-        7 => &SUM,
-        9 => &HISTOGRAM,
-        10 => &EXPONENTIAL,
-        _ => &SUMMARY,
-    };
-    std::iter::once(first).chain(more).try_for_each(|part| part.check(schema))
 }
 
 /// How the values of a metric are meant. Writers put it behind the points.

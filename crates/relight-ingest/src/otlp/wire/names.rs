@@ -17,6 +17,8 @@ pub(super) struct Names<'a> {
     own: Level<'a>,
     /// Where in the request the point with those attributes begins.
     own_at: Option<usize>,
+    /// `service.name` of the resource, once that is asked.
+    service: Option<String>,
 }
 
 /// A resource or a scope, and its attributes once they were needed.
@@ -47,7 +49,17 @@ impl<'a> Shared<'a> {
 impl<'a> Names<'a> {
     /// A resource begins: where to put its parts.
     pub(super) fn resource(&mut self) -> &mut Vec<Reader<'a>> {
+        self.service = None;
         self.resource.begin()
+    }
+
+    /// `service.name` of the resource, for people; empty if there is none.
+    pub(super) fn service(&mut self) -> &str {
+        let parts = &self.resource.parts;
+        self.service.get_or_insert_with(|| {
+            let of = |part: &Reader<'a>| attributes::find(*part, 1, crate::otlp::SERVICE).ok().flatten();
+            parts.iter().rev().find_map(of).unwrap_or_default()
+        })
     }
 
     /// A scope of it begins: where to put its parts.

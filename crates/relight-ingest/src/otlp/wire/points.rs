@@ -7,10 +7,10 @@ use super::WireError;
 use super::memo::Hash;
 use super::metrics::Walk;
 use super::reader::{BYTES, Reader};
-use super::schema::{EXEMPLAR, KEY_VALUE};
+use super::schema::KEY_VALUE;
 use crate::otlp::model::{Buckets, HistogramPoint};
-use crate::otlp::value::{Float, Nanos, Unsigned};
-use crate::otlp::{BAD_HISTOGRAM, NO_VALUE, Refusal, buckets, named, time};
+use crate::otlp::value::{Float, Nanos, Small, Unsigned};
+use crate::otlp::{NO_VALUE, NON_FINITE, OVER_LIMIT, Refusal, histogram, named, time};
 
 /// Numbers of the fields that the kinds of points have in different places.
 #[derive(Clone, Copy)]
@@ -65,33 +65,54 @@ pub(super) struct Points<'w, 'd, 'a> {
 
 impl<'a> Points<'_, '_, 'a> {
     /// Takes the points of one part of the metric's data, which is in this field of the metric.
-    pub(super) fn each(&mut self, mut data: Reader<'a>, kind: u32) -> Result<(), WireError> {
+    pub(super) fn each(&mut self, data: Reader<'a>, kind: u32) -> Result<(), WireError> {
         self.kind = named(self.name).and(self.kind);
+        let walked = self.walk_points(data, kind);
+        // Those that wait are of this metric, whatever follows them.
+        self.take_pending()?;
+        match walked {
+            Ok(()) => Ok(()),
+            Err(error) => self.refuse_malformed(error, "the rest of the metric"),
+        }
+    }
+
+    fn walk_points(&mut self, mut data: Reader<'a>, kind: u32) -> Result<(), WireError> {
         while let Some((field, wire)) = data.key()? {
             if field != 1 {
                 data.skip(field, wire)?;
                 continue;
             }
             let point = data.message(wire)?;
-            match kind {
-                5 | 7 => self.number(point)?,
-                9 => self.histogram(point)?,
-                10 => self.exponential(point)?,
-                _ => self.summary(point)?,
+            self.walk.budget.points(1)?;
+            let read = match kind {
+                5 | 7 => self.number(point),
+                9 => self.histogram(point),
+                10 => self.exponential(point),
+                _ => self.summary(point),
+            };
+            if let Err(error) = read {
+                self.refuse_malformed(error, "point")?;
             }
         }
-        self.take_pending()
+        Ok(())
+    }
+
+    /// Refuses what cannot be read, by name. Errors that concern the request go on.
+    #[cold]
+    fn refuse_malformed(&mut self, error: WireError, part: &str) -> Result<(), WireError> {
+        let WireError::Malformed { what, .. } = error else { return Err(error) };
+        self.walk.unread.get_or_insert(error);
+        self.walk.refuse_points(Reason::Malformed, self.name, &format!("malformed {part}: {what}"));
+        Ok(())
     }
 
     #[inline]
     fn number(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
-        self.walk.budget.points(1)?;
         let (mut point, mut common, mut value) = (whole, Common::default(), None);
         while let Some((field, wire)) = point.key()? {
             match field {
                 4 => value = Some(point.double(wire)?),
                 6 => value = Some(point.eight(wire)? as i64 as f64),
-                5 => point.message(wire)?.check(&EXEMPLAR)?,
                 _ => self.common(NUMBER, (field, wire), &mut point, &mut common)?,
             }
         }
@@ -119,12 +140,14 @@ impl<'a> Points<'_, '_, 'a> {
             let alias = match found {
                 Some(alias) => {
                     self.walk.decoder.memo.met(alias);
-                    alias
+                    Ok(alias)
                 }
                 // It may have been met for the first time earlier in this batch.
-                None => self.alias(number.whole, NUMBER, &number.common)?,
+                None => self.alias(number.whole, NUMBER, &number.common),
             };
-            self.take(*number, alias)?;
+            if let Err(error) = alias.and_then(|alias| self.take(*number, alias)) {
+                self.refuse_malformed(error, "point")?;
+            }
         }
         pending.clear();
         self.walk.pending = pending;
@@ -240,8 +263,12 @@ impl<'a> Points<'_, '_, 'a> {
         Ok(self.walk.decoder.memo.insert(hash, run))
     }
 
-    fn refuse(&mut self, (reason, _): Refusal) {
-        self.walk.record.refuse(reason);
+    #[cold]
+    fn refuse(&mut self, (reason, why): Refusal) {
+        match why {
+            "" => self.walk.record.refuse(reason),
+            why => self.walk.refuse_points(reason, self.name, why),
+        }
     }
 
     /// Kind and time of a point that has a value.
@@ -260,12 +287,12 @@ impl<'a> Points<'_, '_, 'a> {
         kind: Kind,
         value: f64,
     ) -> Result<(), WireError> {
-        if value.is_finite() {
-            self.place(series, label, time, kind, value).map(drop)
-        } else {
-            self.walk.record.refuse(Reason::NonFinite);
-            Ok(())
+        if value.is_finite() && !label.1.is_some_and(f64::is_nan) {
+            return self.place(series, label, time, kind, value).map(drop);
         }
+        // A summary without observations has no quantiles: no fault of the sender.
+        self.refuse(if label.1.is_some() { (Reason::NonFinite, "") } else { NON_FINITE });
+        Ok(())
     }
 
     /// Puts a point into the record, with its key if Intake does not know the series; `false` if its labels
@@ -300,29 +327,25 @@ impl<'a> Points<'_, '_, 'a> {
         let is_named = budget.has_names()
             && names.encode(name, attributes, quantile.as_deref(), &mut decoder.key)?
             && budget.name(decoder.key.len());
-        if !is_named {
-            record.refuse(Reason::LabelLimit);
+        if is_named {
+            return Ok(Some(record.push_key(&decoder.key)));
         }
-        Ok(is_named.then(|| record.push_key(&decoder.key)))
+        self.refuse(OVER_LIMIT);
+        Ok(None)
     }
 }
 
 /// The kinds of points that are not one number.
 impl<'a> Points<'_, '_, 'a> {
     fn histogram(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
-        self.walk.budget.points(1)?;
         let (mut point, mut common, mut read) = (whole, Common::default(), HistogramPoint::default());
         while let Some((field, wire)) = point.key()? {
             match field {
                 4 => read.count = Unsigned(point.eight(wire)?),
-                5 => read.sum = Some(Float(point.double(wire)?)),
                 6 => self.eights(&mut point, wire, |n| read.bucket_counts.push(Unsigned(n)))?,
                 7 => {
                     self.eights(&mut point, wire, |n| read.explicit_bounds.push(Float(f64::from_bits(n))))?;
                 }
-                8 => point.message(wire)?.check(&EXEMPLAR)?,
-                11 => read.min = Some(Float(point.double(wire)?)),
-                12 => read.max = Some(Float(point.double(wire)?)),
                 _ => self.common(HISTOGRAM, (field, wire), &mut point, &mut common)?,
             }
         }
@@ -330,20 +353,14 @@ impl<'a> Points<'_, '_, 'a> {
     }
 
     fn exponential(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
-        self.walk.budget.points(1)?;
         let (mut point, mut common, mut read) = (whole, Common::default(), HistogramPoint::default());
         while let Some((field, wire)) = point.key()? {
             match field {
                 4 => read.count = Unsigned(point.eight(wire)?),
-                5 => read.sum = Some(Float(point.double(wire)?)),
-                6 => read.scale = Some(zigzag(point.integer(wire)?)),
+                6 => read.scale = Some(Small(zigzag(point.integer(wire)?))),
                 7 => read.zero_count = Unsigned(point.eight(wire)?),
                 8 => self.side(point.message(wire)?, read.positive.get_or_insert_default())?,
                 9 => self.side(point.message(wire)?, read.negative.get_or_insert_default())?,
-                11 => point.message(wire)?.check(&EXEMPLAR)?,
-                12 => read.min = Some(Float(point.double(wire)?)),
-                13 => read.max = Some(Float(point.double(wire)?)),
-                14 => point.double(wire).map(drop)?,
                 _ => self.common(EXPONENTIAL, (field, wire), &mut point, &mut common)?,
             }
         }
@@ -361,9 +378,12 @@ impl<'a> Points<'_, '_, 'a> {
     ) -> Result<(), WireError> {
         let series = self.series(whole, layout, common)?;
         let Some((kind, at)) = self.admit(common) else { return Ok(()) };
-        let Some(histogram) = buckets(read, layout.attributes == EXPONENTIAL.attributes) else {
-            self.refuse(BAD_HISTOGRAM);
-            return Ok(());
+        let histogram = match histogram::of(read, layout.attributes == EXPONENTIAL.attributes) {
+            Ok(histogram) => histogram,
+            Err(why) => {
+                self.refuse((Reason::BadHistogram, why));
+                return Ok(());
+            }
         };
         let ix = self.walk.record.histograms.len() as f64;
         if self.place(series, ("", None), (at, common.start.start()), kind, ix)? {
@@ -396,7 +416,7 @@ impl<'a> Points<'_, '_, 'a> {
     fn side(&mut self, mut message: Reader<'a>, out: &mut Buckets) -> Result<(), WireError> {
         while let Some((field, wire)) = message.key()? {
             match field {
-                1 => out.offset = zigzag(message.integer(wire)?),
+                1 => out.offset = Small(zigzag(message.integer(wire)?)),
                 2 if wire == BYTES => {
                     let mut packed = message.packed()?;
                     while !packed.rest().is_empty() {
@@ -416,7 +436,8 @@ impl<'a> Points<'_, '_, 'a> {
 
     /// Gauges by quantile and two counters, each a series of its own.
     fn summary(&mut self, whole: Reader<'a>) -> Result<(), WireError> {
-        self.walk.budget.points(2)?;
+        // One is counted already: a summary is two counters, and a gauge for each quantile.
+        self.walk.budget.points(1)?;
         let (mut point, mut common, mut count, mut sum) = (whole, Common::default(), 0, 0.0);
         let mut quantiles = std::mem::take(&mut self.walk.decoder.quantiles);
         quantiles.clear();

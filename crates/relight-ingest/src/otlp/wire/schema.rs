@@ -1,8 +1,8 @@
-//! OTLP's messages as tables: which field has which type. For what is not read but must be well formed
-//! all the same: exemplars, entity references, spans, attributes that were not met before.
+//! OTLP's messages as tables: which field has which type. For what must be well formed before it is known by a hash
+//! (resources, scopes, attributes that were not met before), and for log records and spans.
 
 use super::WireError;
-use super::reader::{BYTES, FIXED32, FIXED64, Reader, VARINT};
+use super::reader::{FIXED32, FIXED64, Reader, VARINT};
 
 pub(super) enum Type {
     Varint,
@@ -10,15 +10,12 @@ pub(super) enum Type {
     Fixed32,
     Text,
     Bytes,
-    /// Repeated, packed or not.
-    Varints,
-    Fixed64s,
     Message(&'static Schema),
 }
 
 pub(super) struct Schema(&'static [(u32, Type)]);
 
-use Type::{Bytes, Fixed32, Fixed64, Fixed64s, Message, Text, Varint, Varints};
+use Type::{Bytes, Fixed32, Fixed64, Message, Text, Varint};
 
 pub(super) static ANY_VALUE: Schema = Schema(&[
     (1, Text),
@@ -38,64 +35,6 @@ static ENTITY_REF: Schema = Schema(&[(1, Text), (2, Text), (3, Text), (4, Text)]
 pub(super) static RESOURCE: Schema =
     Schema(&[(1, Message(&KEY_VALUE)), (2, Varint), (3, Message(&ENTITY_REF))]);
 pub(super) static SCOPE: Schema = Schema(&[(1, Text), (2, Text), (3, Message(&KEY_VALUE)), (4, Varint)]);
-
-pub(super) static EXEMPLAR: Schema =
-    Schema(&[(2, Fixed64), (3, Fixed64), (4, Bytes), (5, Bytes), (6, Fixed64), (7, Message(&KEY_VALUE))]);
-static NUMBER_POINT: Schema = Schema(&[
-    (2, Fixed64),
-    (3, Fixed64),
-    (4, Fixed64),
-    (5, Message(&EXEMPLAR)),
-    (6, Fixed64),
-    (7, Message(&KEY_VALUE)),
-    (8, Varint),
-]);
-static HISTOGRAM_POINT: Schema = Schema(&[
-    (2, Fixed64),
-    (3, Fixed64),
-    (4, Fixed64),
-    (5, Fixed64),
-    (6, Fixed64s),
-    (7, Fixed64s),
-    (8, Message(&EXEMPLAR)),
-    (9, Message(&KEY_VALUE)),
-    (10, Varint),
-    (11, Fixed64),
-    (12, Fixed64),
-]);
-static BUCKETS: Schema = Schema(&[(1, Varint), (2, Varints)]);
-static EXPONENTIAL_POINT: Schema = Schema(&[
-    (1, Message(&KEY_VALUE)),
-    (2, Fixed64),
-    (3, Fixed64),
-    (4, Fixed64),
-    (5, Fixed64),
-    (6, Varint),
-    (7, Fixed64),
-    (8, Message(&BUCKETS)),
-    (9, Message(&BUCKETS)),
-    (10, Varint),
-    (11, Message(&EXEMPLAR)),
-    (12, Fixed64),
-    (13, Fixed64),
-    (14, Fixed64),
-]);
-static QUANTILE: Schema = Schema(&[(1, Fixed64), (2, Fixed64)]);
-static SUMMARY_POINT: Schema = Schema(&[
-    (2, Fixed64),
-    (3, Fixed64),
-    (4, Fixed64),
-    (5, Fixed64),
-    (6, Message(&QUANTILE)),
-    (7, Message(&KEY_VALUE)),
-    (8, Varint),
-]);
-
-pub(super) static GAUGE: Schema = Schema(&[(1, Message(&NUMBER_POINT))]);
-pub(super) static SUM: Schema = Schema(&[(1, Message(&NUMBER_POINT)), (2, Varint), (3, Varint)]);
-pub(super) static HISTOGRAM: Schema = Schema(&[(1, Message(&HISTOGRAM_POINT)), (2, Varint)]);
-pub(super) static EXPONENTIAL: Schema = Schema(&[(1, Message(&EXPONENTIAL_POINT)), (2, Varint)]);
-pub(super) static SUMMARY: Schema = Schema(&[(1, Message(&SUMMARY_POINT))]);
 
 pub(super) static LOG_RECORD: Schema = Schema(&[
     (1, Fixed64),
@@ -148,23 +87,8 @@ impl Reader<'_> {
 
     fn check_field(&mut self, known: &Type, wire: u8) -> Result<(), WireError> {
         match known {
-            Varints if wire == BYTES => {
-                let mut packed = self.packed()?;
-                while !packed.rest().is_empty() {
-                    packed.varint()?;
-                }
-                Ok(())
-            }
-            Fixed64s if wire == BYTES => {
-                let packed = self.packed()?;
-                if packed.rest().len() % 8 == 0 {
-                    Ok(())
-                } else {
-                    Err(packed.malformed("a list that is cut off"))
-                }
-            }
-            Varint | Varints => self.expect(wire, VARINT).and_then(|()| self.varint().map(drop)),
-            Fixed64 | Fixed64s => self.expect(wire, FIXED64).and_then(|()| self.pass(8).map(drop)),
+            Varint => self.expect(wire, VARINT).and_then(|()| self.varint().map(drop)),
+            Fixed64 => self.expect(wire, FIXED64).and_then(|()| self.pass(8).map(drop)),
             Fixed32 => self.expect(wire, FIXED32).and_then(|()| self.pass(4).map(drop)),
             Text => self.text(wire).map(drop),
             Bytes => self.slice(wire).map(drop),

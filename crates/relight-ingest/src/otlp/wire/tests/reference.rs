@@ -26,6 +26,10 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    pub(super) fn len(&self) -> usize {
+        self.points.len()
+    }
+
     pub(super) fn push(&mut self, name: Vec<u8>, point: &Point, record: &Record) {
         if point.kind.is_histogram() {
             self.histograms.push(record.histograms[point.value as usize].clone());
@@ -97,10 +101,7 @@ impl Reader {
             }
             Some(Data::Histogram(h)) => {
                 for p in &h.data_points {
-                    let counts =
-                        if p.bucket_counts.is_empty() { vec![p.count] } else { p.bucket_counts.clone() };
-                    let made = Histogram { bounds: p.explicit_bounds.clone(), counts };
-                    let made = Some(made).filter(|_| finite(&[p.sum, p.min, p.max]));
+                    let made = explicit(&p.explicit_bounds, &p.bucket_counts, p.count);
                     let times = (p.flags, p.time_unix_nano, p.start_time_unix_nano);
                     self.histogram(
                         bucket_kind(h.aggregation_temporality),
@@ -114,7 +115,6 @@ impl Reader {
             Some(Data::ExponentialHistogram(h)) => {
                 for p in &h.data_points {
                     let made = exponential(p.scale, p.zero_count, p.positive.as_ref(), p.negative.as_ref());
-                    let made = made.filter(|_| finite(&[p.sum, p.min, p.max]));
                     let times = (p.flags, p.time_unix_nano, p.start_time_unix_nano);
                     self.histogram(
                         bucket_kind(h.aggregation_temporality),
@@ -142,7 +142,8 @@ impl Reader {
                 };
                 let mut attributes = p.attributes.clone();
                 attributes.push(quantile);
-                self.scalar("", &attributes, (at, Timestamp::MIN), Kind::Gauge, q.value);
+                let value = if q.quantile.is_nan() { f64::NAN } else { q.value };
+                self.scalar("", &attributes, (at, Timestamp::MIN), Kind::Gauge, value);
             }
             let times = (at, start(p.start_time_unix_nano));
             self.scalar("_count", &p.attributes, times, Kind::Cumulative, p.count as f64);
@@ -229,8 +230,26 @@ fn number(value: &Number) -> f64 {
     }
 }
 
-fn finite(values: &[Option<f64>]) -> bool {
-    values.iter().flatten().all(|value| value.is_finite())
+/// Observations up to each bound that bounds something, by the differences of running totals.
+fn explicit(bounds: &[f64], counts: &[u64], count: u64) -> Option<Histogram> {
+    // Without buckets the count is that of the open one.
+    let counts = if counts.is_empty() { &[count][..] } else { counts };
+    let open_is_listed =
+        counts.len() == bounds.len() && bounds.last().is_some_and(|last| *last == f64::INFINITY);
+    let comparable: Vec<f64> = bounds.iter().copied().filter(|bound| !bound.is_nan()).collect();
+    if (counts.len() != bounds.len() + 1 && !open_is_listed) || comparable.windows(2).any(|w| w[0] > w[1]) {
+        return None;
+    }
+    let total = |n: usize| counts[..n.min(counts.len())].iter().map(|n| u128::from(*n)).sum::<u128>();
+    let mut made = Histogram::default();
+    let mut before = 0;
+    for (ix, bound) in bounds.iter().enumerate().filter(|(_, bound)| bound.is_finite()) {
+        made.bounds.push(*bound);
+        made.counts.push(u64::try_from(total(ix + 1) - before).unwrap_or(u64::MAX));
+        before = total(ix + 1);
+    }
+    made.counts.push(u64::try_from(total(counts.len()) - before).unwrap_or(u64::MAX));
+    Some(made)
 }
 
 const fn bucket_kind(temporality: i32) -> Option<Kind> {

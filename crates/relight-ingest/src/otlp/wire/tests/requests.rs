@@ -118,13 +118,20 @@ fn extremes() -> impl Strategy<Value = [Option<f64>; 3]> {
 }
 
 fn histogram() -> impl Strategy<Value = HistogramDataPoint> {
-    let bounds =
-        prop_oneof![4 => (0..4_u32).prop_map(|n| (0..n).map(f64::from).collect()), 1 => vec(double(), 0..3)];
+    let ascending = || (0..4_u32).prop_map(|n| (0..n).map(f64::from).collect::<Vec<_>>());
+    let ends = (prop::sample::select(vec![&[][..], &[f64::NEG_INFINITY], &[f64::NAN]]), ascending())
+        .prop_flat_map(|(first, inner)| {
+            (Just(first), Just(inner), prop::sample::select(vec![&[f64::INFINITY][..], &[f64::NAN], &[]]))
+        })
+        .prop_map(|(first, inner, last)| [first, &inner, last].concat());
+    let bounds = prop_oneof![4 => ascending(), 2 => ends, 1 => vec(double(), 0..3)];
     let counts = vec(0..9_u64, 0..5);
-    (common(), bounds, counts, extremes(), any::<bool>(), any::<bool>()).prop_map(
+    (common(), bounds, counts, extremes(), 0..5_usize, any::<bool>()).prop_map(
         |((attributes, start, at, flags, exemplars), bounds, mut counts, [sum, min, max], fits, adds_up)| {
-            if fits {
-                counts.resize(bounds.len() + 1, 1);
+            match fits {
+                0..3 => counts.resize(bounds.len() + 1, 1),
+                3 => counts.resize(bounds.len(), 1),
+                _ => {}
             }
             HistogramDataPoint {
                 attributes,

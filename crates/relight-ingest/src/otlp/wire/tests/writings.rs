@@ -12,11 +12,11 @@ use proptest::test_runner::TestRunner;
 
 use super::requests;
 
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     /// A number below `n`, by splitmix64.
-    fn roll(&mut self, n: u64) -> u64 {
+    pub(super) fn roll(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,7 +24,7 @@ impl Dice {
         (z ^ (z >> 31)) % n
     }
 
-    fn in_(&mut self, n: u64) -> bool {
+    pub(super) fn in_(&mut self, n: u64) -> bool {
         self.roll(n) == 0
     }
 }
