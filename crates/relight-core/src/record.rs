@@ -164,7 +164,7 @@ pub enum Reason {
     Malformed,
     /// NaN or infinite.
     NonFinite,
-    /// Over 10 minutes ahead of `received`, or an unconfirmed jump.
+    /// Over 10 minutes ahead of `received` (sparse data: over one cadence), or an unconfirmed jump.
     Future,
     /// Older than its partition's watermark as it stood before its record.
     Late,

@@ -8,6 +8,7 @@
 mod aliased;
 mod commands;
 mod overflow;
+mod pace;
 mod partition;
 mod recent;
 mod routed;
@@ -39,7 +40,7 @@ use partition::{Jump, Partition, with_keys};
 
 /// An event's kind is a name, and as long as one at most: it is kept for a day.
 const MAX_KIND_BYTES: usize = 1_024;
-/// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed.
+/// How far ahead of `received` a point may be, and how far a partition may jump unconfirmed, where its data are dense.
 pub const MAX_AHEAD: Span = Span::from_secs(600);
 
 #[derive(Debug, Clone, PartialEq)]
@@ -195,7 +196,8 @@ impl Intake {
         for (reason, n) in &record.refused {
             self.counters.refuse(*reason, u64::from(*n));
         }
-        let limit = record.received.map_or(limit, |received| limit.min(received.plus(MAX_AHEAD)));
+        let ahead = p.pace.ahead_of_arrival(p.highest);
+        let limit = record.received.map_or(limit, |received| limit.min(received.plus(ahead)));
         // Lateness is judged by the partition's own watermark as it stood before this record, never by
         // whether the bin happens to be open: that would depend on the other partitions' pace.
         let stamp = self.partitions[partition as usize].watermark;

@@ -5,6 +5,7 @@ use relight_core::record::{ControlRecord, Point, Record};
 use relight_core::{Span, Timestamp};
 
 use super::MAX_AHEAD;
+use super::pace::Pace;
 use crate::directory::{Directory, SourceIx};
 
 /// What a checkpoint keeps of a partition.
@@ -34,6 +35,7 @@ pub(super) struct Partition {
     pub(super) next_offset: u64,
     pub(super) highest: Timestamp,
     pub(super) watermark: Timestamp,
+    pub(super) pace: Pace,
     /// A record whose time jumped ahead and that the next one must confirm.
     held: Option<Box<Record>>,
     /// Its watermark stays until it is advanced.
@@ -77,6 +79,7 @@ impl Partition {
             next_offset,
             highest,
             watermark,
+            pace: Pace::default(),
             held: None,
             kept: false,
             held_through: 0,
@@ -106,8 +109,8 @@ impl Partition {
         }
     }
 
-    /// Whether a record without `received` is over 10 minutes ahead, and what that means for the one
-    /// held. "Ahead" is measured from the highest time that counted; before there is one, from where the
+    /// Whether a record without `received` is further ahead than the partition's pace explains, and what that means for
+    /// the one held. "Ahead" is measured from the highest time that counted; before there is one, from where the
     /// partition starts. The first record of a partition that starts nowhere has nothing to be measured
     /// by but the second.
     pub(super) fn jump(&mut self, record: &Record) -> Jump {
@@ -150,18 +153,26 @@ impl Partition {
     pub(super) fn release(&mut self, to: Timestamp) -> Option<(Box<Record>, Timestamp)> {
         let held = self.held.take()?;
         let confirmed = to.is_known() && to >= newest_of(&held).minus(MAX_AHEAD);
+        let ahead = if to == Timestamp::MAX { Pace::at_the_end } else { Pace::unconfirmed };
         // An only record has nothing that speaks against it.
-        let limit = self.limit().unwrap_or(to.plus(MAX_AHEAD));
+        let limit = self.limit_of(ahead).unwrap_or(to.plus(MAX_AHEAD));
         Some((held, if confirmed { Timestamp::MAX } else { limit }))
     }
 
     /// Up to when a time counts unconfirmed; `None` if there is nothing to measure it by.
     fn limit(&self) -> Option<Timestamp> {
-        let start = if self.highest.is_known() { self.highest } else { self.watermark };
-        start.is_known().then(|| start.plus(MAX_AHEAD))
+        self.limit_of(Pace::unconfirmed)
+    }
+
+    fn limit_of(&self, ahead: fn(&Pace, Timestamp) -> Span) -> Option<Timestamp> {
+        if self.highest.is_known() {
+            return Some(self.highest.plus(ahead(&self.pace, self.highest)));
+        }
+        self.watermark.is_known().then(|| self.watermark.plus(MAX_AHEAD))
     }
 
     pub(super) fn move_to(&mut self, highest: Timestamp, received: Option<Timestamp>, lateness: Span) {
+        self.pace.learn(self.highest, highest);
         self.highest = highest;
         if highest.is_known() && !self.kept {
             let newest = received.map_or(highest, |received| highest.min(received));

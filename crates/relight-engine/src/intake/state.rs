@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::directory::Directory;
 
 /// Version of what [`Intake::save`] writes, and of what Fold and the counters do: it is read first.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 
 impl Intake {
     /// Other settings and names from now on. Partitions, held records, open bins and what was counted stay.
@@ -45,6 +45,7 @@ impl Intake {
             // Of one that has ended it means nothing: joining again decides it anew.
             (p.is_unused && !p.has_ended()).encode(out);
             (p.kept && !p.has_ended()).encode(out);
+            p.pace.encode(out);
         }
         (self.open.len() as u32).encode(out);
         for (bin, open) in &self.open {
@@ -85,6 +86,7 @@ impl Intake {
             let (is_unused, kept) = (bool::decode(reader)?, bool::decode(reader)?);
             let mut partition = Partition::restore(state, source.into(), is_unused);
             partition.kept = kept;
+            partition.pace = Codec::decode(reader)?;
             self.add_partition(partition);
         }
         self.open = load_bins(reader, self.partitions.len())?;

@@ -70,6 +70,71 @@ fn a_wild_time_needs_a_second_record() {
     check(&[86_400, 0, 86_400, 15], &[0, 15]);
 }
 
+/// Scenario: one record with a point that its own newest point would make late, in either order; then points on both sides of
+/// the watermark that the record leaves.
+/// Guarantee: lateness is judged by the watermark from before the record, for each of its points; the next record's by the one
+/// after it.
+#[test]
+fn lateness_is_judged_before_the_record() {
+    for times in [[95, 160], [160, 95]] {
+        let (mut intake, mut out) = (intake(), Routed::default());
+        let p = intake.partition("p");
+        let mut both = point(1, times[0]);
+        let key = key_of("m", &Labels::default());
+        both.push_point(&key, at(times[1]), Timestamp::MIN, Kind::Gauge, 1.0);
+        for record in [&point(0, 100), &both] {
+            intake.handle(p, record, &mut Aliases::default(), &mut out);
+        }
+        assert_eq!((intake.counters().points, intake.partition_watermark(p)), (3, at(150)), "{times:?}");
+        for (offset, secs) in [(2, 149), (3, 150)] {
+            intake.handle(p, &point(offset, secs), &mut Aliases::default(), &mut out);
+        }
+        let late = intake.counters().refused(super::Reason::Late);
+        assert_eq!((intake.counters().points, late), (4, 1), "{times:?}");
+    }
+}
+
+/// Guarantee: where records are further apart than the limit, their own gap is the limit; the last one counts. A lone wild
+/// time counts neither there, nor at the end; nor does a dense partition with two outages become a sparse one.
+#[test]
+fn sparse_records_confirm_themselves() {
+    let hourly = |n: i64| (0..n).map(|h| h * 3_600).collect::<Vec<_>>();
+    for n in [1, 2, 3, 4, 50] {
+        check(&hourly(n), &hourly(n));
+    }
+    for wild in [5 * 3_600, 86_400 * 365, 86_400 * 36_500] {
+        let mut times = hourly(10);
+        times.push(9 * 3_600 + wild);
+        times.extend(hourly(20).split_off(10));
+        check(&times, &hourly(20));
+    }
+    let end = |times: &[i64], last: i64| [times, &[last]].concat();
+    check(&end(&hourly(10), 19 * 3_600), &end(&hourly(10), 19 * 3_600));
+    check(&end(&hourly(10), 86_400 * 60), &hourly(10));
+    check(&[0, 86_400 * 365], &[0]);
+    let outages = [0, 60, 120, 7_200, 7_260, 86_400, 86_460, 86_520];
+    check(&end(&outages, 90_200), &outages);
+}
+
+/// Scenario: an hourly series with its time of arrival, whose times are the ends of the hours; then a dense one.
+/// Guarantee: a time may lie as far ahead of its arrival as the data are apart, and ten minutes where that is less.
+#[test]
+fn sparse_records_may_carry_the_end_of_their_period() {
+    let come = |times: &[(i64, i64)]| {
+        let (mut intake, mut out) = (intake(), Routed::default());
+        let p = intake.partition("p");
+        for (offset, (secs, received)) in (0..).zip(times) {
+            let record = Record { received: Some(at(*received)), ..point(offset, *secs) };
+            intake.handle(p, &record, &mut Aliases::default(), &mut out);
+        }
+        intake.counters().refused(super::Reason::Future)
+    };
+    let hourly: Vec<(i64, i64)> = (0..5).map(|h| (h * 3_600, h * 3_600)).collect();
+    let ahead = |secs: i64| [&hourly[..], &[(18_000, 18_000 - secs)]].concat();
+    assert_eq!((come(&ahead(3_000)), come(&ahead(3_601))), (0, 1));
+    assert_eq!(come(&[(0, 0), (60, 60), (120, 120), (780, 179)]), 1);
+}
+
 /// Scenario: lines that cannot be read stand behind a jump at the end of a file.
 /// Guarantee: they are counted once, and known: a run that goes on does not count them again.
 #[test]

@@ -83,7 +83,7 @@ const fn words(reason: Reason) -> &'static str {
         Reason::Malformed => "malformed: they could not be read, the notes name the first",
         Reason::NonFinite => "not finite: NaN or infinite, which no detector can judge",
         Reason::Future => {
-            "too far in the future: over 10 minutes ahead of what surrounds them; look at the sender's clock"
+            "too far in the future: over 10 minutes, or three times the usual gap of sparse data, ahead of the points before them; check the sender's clock"
         }
         Reason::Late => {
             "late: their bin was closed already; put the capture in order, or raise `allowed_lateness`"
