@@ -19,7 +19,7 @@ pub(crate) const SPEC: DetectorSpec = spec::of::<Absence>(|_| String::new());
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Missing samples that are tolerated; one more is anomalous.
+    /// Missing samples in a row that are anomalous.
     patience: u32,
 }
 
@@ -51,7 +51,7 @@ impl Detector for Absence {
     type State = LastSeen;
 
     fn new(config: Config, _: &SignalInfo) -> Result<Self, ConfigError> {
-        if config.patience == 0 || config.patience == u32::MAX {
+        if config.patience == 0 {
             return Err(ConfigError::at("patience", "must be at least 1 sample"));
         }
         Ok(Self { patience: config.patience })
@@ -73,12 +73,14 @@ impl Detector for Absence {
         if !state.at.is_known() {
             return Reading::UNKNOWN;
         }
-        let score = f64::from(bins) / f64::from(self.patience);
+        // A sample is missing half a cadence after it was due, so `bins` of them are a silence of half a cadence more. The
+        // half puts `patience` missing samples above 1 and one fewer below it.
+        let score = (f64::from(bins) + 0.5) / f64::from(self.patience);
         Reading::new(score.min(MAX_SCORE), Band::UNKNOWN)
     }
 
     fn patience(&self) -> u32 {
-        self.patience + 1
+        self.patience
     }
 
     fn onset(&self, state: &LastSeen) -> Option<Timestamp> {

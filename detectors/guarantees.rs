@@ -136,14 +136,14 @@ fn limits() {
 #[test]
 fn c17_silence() {
     let mut row = Row::new("absence", &json!({"patience": 3}), 10);
-    assert_eq!(row.bank.patience(), Some(4));
+    assert_eq!(row.bank.patience(), Some(3));
     assert!(row.silence(9).is_none_or(|v| !v.reading.is_anomalous()), "never spoke");
     let last = Timestamp::from_secs(row.at);
     row.feed(1.0);
-    for missing in 1..=3 {
+    for missing in 1..=2 {
         assert!(!row.silence(missing).expect("silence is judged").reading.is_anomalous());
     }
-    let verdict = row.silence(4).expect("silence is judged");
+    let verdict = row.silence(3).expect("silence is judged");
     assert!(verdict.reading.is_anomalous() && verdict.onset == Some(last));
     assert!(!row.feed(1e9).reading.is_anomalous());
 }

@@ -18,6 +18,9 @@ use crate::fold::Partial;
 /// How fast a row's learned cadence follows: 5 % a sample towards the median of its gaps, so that one
 /// outage does not make the row look slow.
 const CADENCE_STEP: f32 = 0.05;
+/// A sample that is half a cadence late is missing, but a weekly job's need not be late for days: the lateness that is allowed is
+/// at most this long, or an eighth of the cadence where that is longer, since days of a month differ.
+const LATE: Span = Span::from_secs(12 * 3_600);
 /// After this many missing samples silence sets no more deadlines: the row is gone, not late.
 const MAX_MISSING: u32 = 1_000;
 
@@ -65,8 +68,10 @@ impl RowGroup {
     // once the row has brought values for `calm` without another one, or has been silent for very long.
     pub(super) fn is_needed(&self, signal: &Signal, row: u32, at: Timestamp) -> bool {
         let (last, cadence) = (self.last[row as usize], self.cadence[row as usize]);
-        let is_expected = cadence > 0.0 && self.is_patient();
-        is_expected || self.found.get(&row).is_some_and(|found| is_open(signal, (last, *found), at))
+        // A row with one value has no cadence yet: it must live to see the second one of a weekly job.
+        let is_expected = || cadence > 0.0 || (last.is_known() && at < last.plus(signal.gone_after));
+        (self.is_patient() && is_expected())
+            || self.found.get(&row).is_some_and(|found| is_open(signal, (last, *found), at))
     }
 
     /// Lets go of findings that no incident can be open for any more.
@@ -188,13 +193,14 @@ impl RowGroup {
         }
     }
 
-    /// Expected samples that have not come. Half a cadence late is not missing.
+    /// Expected samples that have not come.
     fn missing(&self, row: usize, at: Timestamp) -> u32 {
         if !self.last[row].is_known() || self.cadence[row] <= 0.0 {
             return 0;
         }
         let elapsed = at.since(self.last[row]).secs_f64();
-        (elapsed / f64::from(self.cadence[row]) - 0.5).floor().clamp(0.0, f64::from(u32::MAX)) as u32
+        let cadence = f64::from(self.cadence[row]);
+        ((elapsed - lateness(cadence)) / cadence).floor().clamp(0.0, f64::from(u32::MAX)) as u32
     }
 
     fn learn_cadence(&mut self, at: Timestamp, values: &[f64]) {
@@ -230,7 +236,8 @@ impl RowGroup {
             if cadence <= 0.0 || next > MAX_MISSING {
                 return None;
             }
-            let silence = Span::from_ns(((f64::from(next) + 0.5) * cadence * 1e9).ceil() as i64);
+            let silence = f64::from(next) * cadence + lateness(cadence);
+            let silence = Span::from_ns((silence * 1e9).ceil() as i64);
             let end = self.last[row].plus(silence);
             Some(if signal.samples { end } else { end.plus(signal.interval) })
         };
@@ -339,6 +346,11 @@ impl RowGroup {
         let banks: usize = self.banks.iter().map(|bank| bank.state_bytes()).sum();
         self.last.capacity() * 8 + self.cadence.capacity() * 4 + self.parts.state_bytes() + banks
     }
+}
+
+/// Seconds that a sample may be late before it is missing.
+fn lateness(cadence: f64) -> f64 {
+    (cadence / 2.0).min(LATE.secs_f64().max(cadence / 8.0))
 }
 
 /// Whether an incident may be open about a row with these last value and last finding.
