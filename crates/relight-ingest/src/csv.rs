@@ -1,8 +1,8 @@
 //! `timestamp,value` tables: a single series of samples, one a row.
 //!
 //! The header is optional. Where it names the time (`timestamp`, `time`, `date`, ..) and a `value` those are
-//! taken, else the first column and the first one beside it that holds a number. Further columns are left
-//! alone, and rows are taken in the order of the file: people are told where there are other columns and where
+//! taken, else the first column and the first one beside it that holds a number. A column that counts the rows, as pandas
+//! writes its index, is no value. Further columns are left alone, and rows are taken in the order of the file: people are told where there are other columns and where
 //! time runs backwards. Times are epoch seconds, milliseconds, microseconds or nanoseconds, RFC 3339, or ISO 8601
 //! without a zone, which is UTC. The series is named after the file. A quoted field must end on its line.
 
@@ -28,6 +28,10 @@ const SHOWN_COLUMNS: usize = 5;
 /// Names of a column of times, in the order in which they are looked for.
 const TIME_NAMES: [&str; 9] =
     ["timestamp", "time", "datetime", "date", "ts", "t", "@timestamp", "epoch", "_time"];
+/// Names of a column of values, likewise.
+const VALUE_NAMES: [&str; 2] = ["value", "_value"];
+/// A column of times below this (in 1973) beside one of later times holds no times: it counts the rows.
+const EARLIEST: Timestamp = Timestamp::from_secs(100_000_000);
 
 /// Where time and value stand in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +39,33 @@ pub(crate) struct Layout {
     time: usize,
     value: usize,
     header: bool,
+    /// A column that counts the rows.
+    index: Option<usize>,
 }
 
 impl Layout {
-    /// Tells from the first line, and the second where the first is a header; `None` if this is no table.
-    pub(crate) fn of(first: &str, second: Option<&str>) -> Option<Self> {
-        let plain = Self { time: 0, value: 1, header: false };
-        if Row::read(first, plain).sample().is_ok() {
+    /// Tells from the first line, and those behind it where the first is a header; `None` if this is no table.
+    pub(crate) fn of(first: &str, rest: &[&str]) -> Option<Self> {
+        let first = first.strip_prefix(BOM).unwrap_or(first);
+        if let Some(plain) = Self::without_header(first) {
             return Some(plain);
         }
-        let names = fields(first.strip_prefix(BOM).unwrap_or(first));
+        let names = fields(first);
+        let rows: Vec<Vec<String>> = rest.iter().map(|row| fields(row)).collect();
         let find = |name: &str| names.iter().position(|n| n.trim().eq_ignore_ascii_case(name));
         let time = TIME_NAMES.iter().find_map(|name| find(name));
-        let second_fields = second.map(fields).unwrap_or_default();
-        let is_number = |ix: &usize| second_fields.get(*ix).is_some_and(|f| f.trim().parse::<f64>().is_ok());
-        let mut others = (0..names.len()).filter(|ix| *ix != time.unwrap_or(0));
-        let first_other = others.clone().next().unwrap_or(1);
-        let value = find("value").filter(|value| *value != time.unwrap_or(0));
-        let value = value.or_else(|| others.find(is_number)).unwrap_or(first_other);
-        let layout = Self { time: time.unwrap_or(0), value, header: true };
-        let is_table = match second {
+        let time_ix = time.unwrap_or(0);
+        let is_number = |ix: usize| rows.iter().any(|row| field(row, ix).parse::<f64>().is_ok());
+        let index = (0..names.len()).find(|ix| *ix != time_ix && is_index(*ix, &names, &rows));
+        let others = || (0..names.len()).filter(|ix| *ix != time_ix);
+        // An index is taken only where nothing else holds a number.
+        let numbers = others().filter(|ix| Some(*ix) != index).find(|ix| is_number(*ix));
+        let value = VALUE_NAMES.iter().find_map(|name| find(name)).filter(|value| *value != time_ix);
+        let value = value.or(numbers).or_else(|| others().find(|ix| is_number(*ix)));
+        let value = value.or_else(|| others().next()).unwrap_or(1);
+        let layout =
+            Self { time: time_ix, value, header: true, index: index.filter(|index| *index != value) };
+        let is_table = match rest.first() {
             Some(second) => {
                 let row = Row::read(second, layout);
                 row.value.is_some() && table_time(row.time.trim().as_bytes()).is_some()
@@ -64,10 +75,38 @@ impl Layout {
         is_table.then_some(layout)
     }
 
+    /// Of a line that is a row itself.
+    fn without_header(first: &str) -> Option<Self> {
+        let plain = Self { time: 0, value: 1, header: false, index: None };
+        let indexed = Self { time: 1, value: 2, header: false, index: Some(0) };
+        let at = |layout| Row::read(first, layout).sample().ok().map(|(at, _)| at);
+        let (time, later) = (at(plain), at(indexed));
+        // Two numbers in front may be a time and a value as well as an index and a time.
+        let is_indexed =
+            later.is_some_and(|later| later >= EARLIEST) && time.is_none_or(|time| time < EARLIEST);
+        if is_indexed { Some(indexed) } else { time.map(|_| plain) }
+    }
+
     /// For a file that is a CSV by its name only: the rows will tell what is wrong with them.
     pub(crate) const fn unknown() -> Self {
-        Self { time: 0, value: 1, header: false }
+        Self { time: 0, value: 1, header: false, index: None }
     }
+}
+
+fn field(row: &[String], ix: usize) -> &str {
+    row.get(ix).map_or("", |field| field.trim())
+}
+
+/// Whether a column counts the rows: pandas gives its index no name (and calls it `Unnamed: 0` when it reads that again); with
+/// a name it is one in front that goes 0, 1, 2.
+fn is_index(ix: usize, names: &[String], rows: &[Vec<String>]) -> bool {
+    let name = names[ix].trim();
+    let numbers: Vec<Option<u64>> = rows.iter().map(|row| field(row, ix).parse().ok()).collect();
+    if name.is_empty() || name.starts_with("Unnamed:") {
+        return numbers.first().is_some_and(Option::is_some);
+    }
+    let counts = numbers.iter().zip(0..).all(|(number, n)| *number == Some(n));
+    ix == 0 && counts && numbers.len() >= 3
 }
 
 /// The two fields of a row that matter, as they are written; a time that is missing is empty.
@@ -140,7 +179,11 @@ impl Csv {
             name if named && !name.is_empty() => bad::quoted(name),
             _ => format!("column {}", ix + 1),
         };
-        let others: Vec<usize> = (0..names.len()).filter(|ix| *ix != time && *ix != value).collect();
+        let is_left = |ix: &usize| *ix != time && *ix != value && Some(*ix) != self.layout.index;
+        let others: Vec<usize> = (0..names.len()).filter(is_left).collect();
+        if others.is_empty() {
+            return;
+        }
         let mut left: Vec<String> = others.iter().take(SHOWN_COLUMNS).map(|ix| name(*ix)).collect();
         if others.len() > SHOWN_COLUMNS {
             left.push(format!("{} more", others.len() - SHOWN_COLUMNS));
@@ -254,7 +297,7 @@ impl SampleRows {
             let (offset, line) = self.lines.read().map_err(failed)?;
             let text = match line {
                 Line::End => return Ok(None),
-                Line::TooLong => std::borrow::Cow::Borrowed(""),
+                Line::TooLong | Line::Broken(_) => std::borrow::Cow::Borrowed(""),
                 Line::Text(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
                 Line::Text(line) => String::from_utf8_lossy(line),
             };
@@ -280,7 +323,7 @@ mod tests {
 
     fn check(text: &str, expected: &[&str]) {
         let lines: Vec<&str> = text.lines().collect();
-        let layout = Layout::of(lines[0], lines.get(1).copied()).expect("a table");
+        let layout = Layout::of(lines[0], &lines[1..]).expect("a table");
         let (records, complaints) = decode_lines(&mut Csv::new(layout, "cpu"), &lines);
         let shown: Vec<String> = records
             .iter()
@@ -320,13 +363,48 @@ mod tests {
         );
     }
 
+    /// Scenario: tables with pandas' index, without a name, with the name that it gets when it is read again, with one of its
+    /// own and without a header; an index that holds the times; and columns that only look like one.
+    /// Guarantee: what counts the rows is no value, and nobody is told that it is left alone.
+    #[test]
+    fn a14c_an_index_is_no_value() {
+        let at = "2026-01-01T00:00:00Z";
+        for text in [
+            ",timestamp,cpu\n0,1767225600,0.5\n1,1767225660,1.5",
+            "Unnamed: 0,timestamp,cpu\n0,1767225600,0.5",
+            "Unnamed: 0.1,Unnamed: 0,timestamp,value\n0,0,1767225600,0.5",
+            "index,ts,load\n0,1767225600,0.5\n1,1767225660,1.5\n2,1767225720,2.5",
+            ",cpu\n2026-01-01 00:00:00,0.5\n2026-01-01 00:01:00,1.5",
+            ",time,host,cpu\n7,1767225600,web-1,0.5\n8,1767225660,web-1,1.5",
+            "0,1767225600,0.5\n1,1767225660,1.5",
+            "17,2026-01-01 00:00:00,0.5,1",
+            "timestamp,cpu,\n1767225600,0.5,0",
+            "id,timestamp,count\n5,1767225600,0.5\n9,1767225660,1".replace("id", "").as_str(),
+            ",timestamp,cpu\n0,1767225600,\n1,1767225660,0.5\n"
+                .replace("0,1767225600,\n1,1767225660", "0,1767225600")
+                .as_str(),
+        ] {
+            let lines: Vec<&str> = text.lines().collect();
+            let layout = Layout::of(lines[0], &lines[1..]).expect("a table");
+            let (records, told) = decode_lines(&mut Csv::new(layout, "cpu"), &lines);
+            let point = records[0].1.points[0];
+            assert_eq!((point.at.to_string().as_str(), point.value), (at, 0.5), "{text}");
+            assert!(told.iter().all(|told| !told.contains("column 1")), "{text}: {told:?}");
+        }
+        check(
+            "id,timestamp\n3,1493568000\n4,1493568060",
+            &["1: 2017-04-30T16:00:00Z 3", "2: 2017-04-30T16:01:00Z 4"],
+        );
+        check("10,20,30", &["0: 1970-01-01T00:00:10Z 20"]);
+    }
+
     /// Scenario: wide tables, tables out of order, and tables that are neither.
     /// Guarantee: what is not read, and rows that stand in no order, are told with their line and how many.
     #[test]
     fn what_is_odd_about_a_table_is_told() {
         let told = |text: &str| {
             let lines: Vec<&str> = text.lines().collect();
-            let layout = Layout::of(lines[0], lines.get(1).copied()).expect("a table");
+            let layout = Layout::of(lines[0], &lines[1..]).expect("a table");
             let told = decode_lines(&mut Csv::new(layout, "cpu"), &lines).1;
             let short = |line: &String| line.split([';', '(']).next().unwrap_or_default().to_owned();
             told.iter().map(short).collect::<Vec<_>>()
@@ -360,10 +438,10 @@ mod tests {
 
     #[test]
     fn other_text_is_no_table() {
-        for (first, second) in
-            [("{\"t\":1}", None), ("signals:", Some("  a,b: c")), ("a,b", Some("c,d")), ("", None)]
+        for (first, rest) in
+            [("{\"t\":1}", &[][..]), ("signals:", &["  a,b: c"]), ("a,b", &["c,d"]), ("", &[])]
         {
-            assert_eq!(Layout::of(first, second), None, "{first}");
+            assert_eq!(Layout::of(first, rest), None, "{first}");
         }
     }
 }

@@ -52,6 +52,15 @@ pub enum IngestError {
         /// As it was given.
         path: PathBuf,
     },
+    /// Text in two bytes a character.
+    #[error(
+        "`{0}` is UTF-16, as PowerShell writes it: convert it with `iconv -f UTF-16 -t UTF-8 {0}`",
+        path.display()
+    )]
+    Utf16 {
+        /// As it was given.
+        path: PathBuf,
+    },
     /// JSON for people: its objects go over several lines.
     #[error(
         "`{0}` is JSON spread over several lines: one object (of OTLP, one request) a line is expected, as \

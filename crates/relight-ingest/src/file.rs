@@ -3,7 +3,7 @@
 //! Whether something is compressed is told by its first bytes, never by its name.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::IngestError;
 
 const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+pub(crate) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// Larger windows than `zstd -19` makes are refused: 2^27 is what `zstd -d` itself allows.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const READ_BYTES: usize = 128 << 10;
 
 /// Decompressed bytes of a capture.
@@ -70,6 +70,19 @@ pub(crate) fn open(path: &Path) -> Result<Opened, IngestError> {
     let counting = Counting { inner, consumed: consumed.clone() };
     let bytes = decompress(BufReader::with_capacity(READ_BYTES, counting)).map_err(failed)?;
     Ok(Opened { bytes, consumed, total })
+}
+
+/// The file itself, for reading it once more, if it is one that can be and is not compressed.
+pub(crate) fn again(path: &Path) -> io::Result<Option<File>> {
+    if is_stdin(path) {
+        return Ok(None);
+    }
+    let mut file = File::open(path)?;
+    let mut head = [0; 4];
+    let n = file.read(&mut head)?;
+    let is_packed = head[..n].starts_with(&GZIP_MAGIC) || head[..n].starts_with(&ZSTD_MAGIC);
+    let is_plain = file.metadata()?.is_file() && !is_packed;
+    file.seek(io::SeekFrom::Start(0)).map(|_| is_plain.then_some(file))
 }
 
 fn decompress<R: Read + Send + 'static>(mut reader: BufReader<R>) -> io::Result<Bytes> {

@@ -242,6 +242,10 @@ impl Decoder for Ndjson {
         }))
     }
 
+    fn has_outcomes(&self) -> bool {
+        true
+    }
+
     fn partition_of(&self, line: &[u8]) -> Option<String> {
         // Nearly no capture names partitions: a search costs a tenth of a parse.
         let text = std::str::from_utf8(line).ok().filter(|text| text.contains("\"partition\""))?;

@@ -11,6 +11,7 @@ mod exponential;
 pub(crate) mod export;
 mod histogram;
 mod lenient;
+pub(crate) mod messages;
 mod model;
 pub(crate) mod severity;
 mod value;

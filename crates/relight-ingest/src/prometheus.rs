@@ -1,19 +1,24 @@
 //! Prometheus text (and OpenMetrics) with timestamps: one sample a line.
 //!
-//! `# TYPE` decides what a sample is; without it, names ending in `_total` are counters and all
-//! others gauges. A histogram's buckets become one histogram point, made by its `+Inf` bucket, which
-//! the format requires and every exporter writes last; its `_sum` and `_count` are left out, since
-//! the point holds the count. A summary's quantiles are gauges, its `_sum` and `_count` counters.
+//! `# TYPE` decides what a sample is. Without it, or where it says `untyped` as all of `/federate` does, the name does, as by
+//! remote write: `_total`, `_count`, `_sum` and `_bucket` count up, everything else is a gauge. A histogram's buckets become one
+//! histogram point, made by its `+Inf` bucket, which the format requires; other families may lie between them. Its `_sum` and
+//! `_count` are left out, since the point holds the count. A summary's quantiles are gauges, its `_sum` and `_count` counters.
 //! Timestamps are milliseconds, or seconds if they are too small for that.
+//!
+//! Also what `promtool tsdb dump` writes, one series after the other with the name among the labels; see [`order`].
 
+pub(crate) mod order;
 mod sample;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use relight_core::Timestamp;
-use relight_core::record::{Histogram, Kind, Reason};
+use relight_core::record::{Histogram, Kind, Reason, Record};
 
+pub(crate) use self::sample::Quotes;
 use self::sample::{Series, series_text, split_series};
+use crate::complaints::Complaints;
 use crate::key;
 use crate::memo::Memo;
 use crate::scan::epoch;
@@ -23,6 +28,10 @@ use crate::source::{Decoder, Sink};
 const MAX_TYPES: usize = 100_000;
 /// Buckets of one histogram.
 const MAX_BUCKETS: usize = 4_096;
+/// Histograms whose buckets are being read.
+const MAX_PENDING: usize = 1_024;
+/// Suffixes of series that count up where nothing else says what they are.
+const COUNTING: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
@@ -48,7 +57,7 @@ struct Known {
     role: Role,
 }
 
-/// The histogram whose buckets are being read.
+/// A histogram whose buckets are being read.
 struct Pending {
     key: Vec<u8>,
     at: Timestamp,
@@ -60,7 +69,14 @@ struct Pending {
 pub(crate) struct Prometheus {
     types: HashMap<String, Type>,
     memo: Memo<Known>,
-    pending: Option<Pending>,
+    /// In the order in which they began.
+    pending: VecDeque<Pending>,
+    quotes: Quotes,
+    /// Told once: that lines are counted in the order of time; that names decide.
+    is_sorted: bool,
+    /// The first series that counts by a name that leaves room for doubt.
+    by_name: Option<String>,
+    said_by_name: bool,
 }
 
 /// Why a line is refused.
@@ -72,13 +88,44 @@ fn malformed(why: impl Into<String>) -> Bad {
 
 impl Prometheus {
     pub(crate) fn new() -> Self {
-        Self { types: HashMap::new(), memo: Memo::new(), pending: None }
+        Self {
+            types: HashMap::new(),
+            memo: Memo::new(),
+            pending: VecDeque::new(),
+            quotes: Quotes::Text,
+            is_sorted: false,
+            by_name: None,
+            said_by_name: false,
+        }
+    }
+
+    /// For a file with one series after the other, whose lines come by time ([`order`]).
+    pub(crate) fn of_series() -> Self {
+        Self { quotes: Quotes::Go, is_sorted: true, ..Self::new() }
+    }
+
+    /// Whether a file holds one series after the other: two samples of one series stand one behind the other, or names
+    /// stand among the labels.
+    pub(crate) fn is_by_series(head: &str) -> bool {
+        let mut before: Option<&str> = None;
+        for line in head.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if line.starts_with("{__name__=") {
+                return true;
+            }
+            let Some((series, _)) = series_text(line, Quotes::Go) else { continue };
+            if before.replace(series.trim_end()) == Some(series.trim_end()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether a line could be of this format: for telling formats apart.
     pub(crate) fn could_be(line: &str) -> bool {
         let is_meta = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"].iter().any(|start| line.starts_with(start));
-        is_meta || split_series(line).is_some_and(|(_, rest)| value_and_time(rest).is_ok())
+        let is_sample =
+            |(_, rest): (Series, &str)| rest.trim_start().starts_with('{') || value_and_time(rest).is_ok();
+        is_meta || split_series(line, Quotes::Text).is_some_and(is_sample)
     }
 
     fn meta(&mut self, line: &str) {
@@ -111,17 +158,13 @@ impl Prometheus {
         let (ix, rest) = self.series(line)?;
         self.memo.visit(ix);
         let (value, at) = value_and_time(rest)?;
-        let role = self.memo.get(ix).role;
-        if let Role::Bucket(le) = role {
-            return self.bucket(ix, at, (le, value), out);
-        }
-        self.abandon(out);
-        match role {
+        match self.memo.get(ix).role {
+            Role::Bucket(le) => return self.bucket(ix, at, (le, value), out),
             Role::Scalar(kind) if value.is_finite() => {
                 out.record.push_point(&self.memo.get(ix).key, at, Timestamp::MIN, kind, value);
             }
             Role::Scalar(_) => out.record.refuse(Reason::NonFinite),
-            Role::Bucket(_) | Role::Redundant => return Ok(!out.record.refused.is_empty()),
+            Role::Redundant => return Ok(!out.record.refused.is_empty()),
         }
         Ok(true)
     }
@@ -131,12 +174,13 @@ impl Prometheus {
         if let Some(ix) = self.memo.guess() {
             let after = line.strip_prefix(self.memo.text(ix)).unwrap_or_default();
             // `name {..}` is the same as `name{..}`, so a name alone is not yet a series.
-            if after.starts_with(' ') && !after.trim_start().starts_with('{') {
+            let is_whole = self.memo.text(ix).ends_with('}') || !after.trim_start().starts_with('{');
+            if after.starts_with(' ') && is_whole {
                 return Ok((ix, after));
             }
         }
-        let (text, rest) =
-            series_text(line).ok_or_else(|| malformed("no sample: `name{labels} value timestamp`"))?;
+        let (text, rest) = series_text(line, self.quotes)
+            .ok_or_else(|| malformed("no sample: `name{labels} value timestamp`"))?;
         if let Some(ix) = self.memo.find(text.as_bytes()) {
             return Ok((ix, rest));
         }
@@ -145,12 +189,19 @@ impl Prometheus {
         Ok((self.memo.insert(text.as_bytes(), known, key_len), rest))
     }
 
-    fn known(&self, text: &str) -> Result<Known, Bad> {
-        let (series, _) =
-            split_series(text).ok_or_else(|| malformed("no sample: `name{labels} value timestamp`"))?;
+    fn known(&mut self, text: &str) -> Result<Known, Bad> {
+        let (series, _) = split_series(text, self.quotes)
+            .ok_or_else(|| malformed("no sample: `name{labels} value timestamp`"))?;
         let Series { name, mut labels } = series;
         let (role, name) =
             self.role(&name, &labels).ok_or_else(|| malformed("a bucket's `le` must be a number"))?;
+        if role == Role::Scalar(Kind::Cumulative)
+            && self.by_name.is_none()
+            && !name.ends_with("_total")
+            && self.is_untyped(name)
+        {
+            self.by_name = Some(name.to_owned());
+        }
         if matches!(role, Role::Bucket(_)) {
             labels.retain(|(key, _)| key != "le");
         }
@@ -177,10 +228,18 @@ impl Prometheus {
             (Some(Type::Counter), ..) | (_, Some((_, Type::Counter)), ..) => Role::Scalar(Kind::Cumulative),
             (_, _, Some((_, Type::Histogram)), _) | (.., Some(_)) => Role::Redundant,
             (_, _, Some((_, Type::Summary)), _) => Role::Scalar(Kind::Cumulative),
-            (None, ..) if name.ends_with("_total") => Role::Scalar(Kind::Cumulative),
+            (None, None, None, None) if COUNTING.iter().any(|suffix| name.ends_with(suffix)) => {
+                Role::Scalar(Kind::Cumulative)
+            }
             _ => Role::Scalar(Kind::Gauge),
         };
         Some((role, name))
+    }
+
+    /// Whether no type says what a series is, neither its own nor its family's.
+    fn is_untyped(&self, name: &str) -> bool {
+        let family = COUNTING.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        !self.types.contains_key(name) && !self.types.contains_key(family)
     }
 
     /// Takes a bucket; the `+Inf` one completes its histogram.
@@ -192,37 +251,68 @@ impl Prometheus {
         out: &mut Sink<'_>,
     ) -> Result<bool, Bad> {
         let key = &self.memo.get(ix).key;
-        if self
-            .pending
-            .as_ref()
-            .is_some_and(|p| p.key != *key || p.at != at || p.buckets.len() >= MAX_BUCKETS)
-        {
-            self.abandon(out);
-        }
-        let key = &self.memo.get(ix).key;
-        let pending =
-            self.pending.get_or_insert_with(|| Pending { key: key.clone(), at, buckets: Vec::new() });
+        let found = self.pending.iter().position(|pending| pending.key == *key);
+        // Buckets of one histogram have one time, whatever lies between them.
+        let mut pending = match found.and_then(|found| self.pending.remove(found)) {
+            Some(pending) if pending.at == at && pending.buckets.len() < MAX_BUCKETS => pending,
+            old => {
+                if old.is_some() {
+                    abandoned(out);
+                }
+                Pending { key: key.clone(), at, buckets: Vec::new() }
+            }
+        };
         pending.buckets.push(bucket);
         if bucket.0 != f64::INFINITY {
+            if self.pending.len() == MAX_PENDING {
+                self.pending.pop_front();
+                abandoned(out);
+            }
+            self.pending.push_back(pending);
             return Ok(!out.record.refused.is_empty());
         }
-        let histogram = assemble(&pending.buckets);
-        if let Some(histogram) = histogram {
-            let kind = Kind::CumulativeHistogram;
-            out.record.push_histogram(key, at, Timestamp::MIN, kind, histogram);
-            self.pending = None;
-            return Ok(true);
-        }
-        self.pending = None;
-        Err(Bad(Reason::BadHistogram, "bucket bounds must ascend and their counts must not fall".to_owned()))
+        let Some(histogram) = assemble(&pending.buckets) else {
+            let why = "bucket bounds must ascend and their counts must not fall";
+            return Err(Bad(Reason::BadHistogram, why.to_owned()));
+        };
+        let key = &self.memo.get(ix).key;
+        out.record.push_histogram(key, at, Timestamp::MIN, Kind::CumulativeHistogram, histogram);
+        Ok(true)
     }
 
-    /// Gives up on buckets that no `+Inf` followed.
-    fn abandon(&mut self, out: &mut Sink<'_>) {
-        if self.pending.take().is_some() {
-            out.refuse(Reason::BadHistogram, "the histogram before this line has no `+Inf` bucket");
+    /// Takes a bucket from a line that is passed over: a later line may complete its histogram.
+    fn pass_bucket(&mut self, line: &str) {
+        let Ok((ix, rest)) = self.series(line) else { return };
+        if let (Role::Bucket(le), Ok((value, at))) = (self.memo.get(ix).role, value_and_time(rest)) {
+            let (mut record, mut names) = (Record::default(), vec![String::new()]);
+            let mut unsaid = Complaints::default();
+            // What is refused here was counted when the line was read.
+            let _ = self.bucket(ix, at, (le, value), &mut Sink::new(&mut record, &mut names, &mut unsaid, 0));
         }
     }
+
+    /// What is told once of a file: how its lines are counted, and that names decided what counts up.
+    fn remarks(&mut self, out: &mut Sink<'_>) {
+        if std::mem::take(&mut self.is_sorted) {
+            out.remark(
+                "one series after the other, as `promtool tsdb dump` writes them: read in the order of time, in which \
+                 lines are counted",
+            );
+        }
+        if let Some(name) = self.by_name.take().filter(|_| !self.said_by_name) {
+            self.said_by_name = true;
+            out.remark(format_args!(
+                "no `# TYPE` says what `{}` is: by its name it is a counter, as all that ends in _total, _count, _sum or \
+                 _bucket; other untyped series are gauges",
+                name.escape_debug()
+            ));
+        }
+    }
+}
+
+/// Refuses a histogram that no `+Inf` bucket completed.
+fn abandoned(out: &mut Sink<'_>) {
+    out.refuse(Reason::BadHistogram, "a histogram before this line has no `+Inf` bucket");
 }
 
 /// Running totals to counts of each bucket.
@@ -250,6 +340,10 @@ fn number(text: &str) -> Option<f64> {
 
 /// Value and time of a sample; an exemplar after them is left alone.
 fn value_and_time(rest: &str) -> Result<(f64, Timestamp), Bad> {
+    if rest.trim_start().starts_with('{') {
+        let why = "a native histogram, which is not read: only samples with a number are";
+        return Err(Bad(Reason::BadHistogram, why.to_owned()));
+    }
     let mut words = rest.split_ascii_whitespace();
     let value = words.next().and_then(number).ok_or_else(|| malformed("the value is no number"))?;
     let time = words.next().filter(|word| *word != "#");
@@ -280,14 +374,22 @@ impl Decoder for Prometheus {
             out.refuse(reason, why);
             true
         });
+        self.remarks(out);
         made.then_some(0)
     }
 
     fn pass(&mut self, line: &[u8]) {
-        if let Ok(text) = std::str::from_utf8(line)
-            && text.trim_start().starts_with('#')
-        {
-            self.meta(text.trim());
+        let Ok(text) = std::str::from_utf8(line).map(str::trim) else { return };
+        if text.starts_with('#') {
+            self.meta(text);
+        } else if !self.types.is_empty() && text.contains("_bucket") {
+            self.pass_bucket(text);
+        }
+    }
+
+    fn end(&mut self, out: &mut Sink<'_>) {
+        for _ in std::mem::take(&mut self.pending) {
+            abandoned(out);
         }
     }
 }

@@ -7,9 +7,11 @@ use std::path::Path;
 use crate::csv::{Csv, Layout};
 use crate::error::IngestError;
 use crate::file::{self, Bytes};
+use crate::lines::{BOM, Cut, Lines, MAX_LINE_BYTES};
 use crate::ndjson::Ndjson;
 use crate::otlp::Otlp;
-use crate::prometheus::Prometheus;
+use crate::otlp::messages::Messages;
+use crate::prometheus::{Prometheus, order};
 use crate::source::Decoder;
 
 /// The format is told from this much of a file, decompressed.
@@ -18,10 +20,16 @@ const EXTENSIONS: [&str; 6] = ["ndjson", "jsonl", "json", "csv", "prom", "txt"];
 const OTLP_KEYS: [&str; 3] = ["\"resourceMetrics\"", "\"resourceLogs\"", "\"resourceSpans\""];
 const CONFIG_KEYS: [&str; 5] = ["signals:", "detectors:", "rules:", "responders:", "engine:"];
 
+/// Lines behind the first from which a table's columns are told.
+const TABLE_ROWS: usize = 20;
+
 enum Format {
     Ndjson,
     Otlp,
+    Messages(Cut),
     Prometheus,
+    /// Prometheus text with one series after the other.
+    Series,
     Csv(Layout),
 }
 
@@ -40,16 +48,22 @@ fn extension(path: &Path) -> String {
     }
 }
 
-/// The decoder for these bytes, and the bytes again from their start.
-pub(crate) fn decoder(path: &Path, bytes: Bytes) -> Result<(Box<dyn Decoder>, Bytes), IngestError> {
+/// The decoder for these bytes, and the bytes again from their start, cut into what it decodes.
+pub(crate) fn decoder(path: &Path, bytes: Bytes) -> Result<(Box<dyn Decoder>, Lines), IngestError> {
     let (head, bytes) = peek(path, bytes)?;
     let decoder: Box<dyn Decoder> = match format(path, &head)? {
         Format::Ndjson => Box::new(Ndjson::new()),
         Format::Otlp => Box::new(Otlp::new()),
+        Format::Messages(cut) => return Ok((Box::new(Messages::new()), Lines::cut(bytes, cut))),
         Format::Prometheus => Box::new(Prometheus::new()),
+        Format::Series => {
+            let sorted = file::again(path).and_then(|again| order::by_time(bytes, again));
+            let failed = |source| IngestError::Read { path: path.to_owned(), line: 0, source };
+            return Ok((Box::new(Prometheus::of_series()), Lines::new(sorted.map_err(failed)?)));
+        }
         Format::Csv(layout) => Box::new(Csv::new(layout, &series_name(path))),
     };
-    Ok((decoder, bytes))
+    Ok((decoder, Lines::new(bytes)))
 }
 
 /// The layout of a table, and its bytes again from their start.
@@ -84,27 +98,43 @@ impl Read for Broken {
 }
 
 fn format(path: &Path, head: &[u8]) -> Result<Format, IngestError> {
-    let text = String::from_utf8_lossy(head);
+    if let Some(cut) = lengths(head) {
+        return Ok(Format::Messages(cut));
+    }
+    if head.starts_with(&[0xFF, 0xFE]) || head.starts_with(&[0xFE, 0xFF]) {
+        return Err(IngestError::Utf16 { path: path.to_owned() });
+    }
+    let text = String::from_utf8_lossy(head.strip_prefix(BOM).unwrap_or(head));
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let Some((number, first)) = lines.next() else {
         return Err(IngestError::Empty { path: path.to_owned() });
     };
-    let second = lines.next().map(|(_, line)| line);
-    let json = first.trim_start_matches('\u{FEFF}').trim_start();
+    let rest: Vec<&str> = lines.take(TABLE_ROWS).map(|(_, line)| line).collect();
+    let json = first.trim_start();
     if matches!(json.trim_end(), "{" | "[") {
         return Err(IngestError::Spread { path: path.to_owned() });
     }
     if json.starts_with('{') && !Prometheus::could_be(first) {
         return json_format(path, first);
     }
-    if let Some(layout) = Layout::of(first, second) {
+    if let Some(layout) = Layout::of(first, &rest) {
         return Ok(Format::Csv(layout));
     }
     let sample = text.lines().find(|line| !line.starts_with("# ") && !line.trim().is_empty());
     if Prometheus::could_be(first) || sample.is_some_and(Prometheus::could_be) {
-        return Ok(Format::Prometheus);
+        return Ok(if Prometheus::is_by_series(&text) { Format::Series } else { Format::Prometheus });
     }
     by_name(path, &text, number as u64 + 1)
+}
+
+/// Whether the file begins with the length of a message and a message: a zstd frame, protobuf's first field, or JSON.
+fn lengths(head: &[u8]) -> Option<Cut> {
+    let (len, message) = head.split_first_chunk::<4>()?;
+    let is_zstd = message.starts_with(&file::ZSTD_MAGIC);
+    let len = u32::from_be_bytes(*len) as usize;
+    // No text begins with a zero, which the length of a message of less than 16 MiB does.
+    let is_message = matches!(message.first(), Some(0x0A | b'{')) && (2..MAX_LINE_BYTES).contains(&len);
+    (is_zstd || is_message).then_some(Cut::Lengths { is_zstd })
 }
 
 fn json_format(path: &Path, first: &str) -> Result<Format, IngestError> {
@@ -121,12 +151,18 @@ fn json_format(path: &Path, first: &str) -> Result<Format, IngestError> {
 /// The start is like no capture. A later line may be, or the name tells which decoder is to say what is wrong.
 fn by_name(path: &Path, text: &str, line: u64) -> Result<Format, IngestError> {
     let path_buf = path.to_owned();
+    // What it looks like is told by the decoder, whatever the file is called.
+    if ["sep=", "#datatype,", "#group,", "#default,"].iter().any(|start| text.trim_start().starts_with(start))
+    {
+        return Ok(Format::Csv(Layout::unknown()));
+    }
     if let Some(json) = text.lines().find(|line| line.starts_with("{\"")) {
         return json_format(path, json);
     }
     match extension(path).as_str() {
         "csv" => Ok(Format::Csv(Layout::unknown())),
         "ndjson" | "jsonl" => Ok(Format::Ndjson),
+        "prom" if Prometheus::is_by_series(text) => Ok(Format::Series),
         "prom" => Ok(Format::Prometheus),
         "yaml" | "yml" => Err(IngestError::Config { path: path_buf }),
         _ if text.lines().any(|line| CONFIG_KEYS.iter().any(|key| line.starts_with(key))) => {

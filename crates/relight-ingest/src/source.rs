@@ -54,6 +54,13 @@ impl Sink<'_> {
         self.complaints.refused(&self.partitions[0], self.line, format_args!("{origin}{colon}{why}"));
     }
 
+    /// Tells people of the refusals that the record names already.
+    pub(crate) fn complain(&mut self) {
+        for kind in self.record.refusals.kinds() {
+            self.complaints.refused(&self.partitions[0], self.line, kind);
+        }
+    }
+
     /// The line that is read, counted from 1.
     pub(crate) const fn line(&self) -> u64 {
         self.line
@@ -106,6 +113,10 @@ pub(crate) trait Decoder: Send {
     fn pass(&mut self, _line: &[u8]) {}
     /// The file is at its end: what is to be said of it as a whole.
     fn end(&mut self, _out: &mut Sink<'_>) {}
+    /// Whether its format knows outcomes of actions.
+    fn has_outcomes(&self) -> bool {
+        false
+    }
     /// See [`CaptureSource::is_samples`].
     fn is_samples(&self) -> bool {
         false
@@ -125,30 +136,31 @@ pub(crate) struct FileSource {
     total: u64,
     partitions: Vec<String>,
     complaints: Complaints,
+    is_ended: bool,
 }
 
 /// Opens one file, or standard input.
 pub(crate) fn open(path: &Path) -> Result<FileSource, IngestError> {
     let opened = file::open(path)?;
     let mut complaints = Complaints::default();
-    let (decoder, bytes) = match sniff::decoder(path, opened.bytes) {
+    let (decoder, lines) = match sniff::decoder(path, opened.bytes) {
         // One of these among others stops nothing: it is a capture without records.
         Err(error @ (IngestError::Empty { .. } | IngestError::Spread { .. })) => {
             complaints.remark(error.to_string());
-            let (decoder, bytes): (Box<dyn Decoder>, file::Bytes) =
-                (Box::new(Ndjson::new()), Box::new(io::empty()));
-            (decoder, bytes)
+            let decoder: Box<dyn Decoder> = Box::new(Ndjson::new());
+            (decoder, Lines::new(Box::new(io::empty())))
         }
         told => told?,
     };
     Ok(FileSource {
         path: path.to_owned(),
-        lines: Lines::new(bytes),
+        lines,
         decoder,
         consumed: opened.consumed,
         total: opened.total,
         partitions: vec![name_of(path)],
         complaints,
+        is_ended: false,
     })
 }
 
@@ -173,6 +185,9 @@ fn is_blank(line: &[u8]) -> bool {
 pub(crate) fn outcomes(path: &Path) -> Result<Vec<ControlRecord>, IngestError> {
     let mut source = open(path)?;
     let mut found = Vec::new();
+    if !source.decoder.has_outcomes() {
+        return Ok(found);
+    }
     loop {
         let failed = read_error(&source.path, source.lines.count());
         let line = match source.lines.read().map_err(failed)?.1 {
@@ -208,12 +223,20 @@ impl CaptureSource for FileSource {
             let partition = match line {
                 Line::End => {
                     self.decoder.end(&mut sink);
+                    // What was waiting for a line that never came is one more record.
+                    if !record.refused.is_empty() && !std::mem::replace(&mut self.is_ended, true) {
+                        return Ok(Some(0));
+                    }
                     self.complaints.end(&self.partitions[0]);
                     return Ok(None);
                 }
                 Line::TooLong => {
                     let mib = MAX_LINE_BYTES >> 20;
                     sink.refuse(Reason::Malformed, format_args!("the line is longer than {mib} MiB"));
+                    Some(0)
+                }
+                Line::Broken(why) => {
+                    sink.refuse(Reason::Malformed, why);
                     Some(0)
                 }
                 Line::Text(text) if is_blank(text) => None,
@@ -233,7 +256,7 @@ impl CaptureSource for FileSource {
             let (offset, line) = self.lines.read().map_err(failed)?;
             let known = match line {
                 Line::End => return Ok(()),
-                Line::TooLong => offset < own_next,
+                Line::TooLong | Line::Broken(_) => offset < own_next,
                 Line::Text(line) if is_blank(line) => offset < own_next,
                 Line::Text(line) => {
                     let next = match self.decoder.partition_of(line) {
@@ -294,6 +317,10 @@ pub(crate) fn decode_lines<L: AsRef<[u8]>>(
     let (mut record, line) = (Record::default(), lines.len() as u64);
     let (names, said) = (&mut partitions, &mut complaints);
     decoder.end(&mut Sink { record: &mut record, partitions: names, complaints: said, line });
+    if !record.refused.is_empty() {
+        record.offset = lines.len() as u64;
+        records.push((0, record));
+    }
     complaints.end("test");
     (records, complaints.texts().to_vec())
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use relight_core::KeyView;
 use relight_core::record::Record;
 
 use super::*;
@@ -231,4 +232,158 @@ fn outcomes_are_found_ahead_of_the_replay() {
     };
     assert_eq!(recorded_outcomes(folder.path()).expect("a capture"), std::slice::from_ref(&expected));
     assert_eq!(recorded_outcomes(&folder.path().join("a.ndjson")).expect("a capture"), [expected]);
+}
+
+/// All points of a capture as `name at value`, and what people are told.
+fn read(path: &Path) -> (Vec<String>, Vec<String>) {
+    let mut sources = open(path).expect("a capture");
+    let (source, mut record, mut seen) = (&mut sources[0], Record::default(), Vec::new());
+    while source.next(&mut record).expect("the file is whole").is_some() {
+        seen.extend(record.points.iter().map(|point| {
+            let key = KeyView::new(record.key(point));
+            format!("{}{} {} {}", key.name(), key.to_labels(), point.at.ns() / 1_000_000_000, point.value)
+        }));
+        seen.extend(record.events.iter().map(|event| format!("{} {}", event.kind, event.body)));
+        seen.extend(record.refused.iter().map(|(reason, n)| format!("{} {n}", reason.name())));
+    }
+    let folder = path.parent().expect("files lie in a folder").display().to_string();
+    let told = source.complaints().iter().map(|told| told.replace(&format!("{folder}/"), ""));
+    (seen, told.collect())
+}
+
+/// Scenario: a dump of promtool's, and its OpenMetrics writing, plain and compressed: each series from its first sample to its
+/// last, and the next one from the beginning.
+/// Guarantee: samples come in the order of time, so that none is late; a run that goes on in the middle gets the same rest.
+#[test]
+fn a01_a_dump_is_read_by_time() {
+    let samples = ["a", "b", "c"].iter().flat_map(|job| (0..200).map(move |i| (job, 1_767_225_600 + 15 * i)));
+    let line = |(job, at)| format!("{{__name__=\"hits_total\", job=\"{job}\"}} {} {at}000\n", at % 1000);
+    let dump = samples.map(line).collect::<Vec<_>>().concat();
+    let open_metrics =
+        dump.replace("{__name__=\"hits_total\", ", "hits_total{").replace("000\n", ".000\n") + "# EOF\n";
+    let folder = folder(&[
+        ("dump.prom", &dump),
+        ("open.txt", &open_metrics),
+        ("bom.prom", &format!("\u{FEFF}{dump}")),
+    ]);
+    let packed = zstd::encode_all(dump.as_bytes(), 3).expect("memory does not fail");
+    std::fs::write(folder.path().join("packed.zst"), packed).expect("it can be written");
+    let expected: Vec<String> = (0..200)
+        .map(|i| 1_767_225_600 + 15 * i)
+        .flat_map(|at| ["a", "b", "c"].map(|job| format!("hits_total{{job=\"{job}\"}} {at} {}", at % 1000)))
+        .collect();
+    for name in ["dump.prom", "open.txt", "packed.zst", "bom.prom"] {
+        let (seen, told) = read(&folder.path().join(name));
+        assert_eq!(seen, expected, "{name}: {told:?}");
+        assert!(told.len() == 1 && told[0].contains("read in the order of time"), "{name}: {told:?}");
+        let source = &mut open(&folder.path().join(name)).expect("a capture")[0];
+        source.skip_to(&|_| 300).expect("it can be passed over");
+        assert_eq!(rest(&mut **source).len(), 300, "{name}");
+    }
+}
+
+/// Scenario: the Collector's file exporter with `compression: zstd` in JSON and in protobuf, and `format: proto` without
+/// compression: metrics and logs in one file, each message behind its length. The file is cut off in the last one.
+/// Guarantee: each message is a record, whichever the writing, and the tail is named and nothing else lost.
+#[test]
+fn c2_the_file_exporters_messages_are_read() {
+    use prost::Message as _;
+    let line = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{"dataPoints":[{"timeUnixNano":"1767225600000000000","asInt":"7"}]}}]}]}]}"#;
+    let log = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1767225600000000000","body":{"stringValue":"it broke"}}]}]}]}"#;
+    let mut logs = opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest::default();
+    let mut metrics =
+        opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest::default();
+    {
+        use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
+        use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+        use opentelemetry_proto::tonic::metrics::v1::{
+            Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point,
+        };
+        let at = 1_767_225_600_000_000_000;
+        let value = Some(number_data_point::Value::AsInt(7));
+        let point = NumberDataPoint { time_unix_nano: at, value, ..NumberDataPoint::default() };
+        let data = Some(Data::Gauge(Gauge { data_points: vec![point] }));
+        let metric = Metric { name: "m".to_owned(), data, ..Metric::default() };
+        let scope = ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() };
+        metrics.resource_metrics =
+            vec![ResourceMetrics { scope_metrics: vec![scope], ..ResourceMetrics::default() }];
+        let body = Some(AnyValue { value: Some(Value::StringValue("it broke".to_owned())) });
+        let log = LogRecord { time_unix_nano: at, body, ..LogRecord::default() };
+        let scope = ScopeLogs { log_records: vec![log], ..ScopeLogs::default() };
+        logs.resource_logs = vec![ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() }];
+    }
+    let framed = |message: &[u8]| [&(message.len() as u32).to_be_bytes()[..], message].concat();
+    let packed = |message: &[u8]| framed(&zstd::encode_all(message, 3).expect("memory does not fail"));
+    let (metrics, logs) = (metrics.encode_to_vec(), logs.encode_to_vec());
+    let folder = folder(&[]);
+    for (name, file) in [
+        ("json.zst", [packed(line.as_bytes()), packed(log.as_bytes()), packed(line.as_bytes())]),
+        ("proto.zst", [packed(&metrics), packed(&logs), packed(&metrics)]),
+        ("plain.proto", [framed(&metrics), framed(&logs), framed(&metrics)]),
+    ] {
+        let path = folder.path().join(name);
+        let (whole, last) = (file.concat(), file[2].len());
+        std::fs::write(&path, &whole).expect("it can be written");
+        let (seen, told) = read(&path);
+        assert_eq!(seen, ["m{} 1767225600 7", "log it broke", "m{} 1767225600 7"], "{name}: {told:?}");
+        assert_eq!(told.len(), 0, "{name}: {told:?}");
+        for missing in 1..last {
+            std::fs::write(&path, &whole[..whole.len() - missing]).expect("it can be written");
+            let (seen, told) = read(&path);
+            assert_eq!(seen, ["m{} 1767225600 7", "log it broke", "malformed 1"], "{name} without {missing}");
+            assert!(told[0].starts_with(&format!("{name}:3: the file ends within")), "{told:?}");
+        }
+    }
+}
+
+/// Scenario: each text format with a BOM in front; UTF-16, as PowerShell writes it; tables that are no tables of commas.
+/// Guarantee: a BOM is nothing; what cannot be read says what it is and how to convert it.
+#[test]
+fn marks_and_dialects_are_known() {
+    let bom = |text: &str| format!("\u{FEFF}{text}");
+    let folder = folder(&[
+        ("a.ndjson", &bom(r#"{"t":1767225600,"metric":"m","value":7}"#)),
+        (
+            "b.json",
+            &bom(
+                r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{"dataPoints":[{"timeUnixNano":"1767225600000000000","asInt":7}]}}]}]}]}"#,
+            ),
+        ),
+        ("c.prom", &bom("m 7 1767225600000\nx 1 1767225600000")),
+        ("m.csv", &bom("timestamp,value\n1767225600,7")),
+        ("twice.ndjson", &[bom(POINT), bom(POINT)].join("\n")),
+        ("excel.csv", "sep=;\nDatum;Wert\n01.01.2026;20,5\n"),
+        ("excel.txt", "sep=;\nDatum;Wert\n01.01.2026;20,5\n"),
+        ("german.csv", "Datum,Wert\n01.01.2026,\"20,5\"\n"),
+        ("comma.csv", "timestamp,value\n1767225600,\"20,5\"\n"),
+        ("influx.txt", "#datatype,string,long,dateTime:RFC3339,double\n,result,table,_time,_value\n"),
+        (
+            "bare.csv",
+            ",result,table,_start,_time,_value,host\n,,0,2026-01-01T00:00:00Z,2026-01-01T00:00:00Z,7,a\n",
+        ),
+    ]);
+    for (name, metric) in
+        [("a.ndjson", "m{}"), ("b.json", "m{}"), ("c.prom", "m{}"), ("m.csv", "m{}"), ("bare.csv", "bare{}")]
+    {
+        let (seen, told) = read(&folder.path().join(name));
+        assert_eq!(seen[0], format!("{metric} 1767225600 7"), "{name}: {told:?}");
+    }
+    assert_eq!(read(&folder.path().join("twice.ndjson")).0.len(), 2);
+    for (name, said) in [
+        ("excel.csv", "excel.csv:1: `sep=` is for Excel"),
+        ("excel.txt", "excel.txt:1: `sep=` is for Excel"),
+        ("german.csv", "german.csv:2: `01.01.2026` has day or month first"),
+        ("comma.csv", "comma.csv:2: the value `20,5` has a decimal comma"),
+        ("influx.txt", "influx.txt:1: looks like InfluxDB's annotated CSV"),
+    ] {
+        let (_, told) = read(&folder.path().join(name));
+        assert!(told.iter().any(|told| told.starts_with(said)), "{name}: {told:?}");
+    }
+    let utf16: Vec<u8> = bom("m 7 1767225600000\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let path = folder.path().join("shell.prom");
+    std::fs::write(&path, utf16).expect("it can be written");
+    assert!(
+        refusal(&path)
+            .starts_with("`../shell.prom` is UTF-16, as PowerShell writes it: convert it with `iconv")
+    );
 }

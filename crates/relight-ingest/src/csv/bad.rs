@@ -28,10 +28,20 @@ impl Bad<'_> {
 
     /// For people. `column` is where the time was looked for, from 0.
     pub(super) fn why(self, line: &str, column: usize) -> Cow<'static, str> {
-        if let (Self::Few | Self::Time(_), Some(hint)) = (self, separator(line)) {
+        if let (Self::Few | Self::Time(_), Some(hint)) = (self, dialect(line)) {
             return hint.into();
         }
         match self {
+            Self::Time(text) if is_day_first(text) => format!(
+                "{} has day or month first, which cannot be told apart: dates are written as in ISO 8601, 2026-01-31",
+                quoted(text)
+            )
+            .into(),
+            Self::Value(text) if is_decimal_comma(text) => format!(
+                "the value {} has a decimal comma: it is written with a point (`sed -E 's/\"(-?[0-9]+),([0-9]+)\"/\\1.\\2/g'`)",
+                quoted(text)
+            )
+            .into(),
             Self::Few => {
                 format!("{} has fewer columns than needed: a row is `timestamp,value`, with a comma", quoted(line))
                     .into()
@@ -50,8 +60,20 @@ impl Bad<'_> {
     }
 }
 
-/// Another separator than the comma, and how to get rid of it.
-fn separator(line: &str) -> Option<&'static str> {
+/// Another writing than columns and commas, and how to get rid of it.
+fn dialect(line: &str) -> Option<&'static str> {
+    if ["#datatype", "#group", "#default"].iter().any(|start| line.starts_with(start)) {
+        return Some(
+            "looks like InfluxDB's annotated CSV: leave out its annotations and what repeats the header (`grep -v \
+             '^#'`), one table in a file",
+        );
+    }
+    if line.starts_with("sep=") {
+        return Some(
+            "`sep=` is for Excel and no header: leave it out (`sed 1d`), and convert another separator than the \
+             comma with `sed '1d; s/,/./g; s/;/,/g'`",
+        );
+    }
     if line.contains(';') {
         return Some(
             "looks like `;` separates the columns: convert with `sed 's/,/./g; s/;/,/g'` (a decimal comma becomes \
@@ -59,6 +81,24 @@ fn separator(line: &str) -> Option<&'static str> {
         );
     }
     line.contains('\t').then_some("looks like tabs separate the columns: convert with `tr '\\t' ','`")
+}
+
+/// As in 31.01.2026, 1/31/2026 or 31-01-2026, with a time behind it or none.
+fn is_day_first(text: &str) -> bool {
+    let date = text.split([' ', 'T']).next().unwrap_or_default();
+    let parts: Vec<&str> = date.split(['.', '/', '-']).collect();
+    let is_part = |part: &&str, digits: &[usize]| {
+        digits.contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    matches!(&parts[..], [a, b, c] if is_part(a, &[1, 2]) && is_part(b, &[1, 2]) && is_part(c, &[2, 4]))
+}
+
+/// As in 20,5 or -1.234,5.
+fn is_decimal_comma(text: &str) -> bool {
+    let number = text.trim_start_matches(['-', '+']);
+    let Some((whole, fraction)) = number.split_once(',') else { return false };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(fraction) && digits(&whole.replace('.', ""))
 }
 
 /// A text of a file between back quotes: short, on one line, and without what a terminal would obey.
@@ -89,6 +129,14 @@ mod tests {
             (Bad::Time("17;1"), "17;1,5", "looks like `;` separates the columns: convert with `sed"),
             (Bad::Few, "17\t1", "looks like tabs separate the columns: convert with `tr"),
             (Bad::Few, "17", "`17` has fewer columns than needed"),
+            (Bad::Value("20,5"), "", "the value `20,5` has a decimal comma"),
+            (Bad::Value("-1.234,5"), "", "the value `-1.234,5` has a decimal comma"),
+            (Bad::Value("1,2,3"), "", "the value `1,2,3` is no number"),
+            (Bad::Time("01.01.2026"), "01.01.2026,5", "`01.01.2026` has day or month first"),
+            (Bad::Time("1/31/2026 10:00"), "", "`1/31/2026 10:00` has day or month first"),
+            (Bad::Time("1.5.x"), "", "`1.5.x` is no time"),
+            (Bad::Few, "sep=;", "`sep=` is for Excel"),
+            (Bad::Time("#datatype"), "#datatype,string,long", "looks like InfluxDB's annotated CSV"),
         ] {
             let why = bad.why(line, 1);
             assert!(why.starts_with(said), "{why}");

@@ -18,6 +18,7 @@ mod names;
 mod points;
 mod reader;
 mod schema;
+mod signal;
 
 use relight_core::Timestamp;
 use relight_core::aliases::Aliases;
@@ -29,6 +30,7 @@ use self::reader::Reader;
 
 pub use self::logs::{count_spans, decode_logs};
 pub(crate) use self::metrics::is_unread;
+pub(crate) use self::signal::{Signal, signal_of};
 pub use super::budget::{MAX_BUCKETS, MAX_POINTS};
 
 /// Series that a decoder remembers, at about 40 bytes each; beyond them it forgets all and learns anew,

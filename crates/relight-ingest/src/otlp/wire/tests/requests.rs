@@ -277,7 +277,7 @@ pub(crate) fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
     vec(of_resource, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
 }
 
-pub(super) fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
+pub(crate) fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
     let span =
         (text(), attributes(), attributes(), any::<u64>()).prop_map(|(name, attributes, inner, at)| Span {
             trace_id: vec![7; 16],
