@@ -22,9 +22,13 @@ pub(crate) fn selector(text: &str) -> Result<Selector, String> {
     let parsed = match parser::parse(text) {
         Ok(Expr::VectorSelector(parsed)) if parsed.offset.is_none() && parsed.at.is_none() => parsed,
         Ok(_) => {
-            return Err(format!("`{text}` is more than a selector such as `up{{job=\"shop\"}}`"));
+            let hint = quoted_hint(text);
+            return Err(format!("`{text}` is more than a selector such as `up{{job=\"shop\"}}`{hint}"));
         }
-        Err(message) => return Err(format!("`{text}` is no PromQL selector: {message}")),
+        Err(message) => {
+            let hint = quoted_hint(text);
+            return Err(format!("`{text}` is no PromQL selector: {message}{hint}"));
+        }
     };
     Ok(Arc::new(PromQl {
         text: text.to_owned(),
@@ -32,6 +36,26 @@ pub(crate) fn selector(text: &str) -> Result<Selector, String> {
         all: parsed.matchers.matchers,
         any: parsed.matchers.or_matchers,
     }))
+}
+
+fn quoted_hint(text: &str) -> String {
+    quoted_name(text).map_or_else(String::new, |quoted| {
+        format!("; a name with other characters than letters, digits, `_` and `:` is quoted: '{quoted}'")
+    })
+}
+
+/// The selector that a name of OpenTelemetry's, which PromQL takes in quotes only, was meant as: `{"payload.size"}` for
+/// `payload.size`. Only if that is one.
+fn quoted_name(text: &str) -> Option<String> {
+    let (name, matchers) = text.split_once('{').map_or((text, ""), |(name, rest)| (name, rest));
+    let name = name.trim();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    let is_name =
+        name.chars().all(|c| c.is_alphanumeric() || "_:.-/".contains(c)) && !name.chars().all(is_plain);
+    let matchers = matchers.trim().strip_suffix('}').unwrap_or(matchers).trim();
+    let comma = if matchers.is_empty() { "" } else { ", " };
+    let quoted = format!("{{\"{name}\"{comma}{matchers}}}");
+    (is_name && parser::parse(&quoted).is_ok()).then_some(quoted)
 }
 
 struct PromQl {
@@ -107,6 +131,29 @@ mod tests {
             r#"x{a=~"(((\\w{1000}){1000}){1000})"}"#,
         ] {
             assert!(selector(text).is_err(), "{text}");
+        }
+    }
+
+    /// Scenario: names as OpenTelemetry has them, alone and with labels; and what is no name.
+    /// Guarantee: the message gives the selector that was meant, which selects that name; of others it guesses nothing.
+    #[test]
+    fn a_name_with_dots_is_told_in_quotes() {
+        for (text, quoted) in [
+            ("payload.size", r#"{"payload.size"}"#),
+            ("http.server.request.duration", r#"{"http.server.request.duration"}"#),
+            ("queue-length", r#"{"queue-length"}"#),
+            (r#"payload.size{service="shop"}"#, r#"{"payload.size", service="shop"}"#),
+        ] {
+            let error = selector(text).err().expect("no selector");
+            assert!(error.ends_with(&format!("is quoted: '{quoted}'")), "{error}");
+            let name = text.split('{').next().expect("there is one");
+            let labels = Labels::new([("service".to_owned(), "shop".to_owned())]);
+            let select = selector(quoted).expect("a selector");
+            assert!(select.selects(KeyView::new(&key_of(name, &labels))), "{quoted}");
+        }
+        for text in ["x{", "rate(x.y[5m])", "a b", ".", "x{a=}"] {
+            let error = selector(text).err().unwrap_or_default();
+            assert!(!error.contains("is quoted"), "{text}: {error}");
         }
     }
 
