@@ -17,7 +17,7 @@ use relight_core::signal::{By, SignalKind};
 pub use arena::SeriesAddr;
 pub use evict::IdleSeries;
 pub use rows::{GoneRow, NewRow, RowAddr, Stat};
-pub use unmatched::Unmatched;
+pub use unmatched::{Unfit, Unmatched};
 
 use arena::Arena;
 use caps::Caps;

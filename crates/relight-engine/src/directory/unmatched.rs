@@ -1,9 +1,11 @@
-//! What of the signals has met nothing: selectors that chose no series, and labels that none has.
+//! What of the signals has met nothing: selectors that chose no series, or none of the kind that they need, and labels that
+//! none has.
 //!
 //! Worked out from the names alone, when somebody asks; nothing is counted while points come in.
 
 use std::collections::BTreeSet;
 
+use relight_core::record::Kind;
 use relight_core::series::KeyView;
 use relight_core::signal::{By, Selector, SignalKind, SignalSpec};
 
@@ -21,9 +23,20 @@ pub struct Unmatched {
     pub part: &'static str,
     /// The selector or label, as it was written.
     pub wanted: String,
+    /// What the chosen series are, where all are of a kind that the part has no use for.
+    pub unfit: Option<Unfit>,
     /// What there was instead: names of metrics, or labels of the series that were chosen; at most 10,000,
     /// ascending. Of events nothing is kept.
     pub have: Vec<String>,
+}
+
+/// Why series are of no use to a part of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// They are gauges, and what does not count up has no rate.
+    Gauges,
+    /// They are no histograms, and only those have quantiles.
+    NoHistograms,
 }
 
 impl Directory {
@@ -43,6 +56,9 @@ impl Directory {
             for (part, selector) in &sides {
                 if !has_met && !self.keys().any(|key| selector.selects(key)) {
                     found.push(unmatched_selector(signal, part, selector, self.metrics()));
+                } else if let Some(unfit) = self.unfit(&signal.kind, selector) {
+                    let unmatched = unmatched_selector(signal, part, selector, Vec::new());
+                    found.push(Unmatched { unfit: Some(unfit), ..unmatched });
                 }
             }
             found.extend(self.unmatched_labels(signal, &sides));
@@ -66,9 +82,23 @@ impl Directory {
             signal: signal.name.clone(),
             part: "by",
             wanted: label.clone(),
+            unfit: None,
             have: have.iter().map(|label| (*label).to_owned()).collect(),
         };
         missing.map(unmatched).collect()
+    }
+
+    /// Why all series that are chosen are of no use; `None` if one is, or none is there any more.
+    fn unfit(&self, kind: &SignalKind, selector: &Selector) -> Option<Unfit> {
+        let (unfit, fits): (_, fn(Kind) -> bool) = match kind {
+            SignalKind::Rate { .. } | SignalKind::Ratio { .. } => (Unfit::Gauges, |kind| kind != Kind::Gauge),
+            SignalKind::Quantile { .. } => (Unfit::NoHistograms, Kind::is_histogram),
+            _ => return None,
+        };
+        let mut chosen =
+            self.arena.numbers().filter(|ix| selector.selects(KeyView::new(self.arena.key(*ix)))).peekable();
+        chosen.peek()?;
+        (!chosen.any(|ix| fits(self.arena.kind(ix)))).then_some(unfit)
     }
 
     fn keys(&self) -> impl Iterator<Item = KeyView<'_>> {
@@ -97,7 +127,7 @@ fn unmatched_selector(
     selector: &Selector,
     have: Vec<String>,
 ) -> Unmatched {
-    Unmatched { signal: signal.name.clone(), part, wanted: selector.text().to_owned(), have }
+    Unmatched { signal: signal.name.clone(), part, wanted: selector.text().to_owned(), unfit: None, have }
 }
 
 /// The selectors of series that a signal has, by the part that they are.
@@ -116,7 +146,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use relight_core::record::Kind;
     use relight_core::rule::Settings;
     use relight_core::series::key_of;
     use relight_core::signal::{Aggregate, Binning, Select};
@@ -171,6 +200,41 @@ mod tests {
         IdleSeries { at: new.at, last: Timestamp::MIN, rows, waiting: None }
     }
 
+    /// Scenario: a rate of gauges, of a counter beside a gauge, and a quantile of what is no histogram.
+    /// Guarantee: told is why there is no row where no series that was chosen can give one.
+    #[test]
+    fn a_rate_of_gauges_is_told() {
+        let of = |name: &'static str, kind: fn(Selector) -> SignalKind| SignalSpec {
+            kind: kind(Arc::new(Named(name))),
+            by: By::Labels(Vec::new()),
+            ..signal(name)
+        };
+        let rate: fn(Selector) -> SignalKind = |of| SignalKind::Rate { of };
+        let signals = [
+            of("gauge", rate),
+            of("counter", rate),
+            of("counter", |of| SignalKind::Quantile { of, q: 0.5 }),
+            of("gauge", |of| SignalKind::Value { of, aggregate: Aggregate::Mean }),
+        ];
+        let mut directory = directory(&signals);
+        for (name, label, kind) in [
+            ("gauge", "a", Kind::Gauge),
+            ("gauge", "b", Kind::Gauge),
+            ("counter", "a", Kind::Gauge),
+            ("counter", "b", Kind::Cumulative),
+        ] {
+            let key = key_of(name, &Labels::new([(label.to_owned(), "1".to_owned())]));
+            directory.add(&key, kind, None, (&mut Vec::new(), &mut Vec::new())).expect("there is room");
+        }
+        let found: Vec<_> =
+            directory.unmatched(&signals).into_iter().map(|u| (u.part, u.wanted, u.unfit)).collect();
+        let expected = [
+            ("rate", "gauge".to_owned(), Some(Unfit::Gauges)),
+            ("quantile.of", "counter".to_owned(), Some(Unfit::NoHistograms)),
+        ];
+        assert_eq!(found, expected);
+    }
+
     /// Scenario: of four series the first two are evicted, so that those which stay have higher numbers than there are
     /// series; a signal each looks at one of the first and one of the last, and another at none of them.
     /// Guarantee: told is what met nothing, and the names and labels beside it are those of the series that are there.
@@ -186,6 +250,7 @@ mod tests {
             signal: signal.to_owned(),
             part,
             wanted: wanted.to_owned(),
+            unfit: None,
             have: have.iter().map(|have| (*have).to_owned()).collect(),
         };
         let expected = [

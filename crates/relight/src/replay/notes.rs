@@ -2,7 +2,7 @@
 
 use relight_core::record::Reason;
 use relight_engine::detect::Warming;
-use relight_engine::directory::Unmatched;
+use relight_engine::directory::{Unfit, Unmatched};
 use relight_runtime::{Report, Totals};
 
 use super::labels::Fault;
@@ -75,7 +75,7 @@ fn refused(totals: &Totals, reason: Reason) -> u64 {
 }
 
 fn unmatched(unmatched: &Unmatched) -> String {
-    let Unmatched { signal, part, wanted, have } = unmatched;
+    let Unmatched { signal, part, wanted, unfit, have } = unmatched;
     let shown: String = wanted.chars().take(SHOWN_CHARS).collect();
     let have = || have.iter().map(String::as_str);
     if *part == "by" {
@@ -84,6 +84,16 @@ fn unmatched(unmatched: &Unmatched) -> String {
             None => String::new(),
         };
         return format!("signal `{signal}`: no series of it has the label `{shown}` of `by`{hint}");
+    }
+    if let Some(unfit) = unfit {
+        let why = match unfit {
+            Unfit::Gauges => {
+                "are gauges, which have no rate: send them as counters (in Prometheus text `# TYPE name counter`, in \
+                 newline-delimited JSON `\"kind\":\"cumulative\"`), or watch them by `value:`"
+            }
+            Unfit::NoHistograms => "are no histograms, and only those have quantiles",
+        };
+        return format!("signal `{signal}`: no values, since all series of `{part}: {shown}` {why}");
     }
     let name = wanted.split('{').next().unwrap_or_default().trim();
     let hint = match relight_config::nearest(name, have()).filter(|_| !name.is_empty()) {
@@ -110,12 +120,22 @@ mod tests {
             ("events", "deploy", "", ""),
         ] {
             let have: Vec<String> = have.split_whitespace().map(str::to_owned).collect();
-            let note =
-                unmatched(&Unmatched { signal: "s".to_owned(), part, wanted: wanted.to_owned(), have });
+            let note = unmatched(&Unmatched {
+                signal: "s".to_owned(),
+                part,
+                wanted: wanted.to_owned(),
+                unfit: None,
+                have,
+            });
             assert_eq!(note, format!("signal `s`: nothing matched `{part}: {wanted}`{said}"));
         }
         let (signal, wanted, have) = ("s".to_owned(), "svc".to_owned(), vec!["sv".to_owned()]);
-        let note = unmatched(&Unmatched { signal, part: "by", wanted, have });
+        let note = unmatched(&Unmatched { signal, part: "by", wanted, unfit: None, have });
         assert_eq!(note, "signal `s`: no series of it has the label `svc` of `by`; did you mean `sv`?");
+        let (signal, wanted, unfit) = ("s".to_owned(), "x_count".to_owned(), Some(Unfit::Gauges));
+        let note = unmatched(&Unmatched { signal, part: "rate", wanted, unfit, have: Vec::new() });
+        let said =
+            "signal `s`: no values, since all series of `rate: x_count` are gauges, which have no rate: ";
+        assert!(note.starts_with(said), "{note}");
     }
 }
