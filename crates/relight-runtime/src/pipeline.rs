@@ -191,6 +191,11 @@ impl Pipeline {
         self.intake.directory().generation()
     }
 
+    /// The key of a series, by Intake's number of it.
+    pub fn series_key(&self, ix: u32) -> &[u8] {
+        self.intake.directory().key_at(ix)
+    }
+
     /// How many series there may be.
     pub fn max_series(&self) -> usize {
         self.settings.max_series

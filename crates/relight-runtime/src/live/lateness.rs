@@ -1,9 +1,12 @@
 //! Whether the points of a partition come later than `allowed_lateness` lets them: what is late does not count.
 //!
 //! The p99 of their delays exceeds what is allowed where more than one point in a hundred is late; so points in time are
-//! counted, and of late ones the delay, in buckets of powers of two. Says what it sees and changes nothing.
+//! counted, and of late ones the delay, in buckets of powers of two. One of the late points is kept as an example, so that
+//! people know whose they are; a clock is never wrong by years, so a time that is tells which unit it was meant in. Says what
+//! it sees and changes nothing.
 
-use relight_core::record::Record;
+use relight_core::record::{Point, Record};
+use relight_core::series::KeyView;
 use relight_core::{Span, Timestamp};
 
 /// Two of these are looked at, so that what was late an hour ago is no news.
@@ -12,6 +15,18 @@ const WINDOW: Span = Span::from_secs(300);
 const BUCKETS: usize = 21;
 /// Of fewer points nothing is said: one of fifty is no p99.
 const ENOUGH: u64 = 100;
+/// Times that are in another unit than they should be, by what is missing to make sense of them.
+const UNITS: [(i64, &str); 3] = [
+    (1_000_000_000, "seconds where nanoseconds belong"),
+    (1_000_000, "milliseconds where nanoseconds belong"),
+    (1_000, "microseconds where nanoseconds belong, or seconds where milliseconds do"),
+];
+/// As far as a time may lie from now to be one in another unit.
+const NEAR: Span = Span::from_secs(2 * 86_400);
+/// Labels that say whose a point is, in the order in which they are looked for.
+const SENDERS: [&str; 5] = ["service.name", "service", "job", "instance", "host"];
+/// Bytes of a name that are shown.
+const SHOWN_BYTES: usize = 80;
 
 /// The newest points of one partition.
 #[derive(Debug)]
@@ -29,6 +44,16 @@ struct Window {
     points: u64,
     /// Late points by delay: up to 1 s, 2 s, 4 s and so on.
     late: [u64; BUCKETS],
+    example: Option<Example>,
+}
+
+/// One of the late points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Example {
+    /// Its metric, and whose it is if it says so.
+    pub(super) sender: String,
+    /// The unit that its time is in, where it makes sense in another one only.
+    pub(super) unit: Option<&'static str>,
 }
 
 impl Lateness {
@@ -43,8 +68,14 @@ impl Lateness {
         }
     }
 
-    /// Counts a record that was taken in. `watermark` is its partition's as it stood before it.
-    pub(super) fn count(&mut self, record: &Record, late: u32, watermark: Timestamp) {
+    /// Counts a record that was taken in. `watermark` is its partition's as it stood before it; `key` gives the name of a point.
+    pub(super) fn count<'k>(
+        &mut self,
+        record: &'k Record,
+        late: u32,
+        watermark: Timestamp,
+        key: impl Fn(&'k Point) -> &'k [u8],
+    ) {
         self.newest.points += record.points.len() as u64;
         if late == 0 {
             return;
@@ -52,7 +83,15 @@ impl Lateness {
         for point in record.points.iter().filter(|point| point.at < watermark) {
             let delay = watermark.since(point.at).secs_f64() + self.allowed.secs_f64();
             self.newest.late[bucket(delay)] += 1;
+            if self.newest.example.is_none() {
+                self.newest.example = Some(Example::of(key(point), point.at, watermark));
+            }
         }
+    }
+
+    /// One of the points that were late lately.
+    pub(super) fn example(&self) -> Option<&Example> {
+        self.newest.example.as_ref().or(self.before.example.as_ref())
     }
 
     /// The p99 of the delays, rounded up to a power of two, while it exceeds what is allowed.
@@ -79,13 +118,40 @@ impl Lateness {
     }
 }
 
+impl Example {
+    fn of(key: &[u8], at: Timestamp, now: Timestamp) -> Self {
+        let unit = UNITS.iter().find(|(ns, _)| {
+            let meant = at.ns().checked_mul(*ns).map(Timestamp::from_ns);
+            meant.is_some_and(|meant| meant.since(now) <= NEAR && now.since(meant) <= NEAR)
+        });
+        Self { sender: sender(key), unit: unit.map(|(_, unit)| *unit) }
+    }
+}
+
+/// A metric and whose it is; empty if the point has no name.
+fn sender(key: &[u8]) -> String {
+    if key.is_empty() {
+        return String::new();
+    }
+    let key = KeyView::new(key);
+    let shown = |text: &str| -> String {
+        let front = &text[..text.floor_char_boundary(SHOWN_BYTES)];
+        front.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    };
+    let of = SENDERS.iter().find_map(|label| Some((label, key.get(label)?)));
+    let of = of.map_or_else(String::new, |(label, value)| format!(" of {label} `{}`", shown(value)));
+    format!("`{}`{of}", shown(key.name()))
+}
+
 fn bucket(delay_secs: f64) -> usize {
     (delay_secs.max(1.0).log2().ceil() as usize).min(BUCKETS - 1)
 }
 
 #[cfg(test)]
 mod tests {
+    use relight_core::Labels;
     use relight_core::record::Kind;
+    use relight_core::series::key_of;
 
     use super::*;
 
@@ -99,7 +165,30 @@ mod tests {
             let at = if i < late { NOON.minus(Span::from_secs(behind)) } else { NOON };
             record.push_point(b"a", at, Timestamp::MIN, Kind::Gauge, 1.0);
         }
-        lateness.count(&record, late as u32, NOON);
+        lateness.count(&record, late as u32, NOON, |point| record.key(point));
+    }
+
+    /// Scenario: times that are late by minutes, and times in seconds, milliseconds and microseconds where nanoseconds belong.
+    /// Guarantee: the example names metric and sender, and the unit where one fits.
+    #[test]
+    fn a_wrong_unit_is_named() {
+        let key = key_of("latency", &Labels::new([("job".to_owned(), "shop\n".to_owned())]));
+        for (at, unit) in [
+            (NOON.ns() / 1_000_000_000, Some(UNITS[0].1)),
+            (NOON.ns() / 1_000_000 - 70_000, Some(UNITS[1].1)),
+            (NOON.ns() / 1_000, Some(UNITS[2].1)),
+            (NOON.ns() - 600_000_000_000, None),
+            (0, None),
+            (-5, None),
+            (i64::MAX / 1_000, None),
+        ] {
+            let mut lateness = Lateness::new(ALLOWED);
+            let mut record = Record::default();
+            record.push_point(&key, Timestamp::from_ns(at), Timestamp::MIN, Kind::Gauge, 1.0);
+            lateness.count(&record, 1, NOON, |point| record.key(point));
+            let expected = Example { sender: "`latency` of job `shop?`".to_owned(), unit };
+            assert_eq!(lateness.example(), Some(&expected), "{at}");
+        }
     }
 
     /// Guarantee: more than one late point in a hundred is told, with a delay that 99 of 100 stay within; one is not, and

@@ -1,7 +1,7 @@
 //! One partition that is read live: its queue, and what its decoder remembers.
 
 use relight_core::aliases::Aliases;
-use relight_core::record::{Reason, Record};
+use relight_core::record::{Point, Reason, Record};
 use relight_core::{Span, Timestamp};
 use relight_ingest::live::{Load, Outlet, Verdict};
 use relight_ingest::otlp::wire::OtlpMetrics;
@@ -34,9 +34,18 @@ impl Stream {
     pub(super) fn late(&self) -> Option<String> {
         let p99 = self.lateness.p99()?;
         let partition = &self.outlet.partition;
-        Some(format!(
-            "{partition}: more than 1 % of its points are older than `allowed_lateness` lets them be, and do not count; 99 % come within {p99}"
-        ))
+        let late = format!(
+            "{partition}: more than 1 % of its points are older than `allowed_lateness` lets them be, and do not count; "
+        );
+        let example = self.lateness.example();
+        let sender = example.map(|example| example.sender.as_str()).filter(|sender| !sender.is_empty());
+        let more = match (example.and_then(|example| example.unit), sender) {
+            (Some(unit), Some(sender)) => format!("those of {sender} have their times in {unit}"),
+            (Some(unit), None) => format!("their times are in {unit}"),
+            (None, Some(sender)) => format!("99 % come within {p99}, late ones are of {sender}"),
+            (None, None) => format!("99 % come within {p99}"),
+        };
+        Some(late + &more)
     }
 
     /// Decodes a delivery into `record` and takes it in, once it is written down.
@@ -89,7 +98,13 @@ impl Stream {
         let refused = refused.map(|(reason, (before, after))| (*reason, (after - before) as u32));
         let refused: Vec<_> = refused.filter(|(_, n)| *n > 0).collect();
         let late = refused.iter().find(|(reason, _)| *reason == Reason::Late);
-        self.lateness.count(record, late.map_or(0, |(_, n)| *n), watermark);
+        let known = self.decoder.as_mut().map(|decoder| &*decoder.aliases());
+        let (record, pipeline) = (&*record, &*pipeline);
+        let key = |point: &Point| match known.and_then(|aliases| aliases.get(point.alias)) {
+            Some(ix) if point.key_len == 0 => pipeline.series_key(ix),
+            _ => record.key(point),
+        };
+        self.lateness.count(record, late.map_or(0, |(_, n)| *n), watermark, key);
         Ok(Verdict::Taken(refused))
     }
 }
