@@ -50,8 +50,9 @@ fn quoted_name(text: &str) -> Option<String> {
     let (name, matchers) = text.split_once('{').map_or((text, ""), |(name, rest)| (name, rest));
     let name = name.trim();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
-    let is_name =
-        name.chars().all(|c| c.is_alphanumeric() || "_:.-/".contains(c)) && !name.chars().all(is_plain);
+    let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_alphanumeric() || "_:.-/".contains(c))
+        && !name.chars().all(is_plain);
     let matchers = matchers.trim().strip_suffix('}').unwrap_or(matchers).trim();
     let comma = if matchers.is_empty() { "" } else { ", " };
     let quoted = format!("{{\"{name}\"{comma}{matchers}}}");
