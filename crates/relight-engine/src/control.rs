@@ -296,7 +296,7 @@ impl Control {
         self.run_deadlines(turn.end.minus(Span::from_ns(1)), &mut out);
         self.move_control(turn.end);
         for event in turn.events {
-            self.changes.remember(event, turn.end, &mut out.log);
+            self.changes.remember(event, (turn.start, turn.end), &mut out.log);
         }
         self.changes.forget(self.looked_back_from(turn.end), &mut out.log);
         self.retire_orphans(&mut out);

@@ -23,11 +23,33 @@ impl Changes {
         Self(events.iter().map(key).collect())
     }
 
-    /// Takes note of an event that came before the turn at `end`.
-    pub(super) fn remember(&mut self, event: &Event, end: Timestamp, log: &mut Vec<LedgerWrite>) {
+    /// Takes note of an event that came before the turn of the bin from `start` to `end`.
+    ///
+    /// An alert that still fires may be heard of long after it began: its sender waits, groups and comes back after an
+    /// outage. It then counts at its own time and, the first time that it comes, in the bin that it came in, by event
+    /// time, as a replay sees it.
+    pub(super) fn remember(
+        &mut self,
+        event: &Event,
+        (start, end): (Timestamp, Timestamp),
+        log: &mut Vec<LedgerWrite>,
+    ) {
+        if event.is_log() {
+            return;
+        }
         let too_old = event.at < end.minus(CHANGES_FOR);
-        if !event.is_log() && !too_old && self.0.insert(key(event)) {
-            log.push(LedgerWrite::Change(event.clone()));
+        let is_new = !self.0.contains(&key(event));
+        if is_new && !too_old {
+            self.insert(event.clone(), log);
+        }
+        if is_new && event.at < start && still_fires(event) {
+            self.insert(Event { at: end.minus(Span::from_ns(1)), ..event.clone() }, log);
+        }
+    }
+
+    fn insert(&mut self, event: Event, log: &mut Vec<LedgerWrite>) {
+        if self.0.insert(key(&event)) {
+            log.push(LedgerWrite::Change(event));
         }
     }
 
@@ -53,6 +75,11 @@ impl Changes {
         let until = (now, String::new(), Labels::default());
         from < until && self.0.range(from..until).any(|(_, k, labels)| k == kind && agrees(labels, group))
     }
+}
+
+/// Whether it is an alert that had not ended when it was sent.
+fn still_fires(event: &Event) -> bool {
+    event.kind == "alert" && event.labels.get("status") == Some("firing")
 }
 
 fn key(event: &Event) -> (Timestamp, String, Labels) {
@@ -82,7 +109,7 @@ mod tests {
     fn check(at: i64, kind: &str, on: &str, group: &str, expected: bool) {
         let mut changes = Changes::default();
         let now = Timestamp::from_secs(1_000);
-        changes.remember(&event(at, kind, on), now, &mut Vec::new());
+        changes.remember(&event(at, kind, on), (now, now), &mut Vec::new());
         let found = changes.changed("deploy", Span::from_secs(100), now, &labels(group));
         assert_eq!(found, expected, "{kind} at {at} on {on:?}, asked for {group:?}");
     }
@@ -113,7 +140,7 @@ mod tests {
         for n in 0..(MAX_CHANGES as i64 + 500) {
             let mut log = Vec::new();
             let now = Timestamp::from_secs(n / 3 + 1);
-            changes.remember(&event(n / 3, "deploy", &format!("n={n}")), now, &mut log);
+            changes.remember(&event(n / 3, "deploy", &format!("n={n}")), (now, now), &mut log);
             changes.forget(now, &mut log);
             for write in log {
                 match write {
@@ -134,8 +161,49 @@ mod tests {
     fn duplicates_are_not_written_twice() {
         let (mut changes, mut log) = (Changes::default(), Vec::new());
         for _ in 0..3 {
-            changes.remember(&event(5, "deploy", "a=1"), Timestamp::from_secs(9), &mut log);
+            let now = Timestamp::from_secs(9);
+            changes.remember(&event(5, "deploy", "a=1"), (now, now), &mut log);
         }
         assert_eq!(log.len(), 1);
+    }
+
+    /// Scenario: an alert comes 40 min after it began, or two days; a resolved alert and a deploy come as late; then the
+    /// same alert comes again, after a restart, an hour later.
+    /// Guarantee: the alert that still fires counts from when it was heard of, once, and the ledger has it; what is over
+    /// counts at its own time alone.
+    #[test]
+    fn a13_an_alert_that_still_fires_counts_when_it_is_heard_of() {
+        let (bin, day) = (Span::from_secs(10), 86_400);
+        let now = Timestamp::from_secs(10 * day);
+        let group = labels("service=shop");
+        let (hour, half_hour) = (Span::from_secs(3_600), Span::from_secs(1_800));
+        for (kind, on, began, is_heard) in [
+            ("alert", "service=shop status=firing", 10 * day - 2_400, true),
+            ("alert", "service=shop status=firing", 8 * day, true),
+            ("alert", "service=shop status=resolved", 10 * day - 2_400, false),
+            ("alert", "service=cart status=firing", 10 * day - 2_400, false),
+            ("deploy", "service=shop status=firing", 10 * day - 2_400, false),
+        ] {
+            let (mut changes, mut log) = (Changes::default(), Vec::new());
+            changes.remember(&event(began, kind, on), (now.minus(bin), now), &mut log);
+            assert_eq!(changes.changed(kind, half_hour, now, &group), is_heard, "{kind} {on}");
+            let events: Vec<Event> = log
+                .drain(..)
+                .map(|write| match write {
+                    LedgerWrite::Change(event) => event,
+                    other => panic!("unexpected {other:?}"),
+                })
+                .collect();
+            let mut again = Changes::new(&events);
+            assert_eq!(again.0, changes.0);
+            let later = now.plus(hour);
+            again.remember(&event(began, kind, on), (later.minus(bin), later), &mut log);
+            let is_remembered = began > 9 * day;
+            assert_eq!(
+                again.changed(kind, half_hour, later, &group),
+                is_heard && !is_remembered,
+                "{kind} {on}"
+            );
+        }
     }
 }
