@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod aliased;
 mod commands;
+mod named;
 mod overflow;
 mod pace;
 mod partition;
@@ -36,6 +37,7 @@ pub use recent::Recent;
 pub use routed::{Routed, RoutedPoint, Run};
 
 use commands::{OpenCommand, OpenCommands};
+use named::Named;
 use partition::{Jump, Partition, with_keys};
 
 /// An event's kind is a name, and as long as one at most: it is kept for a day.
@@ -89,6 +91,7 @@ pub struct Intake {
     directory: Directory,
     counters: Counters,
     overflow: Overflow,
+    named: Named,
     open: BTreeMap<Timestamp, OpenBin>,
     commands: OpenCommands,
     recent: Recent,
@@ -110,6 +113,7 @@ impl Intake {
             directory: Directory::new(settings),
             counters: Counters::default(),
             overflow: Overflow::default(),
+            named: Named::default(),
             open: BTreeMap::new(),
             commands: BTreeMap::new(),
             recent: Recent::default(),
@@ -193,6 +197,7 @@ impl Intake {
         let p = &mut self.partitions[partition as usize];
         p.next_offset = record.offset.saturating_add(1).max(p.held_through);
         self.counters.records += 1;
+        self.named.begin();
         for (reason, n) in &record.refused {
             self.counters.refuse(*reason, u64::from(*n));
         }
@@ -247,6 +252,9 @@ impl Intake {
         for point in &record.points {
             if let Some(reason) = refusal(point, record, stamp, limit) {
                 self.counters.refuse(reason, 1);
+                if self.named.has_room() {
+                    self.name_refusal(reason, point, record.key(point), aliases);
+                }
                 // A refused point says nothing about time, and its name is not kept: names are memory.
                 continue;
             }
@@ -275,6 +283,12 @@ impl Intake {
         }
         self.counters.points += taken;
         highest
+    }
+
+    #[cold]
+    fn name_refusal(&mut self, reason: Reason, point: &Point, key: &[u8], aliases: &Aliases) {
+        let known = if key.is_empty() { aliases.get(point.alias) } else { None };
+        self.named.add(reason, known.map_or(key, |ix| self.directory.key_at(ix)));
     }
 
     #[inline]

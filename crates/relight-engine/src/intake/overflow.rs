@@ -47,6 +47,9 @@ impl Intake {
 
     pub(super) fn refuse_series(&mut self, partition: u32, key: &[u8], reason: Reason, n: u64) {
         self.counters.refuse(reason, n);
+        if self.named.has_room() {
+            self.named.add(reason, key);
+        }
         let metric = if key.is_empty() { "" } else { KeyView::new(key).name() };
         self.overflow.count(&self.partitions[partition as usize].origin, metric, n);
     }
