@@ -190,7 +190,8 @@ fn of_socket(series: usize, protocol: &str, coding: Coding, bare: f64, inflate: 
     // After all that is sent: time of arrival holds no bin open.
     let clock: listen::Clock = Arc::new(|| START.plus(INTERVAL.times((WARM + TIMED + 1) as i64)));
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let source = listen::start(&spec, &Secrets::default(), &hub, clock, threads.handle(), folder.path());
+    let around = listen::Surroundings::new(clock, folder.path());
+    let source = listen::start_in(&around, &spec, &Secrets::default(), &hub, threads.handle());
     let source = source.expect("a free port");
     let address = source.addresses().iter().find(|(key, _)| *key == protocol).expect("it listens").1;
     let mut sender = sender(address, protocol, coding, series);

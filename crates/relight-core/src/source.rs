@@ -26,9 +26,9 @@ pub struct SourceSpec {
 pub enum SourceKind {
     /// Listens for OTLP.
     Otlp(Otlp),
-    /// Listens for Prometheus' remote write, version 1.
+    /// Listens for Prometheus' remote write, versions 1 and 2.
     PrometheusRemoteWrite(RemoteWrite),
-    /// Listens for Alertmanager's webhook.
+    /// Listens for the webhook of Alertmanager or of Grafana's alerting.
     Alertmanager(Alertmanager),
 }
 
@@ -124,7 +124,7 @@ impl Default for Otlp {
     }
 }
 
-/// Prometheus' remote write, version 1: what an existing Prometheus already sends.
+/// Prometheus' remote write, versions 1 and 2: what an existing Prometheus already sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RemoteWrite {
@@ -155,7 +155,7 @@ impl Default for RemoteWrite {
     }
 }
 
-/// Alertmanager's webhook: each alert is an event of kind `alert`.
+/// The webhook of Alertmanager or of Grafana's alerting: each alert is an event of kind `alert`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Alertmanager {

@@ -172,6 +172,8 @@ pub struct Posted {
     pub held: Vec<String>,
     /// Which partitions bring points too late to count.
     pub late: Vec<String>,
+    /// What was refused in the last hour: source, metric, service, reason and how often.
+    pub refused: Vec<String>,
     /// What a person should know, and since when: the last of the last day.
     pub notices: Vec<(Timestamp, String)>,
 }

@@ -5,6 +5,11 @@ const MAX_OBJECTS: usize = 500_000;
 /// Values of one document that is kept as a tree, at 32 to 100 bytes each. An event has about twelve in 300 bytes.
 const MAX_VALUES: usize = 1_000_000;
 
+/// A document without the byte order mark that some editors and .NET put before it.
+pub(crate) fn without_bom(json: &[u8]) -> &[u8] {
+    json.strip_prefix(crate::lines::BOM).unwrap_or(json)
+}
+
 /// Whether a document has few enough objects; what is in texts counts as well.
 pub(crate) fn bounded(json: &[u8]) -> Result<(), String> {
     let objects: usize = json.iter().map(|byte| usize::from(*byte == b'{')).sum();

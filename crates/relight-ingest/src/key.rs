@@ -63,6 +63,11 @@ impl<'a> Level<'a> {
         Some(&self.pairs[found].1)
     }
 
+    /// Labels that are in it.
+    pub(crate) const fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
     /// A value that is too long to be looked at.
     pub(crate) fn put_too_long(&mut self, bytes: usize) {
         self.over.get_or_insert(Over::Value(bytes));

@@ -1,5 +1,5 @@
 //! Listeners for what others send: OTLP by gRPC and HTTP, change events, Prometheus' remote write,
-//! Alertmanager's webhook.
+//! Alertmanager's and Grafana's webhooks.
 //!
 //! A listener reads a request within its limits, unpacks it, hands it to the engine and answers with what
 //! became of it. It decides nothing about time, series or bins, keeps nothing that was answered, and never
@@ -31,20 +31,20 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use relight_core::Timestamp;
 use relight_core::responder::{Secret, Secrets};
 use relight_core::source::{Journalling, SourceKind, SourceSpec};
+use relight_core::{Span, Timestamp};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::accept::Door;
+use self::alerts::Alerts;
 use self::events::Events;
 use self::front::{Front, Way};
 use self::remote_write::Families;
 use self::reply::Payload;
-use self::seen::Seen;
 use crate::IngestError;
 use crate::journal::{Journal, Keeping};
 use crate::live::{Budget, Hub, Reads};
@@ -55,12 +55,37 @@ pub use tls::{Reread, ServerTls};
 /// Tells the time of arrival.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// Tells people what happened, a line at a time.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a source's listeners are started in.
+pub struct Surroundings<'a> {
+    /// The time of arrival.
+    pub clock: Clock,
+    /// The folder for journals, one below it a source.
+    pub journals: &'a Path,
+    /// The folder for what sources know of metric families, a file a source; `None` keeps nothing.
+    pub families: Option<&'a Path>,
+    /// How far behind the newest a point may be and still count.
+    pub allowed_lateness: Span,
+    /// Who is told.
+    pub tell: Tell,
+}
+
+impl<'a> Surroundings<'a> {
+    /// With the default lateness, where nothing is kept but journals and nobody is told.
+    pub fn new(clock: Clock, journals: &'a Path) -> Self {
+        let (families, allowed_lateness, tell) = (None, Span::from_secs(10), Arc::new(|_: &str| {}));
+        Self { clock, journals, families, allowed_lateness, tell }
+    }
+}
+
 /// What is spoken at one address.
 enum Protocol {
     Grpc,
     Http(Events),
     RemoteWrite(String, Arc<Families>),
-    Alertmanager(String, Arc<Seen>),
+    Alertmanager(String, Arc<Alerts>),
 }
 
 impl Protocol {
@@ -69,17 +94,26 @@ impl Protocol {
             Self::Grpc => grpc::handle(front, request).await,
             Self::Http(events) => http::handle(front, events, request).await,
             Self::RemoteWrite(path, families) => remote_write::handle(front, (path, families), request).await,
-            Self::Alertmanager(path, seen) => alerts::handle(front, (path, seen), request).await,
+            Self::Alertmanager(path, alerts) => alerts::handle(front, (path, alerts), request).await,
         }
     }
 
     /// By the key that sets its address.
-    fn of(kind: &SourceKind, key: &str) -> Self {
-        match kind {
+    fn of(spec: &SourceSpec, key: &str, around: &Surroundings<'_>, notices: &mut Vec<String>) -> Self {
+        match &spec.kind {
             SourceKind::Otlp(_) if key == "grpc" => Self::Grpc,
             SourceKind::Otlp(_) => Self::Http(Events::default()),
-            SourceKind::PrometheusRemoteWrite(write) => Self::RemoteWrite(write.path.clone(), Arc::default()),
-            SourceKind::Alertmanager(alerts) => Self::Alertmanager(alerts.path.clone(), Arc::default()),
+            SourceKind::PrometheusRemoteWrite(write) => {
+                let path = around.families.map(|dir| dir.join(format!("{}.json", file_name(&spec.name))));
+                let (lateness, tell) = (around.allowed_lateness, Arc::clone(&around.tell));
+                let (families, notice) = Families::open(&spec.name, path, lateness, tell);
+                notices.extend(notice);
+                Self::RemoteWrite(write.path.clone(), Arc::new(families))
+            }
+            SourceKind::Alertmanager(alerts) => {
+                let known = Alerts::new(Arc::clone(&around.tell));
+                Self::Alertmanager(alerts.path.clone(), Arc::new(known))
+            }
         }
     }
 }
@@ -96,14 +130,13 @@ pub struct Running {
 }
 
 /// Starts to listen. Every address is bound when this returns, and the source's one partition, which has the
-/// source's name, is open; on an error nothing is. `journals`: the folder for journals, one below it a source.
-pub fn start(
+/// source's name, is open; on an error nothing is.
+pub fn start_in(
+    around: &Surroundings<'_>,
     spec: &SourceSpec,
     secrets: &Secrets,
     hub: &Hub,
-    clock: Clock,
     runtime: &Handle,
-    journals: &Path,
 ) -> Result<Running, IngestError> {
     let SourceSpec { name, kind } = spec;
     let (tls, bearer) = kind.access();
@@ -118,17 +151,30 @@ pub fn start(
         bound.push((key, address, listener));
     }
     let limits = *kind.limits();
-    let (way, notices) = way(spec, hub, journals)?;
-    let front = Arc::new(Front::new(way, limits, tokens, clock));
+    let (way, mut notices) = way(spec, hub, around.journals)?;
+    let front = Arc::new(Front::new(way, limits, tokens, Arc::clone(&around.clock)));
     let (stopping, told) = watch::channel(false);
     let (mut doors, mut addresses) = (JoinSet::new(), Vec::new());
     for (key, address, listener) in bound {
         addresses.push((key, address));
         let (tls, front) = (tls.clone(), Arc::clone(&front));
-        let door = Door { listener, tls, protocol: Protocol::of(kind, key), front };
+        let door = Door { listener, tls, protocol: Protocol::of(spec, key, around, &mut notices), front };
         doors.spawn_on(accept::serve(door, told.clone()), runtime);
     }
     Ok(Running { addresses, front, tls, stopping, doors, notices })
+}
+
+/// The same where nothing is kept but journals, and nobody is told.
+#[cfg(test)]
+fn start(
+    spec: &SourceSpec,
+    secrets: &Secrets,
+    hub: &Hub,
+    clock: Clock,
+    runtime: &Handle,
+    journals: &Path,
+) -> Result<Running, IngestError> {
+    start_in(&Surroundings::new(clock, journals), spec, secrets, hub, runtime)
 }
 
 /// Opens the source's partition, and its journal if it has one. Returns what people should know of that.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use relight_core::Timestamp;
 use relight_core::record::{Reason, Record};
+use relight_core::refusal::Refusals;
 
 /// Deliveries that may wait in one partition's queue. A listener with 64 requests waiting sheds load.
 pub(crate) const QUEUE: usize = 64;
@@ -66,6 +67,13 @@ pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
 pub enum Verdict {
     /// It is in. What was refused of it, by reason.
     Taken(Vec<(Reason, u32)>),
+    /// The same, with names.
+    TakenInPart {
+        /// What was refused, by reason.
+        refused: Vec<(Reason, u32)>,
+        /// The first kinds of it by metric, service and cause, for people.
+        names: Refusals,
+    },
     /// It could not be decoded, and nothing of it is in.
     Malformed(String),
     /// It could not be kept, and nothing of it is in: to be sent again.

@@ -7,7 +7,7 @@
 //! record is an event: of the kind that its event name says, else `log`. Traces are refused.
 
 pub(crate) mod budget;
-mod exponential;
+pub(crate) mod exponential;
 pub(crate) mod export;
 mod histogram;
 mod lenient;

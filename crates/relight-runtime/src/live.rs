@@ -14,6 +14,7 @@ mod liveness;
 mod memory;
 mod news;
 mod recording;
+mod refusals;
 mod reload;
 mod snapshots;
 mod standby;
@@ -371,6 +372,7 @@ impl Live {
         let has_points = !self.record.points.is_empty();
         let has_brought = self.pipeline.partition_newest(ix).is_known();
         self.liveness.record(ix, has_points, has_brought, self.pipeline.partition_watermark(ix), now);
+        self.tell_refused(i, &verdict, now);
         if let Some(answer) = answer {
             answer(verdict);
         }

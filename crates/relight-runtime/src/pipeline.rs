@@ -24,6 +24,7 @@ use std::sync::Arc;
 use relight_core::aliases::Aliases;
 use relight_core::incident::{Action, Incident, LedgerWrite, RecordedAdvance};
 use relight_core::record::{Reason, Record};
+use relight_core::refusal::Refusals;
 use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
@@ -214,6 +215,11 @@ impl Pipeline {
     /// What was refused so far by Intake, to tell what one record came to.
     pub fn refused(&self) -> [u64; Reason::ALL.len()] {
         Reason::ALL.map(|reason| self.intake.counters().refused(reason))
+    }
+
+    /// What was refused since this was last asked, by name.
+    pub fn take_refusals(&mut self) -> Refusals {
+        self.intake.take_refusals()
     }
 
     /// Partitions that the state knows and that have not ended, but for these.

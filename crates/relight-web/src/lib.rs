@@ -115,7 +115,8 @@ fn readiness(board: &Board) -> Response<Full<Bytes>> {
     let notice = |(at, what)| serde_json::json!({"at": at, "what": what});
     let notices: Vec<_> = posted.notices.into_iter().map(notice).collect();
     let body = serde_json::json!({
-        "ready": ready, "because": posted.unready, "held": posted.held, "late": posted.late, "notices": notices,
+        "ready": ready, "because": posted.unready, "held": posted.held, "late": posted.late,
+        "refused": posted.refused, "notices": notices,
     });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut page = text(status, format!("{body:#}\n"));

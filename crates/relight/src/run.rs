@@ -10,6 +10,7 @@ mod standby;
 mod steering;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -123,7 +124,8 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     live.wait_for(hub.awaited());
     limit_memory(config, &mut live, &hub);
     standby.prepare(&hub, &inputs);
-    let sources = start_sources(config, &hub, runtime)?;
+    let families = config.daemon.state.join("families");
+    let sources = start_sources(config, &hub, runtime, &inputs, Some(&families))?;
     let reloader = Reloader::new(args, written, &sources, &inputs, &guard, &shown);
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
     let readers = Readers::start(config, &hub, &guard, &inputs)?;
@@ -201,12 +203,29 @@ fn heartbeat(config: &Config, guard: &Guard, runtime: &Handle) -> Option<(Heartb
     Some((heartbeat, (*every, beat)))
 }
 
-fn start_sources(config: &Config, hub: &Hub, runtime: &Runtime) -> Result<Vec<(String, Running)>, Failure> {
-    let clock: listen::Clock = Arc::new(|| SystemClock::default().wall());
-    let journals = config.daemon.state.join("journal");
+/// `families`: the folder in which sources keep what they know of metric families.
+fn start_sources(
+    config: &Config,
+    hub: &Hub,
+    runtime: &Runtime,
+    inputs: &Sender<LiveInput>,
+    families: Option<&Path>,
+) -> Result<Vec<(String, Running)>, Failure> {
+    let inputs = inputs.clone();
+    let around = listen::Surroundings {
+        clock: Arc::new(|| SystemClock::default().wall()),
+        journals: &config.daemon.state.join("journal"),
+        families,
+        allowed_lateness: config.settings.allowed_lateness,
+        tell: Arc::new(move |line| {
+            // A listener never waits: a full queue loses the line for `/readyz`, and not for the log.
+            if inputs.try_send(LiveInput::Notice(line.to_owned())).is_err() {
+                output::notice(line);
+            }
+        }),
+    };
     let start = |spec: &relight_core::source::SourceSpec| {
-        let running =
-            listen::start(spec, &config.secrets, hub, Arc::clone(&clock), runtime.handle(), &journals)?;
+        let running = listen::start_in(&around, spec, &config.secrets, hub, runtime.handle())?;
         running.notices().iter().for_each(|notice| output::notice(notice));
         Ok((spec.name.clone(), running))
     };

@@ -1,5 +1,6 @@
 //! The daemon as a process: data in by OTLP, a page out by webhook, a stop, and a start that goes on.
 
+mod families;
 mod news;
 mod reload;
 

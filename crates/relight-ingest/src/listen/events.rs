@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hyper::HeaderMap;
 use relight_core::record::{Event, Reason, Record};
+use relight_core::refusal::Origin;
 use relight_core::{Labels, Timestamp};
 use serde_json::{Map, Value};
 
@@ -40,6 +41,7 @@ impl Events {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<(Outcome, String), Fault> {
+        let body = json::without_bom(body);
         json::bounded_tree(body).map_err(Fault::malformed)?;
         let events = read(headers, body)?;
         let mut record = Record::default();
@@ -53,19 +55,23 @@ impl Events {
             }
             match event {
                 Ok(event) => record.events.push(event),
-                Err(reason) => record.refuse(reason),
+                Err((reason, kind, why)) => {
+                    record.refuse_named(reason, Origin { metric: &kind, service: "" }, &why, 1);
+                }
             }
         }
         let taken = record.events.len();
         let refused = front.deliver_events(record, fresh).await?;
         add(&front.stats.repeated_events, repeated);
-        let outcome = if refused.is_empty() { Outcome::Taken } else { Outcome::Partial };
+        let outcome = if refused.counts.is_empty() { Outcome::Taken } else { Outcome::Partial };
+        let reasons = refused.texts();
         let refused: Map<String, Value> =
-            refused.into_iter().map(|(reason, n)| (reason.name().to_owned(), n.into())).collect();
-        Ok((
-            outcome,
-            serde_json::json!({ "taken": taken, "repeated": repeated, "refused": refused }).to_string(),
-        ))
+            refused.counts.into_iter().map(|(reason, n)| (reason.name().to_owned(), n.into())).collect();
+        let mut answer = serde_json::json!({ "taken": taken, "repeated": repeated, "refused": refused });
+        if !reasons.is_empty() {
+            answer["reasons"] = reasons.into();
+        }
+        Ok((outcome, answer.to_string()))
     }
 }
 
@@ -135,8 +141,11 @@ fn unpercent(text: &str) -> Result<String, Fault> {
     String::from_utf8(out).map_err(|_| bad())
 }
 
+/// Why an event is refused: reason, kind and cause.
+type NamedRefusal = (Reason, String, String);
+
 /// An event's identity, and what it comes to.
-fn event_of(attributes: &Attributes, now: Timestamp) -> Result<(String, Result<Event, Reason>), Fault> {
+fn event_of(attributes: &Attributes, now: Timestamp) -> Result<(String, Result<Event, NamedRefusal>), Fault> {
     let text = |name: &str| attributes.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let required =
         |name: &str| text(name).ok_or_else(|| Fault::malformed(format!("`{name}` is missing or no text")));
@@ -161,11 +170,12 @@ fn event_of(attributes: &Attributes, now: Timestamp) -> Result<(String, Result<E
     let labels = labels(own.into_iter().flatten(), &data["labels"]);
     // The length keeps `a` of `b/c` apart from `a/b` of `c`.
     let identity = format!("{} {source} {id}", source.len());
-    let event = labels.map(|labels| Event { at, kind: kind.to_owned(), labels, body });
+    let refused = |why| (Reason::LabelLimit, kind.to_owned(), why);
+    let event = labels.map(|labels| Event { at, kind: kind.to_owned(), labels, body }).map_err(refused);
     Ok((identity, event))
 }
 
-fn labels<'a>(own: impl Iterator<Item = (&'a str, &'a str)>, given: &Value) -> Result<Labels, Reason> {
+fn labels<'a>(own: impl Iterator<Item = (&'a str, &'a str)>, given: &Value) -> Result<Labels, String> {
     let texts: Vec<(&str, String)> = given
         .as_object()
         .into_iter()
@@ -179,7 +189,7 @@ fn labels<'a>(own: impl Iterator<Item = (&'a str, &'a str)>, given: &Value) -> R
     // The later wins: what the sender calls `source` in its labels is its own affair.
     let mut all: Vec<(&str, &str)> = own.collect();
     all.extend(texts.iter().map(|(key, value)| (*key, value.as_str())));
-    key::labels(&mut all).map_err(|_| Reason::LabelLimit)
+    key::labels(&mut all)
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use std::time::Duration;
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, ORIGIN};
 use relight_core::record::{Reason, Record};
+use relight_core::refusal::Refusals;
 use relight_core::responder::Secret;
 use relight_core::source::Limits;
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Clock;
+use super::reply::is_rejection;
 use super::seen::Fresh;
 use super::stats::{Outcome, SourceStats, add, sub};
 use crate::journal::Journal;
@@ -96,6 +98,29 @@ impl Way {
     }
 }
 
+/// What was refused of a load that is in.
+#[derive(Debug, Default)]
+pub(super) struct Rejected {
+    /// By reason.
+    pub(super) counts: Vec<(Reason, u32)>,
+    /// The first kinds by metric, service and cause.
+    names: Refusals,
+    /// The source that refused them.
+    source: String,
+}
+
+impl Rejected {
+    /// A text for each kind that a sender has to know of; the first names the source.
+    pub(super) fn texts(&self) -> Vec<String> {
+        let kinds = self.names.kinds().iter().filter(|kind| is_rejection(kind.reason));
+        let mut texts: Vec<String> = kinds.map(ToString::to_string).collect();
+        if let Some(first) = texts.first_mut() {
+            first.insert_str(0, &format!("source `{}`: ", self.source));
+        }
+        texts
+    }
+}
+
 /// The shared part of a source's listeners.
 pub(super) struct Front {
     pub(super) limits: Limits,
@@ -159,17 +184,17 @@ impl Front {
     }
 
     /// Hands a load to the engine and waits for what becomes of it: what was refused, by reason.
-    pub(super) async fn deliver(&self, load: Load) -> Result<Vec<(Reason, u32)>, Fault> {
+    pub(super) async fn deliver(&self, load: Load) -> Result<Rejected, Fault> {
         self.deliver_with(load, None).await
     }
 
-    async fn deliver_with(&self, load: Load, fresh: Option<Fresh>) -> Result<Vec<(Reason, u32)>, Fault> {
+    async fn deliver_with(&self, load: Load, fresh: Option<Fresh>) -> Result<Rejected, Fault> {
         if self.way.stands_by() {
             return Err(Fault::busy("this relight stands by, another one takes this"));
         }
         let (sender, verdict) = oneshot::channel();
         let answer = Box::new(move |verdict| {
-            if let (Some(fresh), Verdict::Taken(_)) = (fresh, &verdict) {
+            if let (Some(fresh), Verdict::Taken(_) | Verdict::TakenInPart { .. }) = (fresh, &verdict) {
                 fresh.taken();
             }
             // The sender may have gone away; then nobody wants to know.
@@ -184,12 +209,8 @@ impl Front {
         }
         let _waiting = Waiting::begin(&self.stats);
         match tokio::time::timeout(ANSWER, verdict).await {
-            Ok(Ok(Verdict::Taken(refused))) => {
-                for (reason, n) in &refused {
-                    self.stats.reject(*reason, *n);
-                }
-                Ok(refused)
-            }
+            Ok(Ok(Verdict::Taken(counts))) => Ok(self.rejected(counts, Refusals::default())),
+            Ok(Ok(Verdict::TakenInPart { refused, names })) => Ok(self.rejected(refused, names)),
             Ok(Ok(Verdict::Malformed(why))) => Err(Fault::malformed(why)),
             Ok(Ok(Verdict::Busy(why))) => Err(Fault::busy(&why)),
             Ok(Err(_)) => Err(stopping()),
@@ -197,22 +218,25 @@ impl Front {
         }
     }
 
+    fn rejected(&self, counts: Vec<(Reason, u32)>, names: Refusals) -> Rejected {
+        for (reason, n) in &counts {
+            self.stats.reject(*reason, *n);
+        }
+        Rejected { counts, names, source: self.name().to_owned() }
+    }
+
     /// The same for a decoded record. One that brings nothing is not worth a turn.
-    pub(super) async fn deliver_record(&self, record: Record) -> Result<Vec<(Reason, u32)>, Fault> {
+    pub(super) async fn deliver_record(&self, record: Record) -> Result<Rejected, Fault> {
         if record.points.is_empty() && record.events.is_empty() && record.refused.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Rejected::default());
         }
         self.deliver(Load::Record(Box::new(record))).await
     }
 
     /// The same for events that are known by their identities.
-    pub(super) async fn deliver_events(
-        &self,
-        record: Record,
-        fresh: Fresh,
-    ) -> Result<Vec<(Reason, u32)>, Fault> {
+    pub(super) async fn deliver_events(&self, record: Record, fresh: Fresh) -> Result<Rejected, Fault> {
         if record.events.is_empty() && record.refused.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Rejected::default());
         }
         self.deliver_with(Load::Record(Box::new(record)), Some(fresh)).await
     }

@@ -48,6 +48,7 @@ pub(super) async fn handle(front: &Arc<Front>, request: Request<Incoming>) -> (O
 }
 
 fn is_grpc(content_type: &[u8]) -> bool {
+    let content_type = content_type.to_ascii_lowercase();
     let proto = content_type
         .strip_prefix(b"application/grpc")
         .map(|rest| rest.strip_prefix(b"+proto").unwrap_or(rest));
@@ -168,6 +169,7 @@ mod tests {
             ("application/grpc", true),
             ("application/grpc+proto", true),
             ("application/grpc;x=y", true),
+            ("Application/gRPC", true),
             ("application/grpc+json", false),
             ("application/grpc-web", false),
             ("application/x-protobuf", false),

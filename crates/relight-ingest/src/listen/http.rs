@@ -75,8 +75,17 @@ async fn take_events(
 
 /// Checks all that can be told from the head of a request.
 pub(super) fn post(front: &Arc<Front>, request: &Request<Incoming>) -> Result<Admitted, Fault> {
+    post_or(&Method::POST, front, request)
+}
+
+/// The same where another method is taken as well.
+pub(super) fn post_or(
+    other: &Method,
+    front: &Arc<Front>,
+    request: &Request<Incoming>,
+) -> Result<Admitted, Fault> {
     let admitted = front.admit(request.headers())?;
-    if request.method() != Method::POST {
+    if request.method() != Method::POST && request.method() != other {
         return Err(Fault::new(Outcome::WrongMethod, "only POST is taken here"));
     }
     Ok(admitted)

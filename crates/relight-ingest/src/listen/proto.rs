@@ -49,6 +49,11 @@ impl<'a> Fields<'a> {
         Self(message)
     }
 
+    /// The next of varints that are packed into one field.
+    pub(crate) fn packed(&mut self) -> Option<Result<u64, &'static str>> {
+        (!self.0.is_empty()).then(|| self.varint())
+    }
+
     fn varint(&mut self) -> Result<u64, &'static str> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {

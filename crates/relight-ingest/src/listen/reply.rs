@@ -149,7 +149,8 @@ pub(super) fn status(form: Form, code: u8, message: &str, retry_secs: Option<u64
     out
 }
 
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+/// A varint, low bits first.
+pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

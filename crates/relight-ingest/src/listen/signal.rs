@@ -3,10 +3,10 @@
 //! Metrics in protobuf go to the engine's thread as they are; everything else is decoded here.
 
 use bytes::Bytes;
-use relight_core::record::{Reason, Record};
+use relight_core::record::Record;
 
 use super::body::{OFFLOAD_BYTES, off_thread};
-use super::front::{Fault, Front};
+use super::front::{Fault, Front, Rejected};
 use super::reply::{Form, Taken};
 use super::stats::add;
 use super::{logs, proto};
@@ -68,8 +68,9 @@ struct Decoded {
 /// Takes one export request: decodes what is not the engine's to decode, and waits for what becomes of it.
 pub(super) async fn take(front: &Front, signal: Signal, form: Form, body: Bytes) -> Result<Taken, Fault> {
     if form == Form::Protobuf && (signal == Signal::Metrics || body.is_empty()) {
-        let refused = if body.is_empty() { Vec::new() } else { front.deliver(Load::Metrics(body)).await? };
-        return Ok(Taken::new(&refused, &[]));
+        let empty = body.is_empty();
+        let refused = if empty { Rejected::default() } else { front.deliver(Load::Metrics(body)).await? };
+        return Ok(Taken::new(&refused.counts, &refused.texts()));
     }
     let name = front.name().to_owned();
     let decoded = if body.len() < OFFLOAD_BYTES {
@@ -83,7 +84,10 @@ pub(super) async fn take(front: &Front, signal: Signal, form: Form, body: Bytes)
         return Err(Fault::malformed(format!("{entries} entries in one request (at most {MAX_ENTRIES})")));
     }
     let refused = front.deliver_record(decoded.record).await?;
-    Ok(Taken::new(&refused, &decoded.complaints))
+    let named = refused.texts();
+    // A decoder's own words are for what has no name.
+    let texts = if named.is_empty() { &decoded.complaints } else { &named };
+    Ok(Taken::new(&refused.counts, texts))
 }
 
 fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded, Fault> {
@@ -109,10 +113,4 @@ fn decode(name: &str, signal: Signal, form: Form, body: &[u8]) -> Result<Decoded
         }
     }
     Ok(decoded)
-}
-
-/// Reasons that a sender has to hear of, for listeners without partial success.
-pub(super) fn rejections(refused: &[(Reason, u32)]) -> Option<String> {
-    let taken = Taken::new(refused, &[]);
-    (taken.rejected > 0).then_some(taken.message)
 }

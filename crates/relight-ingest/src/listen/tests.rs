@@ -7,6 +7,7 @@ mod bombs;
 mod client;
 mod others;
 mod otlp;
+mod remote_write;
 mod slow;
 mod world;
 

@@ -9,7 +9,8 @@
 
 use relight_core::record::Histogram;
 
-use super::model::HistogramPoint;
+use super::model::{Buckets, HistogramPoint};
+use super::value::{Small, Unsigned};
 
 const PER_DOUBLING: i64 = 4;
 const LOWEST: i64 = -20 * PER_DOUBLING;
@@ -38,6 +39,23 @@ pub(super) fn explicit(point: &HistogramPoint<'_>) -> Option<Histogram> {
         }
     }
     Some(Histogram { bounds, counts })
+}
+
+/// The same of buckets as others count them: those above zero with the offset of the first, and those below.
+pub(crate) fn of_buckets(
+    scale: i32,
+    zero_count: u64,
+    (offset, positive): (i32, &[u64]),
+    negative: &[u64],
+) -> Option<Histogram> {
+    let counts = |counts: &[u64]| counts.iter().copied().map(Unsigned).collect();
+    explicit(&HistogramPoint {
+        scale: Some(Small(scale)),
+        zero_count: Unsigned(zero_count),
+        positive: Some(Buckets { offset: Small(offset), bucket_counts: counts(positive) }),
+        negative: Some(Buckets { offset: Small::default(), bucket_counts: counts(negative) }),
+        ..HistogramPoint::default()
+    })
 }
 
 /// Where the bucket that ends at 2^((index + 1) / 2^scale) goes.

@@ -7,6 +7,7 @@ use relight_core::rule::Settings;
 use relight_core::telemetry::{self as metrics, Posted, Sample};
 use relight_core::{Span, Timestamp};
 
+use super::refusals::RefusalLog;
 use super::stream::Stream;
 use crate::error::RuntimeError;
 use crate::pipeline::Pipeline;
@@ -17,6 +18,7 @@ const NOTICES_FOR: Span = Span::from_secs(86_400);
 
 pub(super) struct Figures {
     notices: Vec<(Timestamp, String)>,
+    pub(super) refused: RefusalLog,
     /// A step of the wall clock was told.
     pub(super) stepped: bool,
     /// The ledger cannot be written, and that was told.
@@ -35,6 +37,7 @@ impl Figures {
         let (cutting, newest) = ((now, 0), (now, 0));
         Self {
             notices: Vec::new(),
+            refused: RefusalLog::default(),
             stepped: false,
             ledger_failing: false,
             cutting,
@@ -104,7 +107,7 @@ impl Figures {
         let late = streams.iter().filter_map(Stream::late).collect();
         let fresh = |(at, _): &&(Timestamp, String)| now.since(*at) <= NOTICES_FOR;
         let notices = self.notices.iter().filter(fresh).cloned().collect();
-        Ok(Posted { samples, unready, held, late, notices })
+        Ok(Posted { samples, unready, held, late, refused: self.refused.shown(now), notices })
     }
 
     fn totals(

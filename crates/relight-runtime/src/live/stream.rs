@@ -98,6 +98,8 @@ impl Stream {
         let refused = refused.map(|(reason, (before, after))| (*reason, (after - before) as u32));
         let refused: Vec<_> = refused.filter(|(_, n)| *n > 0).collect();
         let late = refused.iter().find(|(reason, _)| *reason == Reason::Late);
+        let mut names = record.refusals.clone();
+        names.merge(&pipeline.take_refusals());
         let known = self.decoder.as_mut().map(|decoder| &*decoder.aliases());
         let (record, pipeline) = (&*record, &*pipeline);
         let key = |point: &Point| match known.and_then(|aliases| aliases.get(point.alias)) {
@@ -105,6 +107,6 @@ impl Stream {
             _ => record.key(point),
         };
         self.lateness.count(record, late.map_or(0, |(_, n)| *n), watermark, key);
-        Ok(Verdict::Taken(refused))
+        Ok(if names.is_empty() { Verdict::Taken(refused) } else { Verdict::TakenInPart { refused, names } })
     }
 }

@@ -88,7 +88,7 @@ fn record(args: &CaptureArgs, config: &Config, runtime: &Runtime, file: CaptureF
     live.capture(file);
     let (hub, opened) = Hub::new(BTreeMap::new());
     live.wait_for(hub.awaited());
-    let listeners = start_sources(config, &hub, runtime)?;
+    let listeners = start_sources(config, &hub, runtime, &inputs, None)?;
     let commits_nothing: Guard = Arc::new(|| None);
     let readers = Readers::start(config, &hub, &commits_nothing, &inputs)?;
     drop(hub);

@@ -65,7 +65,7 @@ fn start(folder: &Path, application: SocketAddr, relight: SocketAddr) -> Peer {
     let config = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
          scrape_configs: [{{job_name: shop, static_configs: [{{targets: [\"{application}\"]}}]}}]\n\
-         remote_write: [{{url: \"http://{relight}/api/v1/write\", queue_config: {{batch_send_deadline: 200ms}}}}]\n"
+         remote_write: [{{url: \"http://{relight}/api/v1/write\", queue_config: {{batch_send_deadline: 200ms}}, metadata_config: {{send_interval: 1s}}}}]\n"
     );
     std::fs::write(&file, config).expect("a folder of our own");
     let flag = |name: &str, value: String| format!("--{name}={value}");

@@ -68,8 +68,20 @@ pub(super) fn answer(mut from: impl Read) -> Answer {
 
 /// Posts to an HTTP listener.
 pub(super) fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    call(to, "POST", path, headers, body)
+}
+
+/// The same with another method.
+pub(super) fn call(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     let mut socket = connect(to);
-    socket.write_all(head(path, headers, body.len()).as_bytes()).expect("it is read");
+    let head = head(path, headers, body.len()).replacen("POST", method, 1);
+    socket.write_all(head.as_bytes()).expect("it is read");
     // Of a body that is too large not all is read.
     let _ = socket.write_all(body);
     answer(socket)

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message as _;
 use relight_core::record::Reason;
+use relight_core::refusal::{Origin, Refusals};
 
 use super::super::Outcome;
 use super::*;
@@ -93,11 +94,14 @@ fn a03_malformed_json() {
 }
 
 /// Scenario: 100 points, of which 7 are NaN; the same as the engine's word on an undecoded request.
-/// Guarantee: 93 are in, and the sender hears of the 7, by any way in.
+/// Guarantee: 93 are in, and the sender reads of which source, metric and service the 7 were, by any way in.
 #[test]
 fn a04_partial_reject() {
     let refused = vec![(Reason::NonFinite, 7), (Reason::Duplicate, 2)];
-    let world = World::otlp(Engine::Says(Verdict::Taken(refused)));
+    let mut names = Refusals::default();
+    names.add(Reason::NonFinite, Origin { metric: "m", service: "shop" }, "no number", 7);
+    names.add(Reason::Duplicate, Origin::default(), "", 2);
+    let world = World::otlp(Engine::Says(Verdict::TakenInPart { refused, names }));
     let mut points = String::new();
     for i in 0..100 {
         let value = if i < 7 { "\"NaN\"" } else { "1" };
@@ -108,16 +112,18 @@ fn a04_partial_reject() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.text(),
-        r#"{"partialSuccess":{"errorMessage":"non_finite 7","rejectedDataPoints":"7"}}"#
+        r#"{"partialSuccess":{"errorMessage":"non_finite 7; source `test`: `m`: non_finite 7 (a value that is NaN or infinite)","rejectedDataPoints":"7"}}"#
     );
     assert_eq!(world.entries(), 93);
 
-    let expected = b"\x0a\x10\x08\x07\x12\x0cnon_finite 7";
+    let message = b"non_finite 7; source `test`: `m` of service `shop`: non_finite 7 (no number)";
+    let (all, text) = (message.len() as u8 + 4, message.len() as u8);
+    let expected = [&[0x0a, all, 0x08, 0x07, 0x12, text], &message[..]].concat();
     let answer = post(world.address("http"), "/v1/metrics", &[PROTOBUF], ENVELOPE);
     assert_eq!((answer.status, answer.body.as_slice()), (200, &expected[..]));
     let answer = grpc(&world, &Call::of("metrics", ENVELOPE));
     assert_eq!(answer.header("grpc-status"), "0");
-    assert_eq!(&answer.body[5..], expected);
+    assert_eq!(answer.body[5..], expected);
     assert_eq!((world.stats.requests(Outcome::Partial), world.stats.rejected(Reason::NonFinite)), (3, 21));
 }
 

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, unbounded};
-use relight_core::Timestamp;
 use relight_core::responder::Secrets;
 use relight_core::source::{Listen, Otlp, SourceKind, SourceSpec};
+use relight_core::{Span, Timestamp};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
-use super::super::{Outcome, Running, SourceStats, start};
+use super::super::{Outcome, Running, SourceStats, Surroundings, start_in};
 use crate::live::{Hub, Load, Next, Outlet, Verdict};
 
 /// Longer than anything here takes on a busy machine.
@@ -37,6 +38,9 @@ pub(super) struct World {
     pub(super) running: Option<Running>,
     pub(super) stats: Arc<SourceStats>,
     pub(super) hub: Hub,
+    /// Seconds of the clock.
+    pub(super) clock: Arc<AtomicI64>,
+    told: Arc<Mutex<Vec<String>>>,
     go: Option<Sender<()>>,
     loads: Receiver<Load>,
     engine: Option<JoinHandle<()>>,
@@ -53,25 +57,37 @@ impl World {
     }
 
     pub(super) fn new(kind: SourceKind, engine: Engine, secrets: &Secrets) -> Self {
+        Self::keeping(kind, engine, secrets, None)
+    }
+
+    /// The same with a folder for what the source knows of metric families.
+    pub(super) fn keeping(
+        kind: SourceKind,
+        engine: Engine,
+        secrets: &Secrets,
+        families: Option<&Path>,
+    ) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let (hub, opened) = Hub::new(BTreeMap::new());
         let spec = SourceSpec { name: "test".to_owned(), kind };
-        let clock = Arc::new(|| Timestamp::from_secs(1_000));
-        let running = start(&spec, secrets, &hub, clock, runtime.handle(), Path::new("no-journals"))
-            .unwrap_or_else(|e| panic!("{e}"));
+        let clock = Arc::new(AtomicI64::new(1_000));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let around = surroundings(&clock, &told, families);
+        let running = start_in(&around, &spec, secrets, &hub, runtime.handle());
+        let running = running.unwrap_or_else(|e| panic!("{e}"));
         let (sent, loads) = unbounded();
         let (go, wait) = unbounded::<()>();
-        let waits = matches!(engine, Engine::Waits);
+        let (waits, time) = (matches!(engine, Engine::Waits), Arc::clone(&clock));
         let engine = std::thread::spawn(move || {
             let outlet = opened.recv().expect("the source opens its partition");
             assert_eq!(&*outlet.partition, "test");
             if waits {
                 let _ = wait.recv();
             }
-            drain(&outlet, &engine, &sent);
+            drain(&outlet, &engine, &sent, &time);
         });
         let (stats, go) = (Arc::clone(running.stats()), Some(go));
-        Self { runtime, running: Some(running), stats, hub, go, loads, engine: Some(engine) }
+        Self { runtime, running: Some(running), stats, hub, clock, told, go, loads, engine: Some(engine) }
     }
 
     pub(super) fn address(&self, key: &str) -> SocketAddr {
@@ -82,6 +98,11 @@ impl World {
     /// What has come through since the last time.
     pub(super) fn loads(&self) -> Vec<Load> {
         self.loads.try_iter().collect()
+    }
+
+    /// What people were told since the last time.
+    pub(super) fn told(&self) -> Vec<String> {
+        std::mem::take(&mut self.told.lock().expect("nobody panicked"))
     }
 
     /// Points and events that have come through.
@@ -142,17 +163,39 @@ impl Drop for World {
     }
 }
 
-fn drain(outlet: &Outlet, engine: &Engine, sent: &Sender<Load>) {
+fn surroundings<'a>(
+    clock: &Arc<AtomicI64>,
+    told: &Arc<Mutex<Vec<String>>>,
+    families: Option<&'a Path>,
+) -> Surroundings<'a> {
+    let (clock, told) = (Arc::clone(clock), Arc::clone(told));
+    Surroundings {
+        clock: Arc::new(move || Timestamp::from_secs(clock.load(Ordering::Relaxed))),
+        journals: Path::new("no-journals"),
+        families,
+        allowed_lateness: Span::from_secs(10),
+        tell: Arc::new(move |line| told.lock().expect("nobody panicked").push(line.to_owned())),
+    }
+}
+
+fn drain(outlet: &Outlet, engine: &Engine, sent: &Sender<Load>, clock: &AtomicI64) {
     loop {
         match outlet.take() {
             Next::Delivery(delivery) => {
                 let verdict = match (&delivery.load, engine) {
                     (_, Engine::Drops) => None,
                     (Load::Metrics(_), Engine::Says(verdict)) => Some(verdict.clone()),
-                    (Load::Record(record), _) => Some(Verdict::Taken(record.refused.clone())),
+                    (Load::Record(record), _) if record.refusals.is_empty() => {
+                        Some(Verdict::Taken(record.refused.clone()))
+                    }
+                    (Load::Record(record), _) => {
+                        let (refused, names) = (record.refused.clone(), record.refusals.clone());
+                        Some(Verdict::TakenInPart { refused, names })
+                    }
                     _ => Some(Verdict::Taken(Vec::new())),
                 };
-                assert_eq!((delivery.offset, delivery.received), (None, Timestamp::from_secs(1_000)));
+                let now = Timestamp::from_secs(clock.load(Ordering::Relaxed));
+                assert_eq!((delivery.offset, delivery.received), (None, now));
                 let _ = sent.send(delivery.load);
                 if let (Some(answer), Some(verdict)) = (delivery.answer, verdict) {
                     answer(verdict);
