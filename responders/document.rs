@@ -5,6 +5,7 @@
 use relight_core::incident::Evidence;
 use relight_core::record::Event;
 use relight_core::responder::Request;
+use relight_core::text;
 use serde_json::{Map, Value, json};
 
 /// The version of the document's form; a field is added without a new one, never taken away.
@@ -83,19 +84,7 @@ fn number(value: f64) -> Value {
 
 /// Foreign text on one line of a log or a page: control characters made visible, at most 300 characters.
 pub(crate) fn one_line(text: &str) -> String {
-    const MOST: usize = 300;
-    let mut line: String = text.chars().take(MOST).flat_map(visible).collect();
-    if text.chars().nth(MOST).is_some() {
-        line.push_str("...");
-    }
-    line
-}
-
-fn visible(c: char) -> Vec<char> {
-    // Right-to-left marks and their like turn a line around as control characters do.
-    let is_hidden = c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    if is_hidden { c.escape_default().collect() } else { vec![c] }
+    text::shortened(text, 300)
 }
 
 /// Takes secrets out of foreign text: a target may say back what it was sent.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use relight_core::text;
+
 /// Errors that are listed; a file with more is beyond reading anyway.
 const MAX_LISTED: usize = 100;
 
@@ -31,7 +33,9 @@ impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Problem { line, column, path, message } in self.problems.iter().take(MAX_LISTED) {
             let colon = if path.is_empty() { "" } else { ": " };
-            writeln!(f, "{}:{line}:{column}: {path}{colon}{message}", self.file)?;
+            // Keys and values of the file are quoted: a line break in one must not make a line that looks like another error.
+            let (path, message) = (text::one_line(path), text::one_line(message));
+            writeln!(f, "{}:{line}:{column}: {path}{colon}{message}", text::one_line(&self.file))?;
         }
         let count = self.problems.len();
         if count > MAX_LISTED {

@@ -1,9 +1,9 @@
 //! YAML to validated settings: every error at once, each with file, line, column and key.
 //!
 //! A file is read in three steps: a tree of what is written, held against the schema that `relight schema`
-//! publishes; the types that read it; the settings with all names resolved. Nothing is started here, no
-//! thread and no connection, and nothing is read but the text and the files that
-//! hold secrets.
+//! publishes; the types that read it; the settings with all names resolved. Nothing is started here and no
+//! connection is made; nothing is read but the text and the files that hold secrets. Those are read again at each use
+//! of a responder, each time on a thread that lives as long as the read.
 //! Detectors and responders are handed in as registries: this crate knows none of them.
 #![warn(missing_docs)]
 

@@ -4,46 +4,37 @@
 //! one that is sent: nobody has to remember a reload, and a page that was refused for its old key is not refused for
 //! ever. A file that cannot be read any more leaves the last good secret in place, and what goes wrong then says so.
 
-use std::future::Future;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod renewed;
 
-use relight_core::responder::{
-    AnyResponder, Attempt, Capabilities, Observation, Plan, PlanError, Receipt, Request, ResponderError,
-    ResponderSpec, Secret, Secrets,
-};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use relight_core::responder::{AnyResponder, ResponderSpec, Secret, Secrets};
+use relight_core::text;
+use relight_files::read_regular;
 use serde_json::{Map, Value};
 
 use crate::report::Report;
+
+pub(crate) use renewed::Renewed;
 
 /// A secret is a line or two; what is longer is another file.
 const MAX_BYTES: u64 = 64 * 1024;
 /// What a key ends in that names a file.
 pub(crate) const END: &str = "_file";
 
-/// Reads a secret; its last newline is the editor's.
+/// Reads a secret; its last newline is the editor's. Blocks for as long as the file system does.
 pub(crate) fn read(path: &Path) -> Result<Secret, String> {
-    let unread = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(unread)?;
-    let about = file.metadata().map_err(unread)?;
-    let mode = about.permissions().mode() & 0o777;
-    if !about.is_file() {
-        return Err(format!("{} is not a file", path.display()));
+    let shown = text::path(path);
+    let file = read_regular(path, MAX_BYTES).map_err(|error| format!("{shown} {error}"))?;
+    if file.mode & 0o007 != 0 {
+        let mode = file.mode & 0o777;
+        return Err(format!("{shown} is open to everybody (mode {mode:04o}): `chmod 600` it"));
     }
-    if mode & 0o007 != 0 {
-        return Err(format!("{} is open to everybody (mode {mode:04o}): `chmod 600` it", path.display()));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unread)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("{} is longer than {MAX_BYTES} bytes", path.display()));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{} is not text", path.display()))?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(Secret::new(text)) }
+    let secret = String::from_utf8(file.bytes).map_err(|_| format!("{shown} is not text"))?;
+    let secret =
+        secret.strip_suffix('\n').map_or(secret.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    if secret.is_empty() { Err(format!("{shown} is empty")) } else { Ok(Secret::new(secret)) }
 }
 
 /// Of a schema, the names of the settings that are secrets, and of those that are maps of secrets.
@@ -182,99 +173,5 @@ impl Recipe {
             self.shared.iter().zip(shared).map(|((name, _), secret)| (name.clone(), secret.clone()));
         let secrets = self.secrets.renewed(renewed);
         (self.spec.build)(&Value::Object(settings), &secrets).map_err(|error| error.message)
-    }
-}
-
-/// A responder whose secrets are read again before each use.
-pub(crate) struct Renewed {
-    recipe: Recipe,
-    current: Mutex<Current>,
-}
-
-struct Current {
-    read: Option<Vec<Secret>>,
-    responder: Arc<dyn AnyResponder>,
-}
-
-impl Renewed {
-    pub(crate) fn new(recipe: Recipe, responder: Arc<dyn AnyResponder>) -> Self {
-        let current = Current { read: recipe.read().ok(), responder };
-        Self { recipe, current: Mutex::new(current) }
-    }
-
-    fn current(&self) -> MutexGuard<'_, Current> {
-        // Whoever panicked while holding it had replaced all of it or nothing.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The responder with the secrets of this moment, and why they may be old.
-    fn renew(&self) -> (Arc<dyn AnyResponder>, Option<String>) {
-        let mut current = self.current();
-        let read = match self.recipe.read() {
-            Ok(read) if current.read.as_ref() == Some(&read) => {
-                return (Arc::clone(&current.responder), None);
-            }
-            Ok(read) => read,
-            Err(why) => return (Arc::clone(&current.responder), Some(why)),
-        };
-        match self.recipe.build(&read) {
-            Ok(responder) => *current = Current { read: Some(read), responder },
-            Err(why) => {
-                return (Arc::clone(&current.responder), Some(format!("the new secret is of no use: {why}")));
-            }
-        }
-        (Arc::clone(&current.responder), None)
-    }
-}
-
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ResponderError>> + Send + 'a>>;
-
-/// A failure with an old secret says that it is old.
-fn explained<T>(result: Result<T, ResponderError>, old: Option<String>) -> Result<T, ResponderError> {
-    result.map_err(|error| match old {
-        Some(why) => ResponderError {
-            message: format!("{} (with the last good secret: {why})", error.message),
-            ..error
-        },
-        None => error,
-    })
-}
-
-impl AnyResponder for Renewed {
-    fn capabilities(&self) -> Capabilities {
-        self.current().responder.capabilities()
-    }
-
-    fn plan(&self, request: &Request<'_>) -> Result<Plan, PlanError> {
-        let responder = Arc::clone(&self.current().responder);
-        responder.plan(request)
-    }
-
-    fn preflight<'a>(&'a self, plan: &'a Plan) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let (responder, old) = self.renew();
-            explained(responder.preflight(plan).await, old)
-        })
-    }
-
-    fn observe<'a>(&'a self, plan: &'a Plan) -> Answer<'a, Observation> {
-        Box::pin(async move {
-            let (responder, old) = self.renew();
-            explained(responder.observe(plan).await, old)
-        })
-    }
-
-    fn apply<'a>(&'a self, attempt: Attempt, plan: &'a Plan) -> Answer<'a, Receipt> {
-        Box::pin(async move {
-            let (responder, old) = self.renew();
-            explained(responder.apply(attempt, plan).await, old)
-        })
-    }
-
-    fn revert<'a>(&'a self, attempt: Attempt, plan: &'a Plan, receipt: &'a Receipt) -> Answer<'a, Receipt> {
-        Box::pin(async move {
-            let (responder, old) = self.renew();
-            explained(responder.revert(attempt, plan, receipt).await, old)
-        })
     }
 }

@@ -17,6 +17,7 @@ pub mod series;
 pub mod signal;
 pub mod source;
 pub mod telemetry;
+pub mod text;
 pub mod time;
 
 pub use series::{KEY_GROUPS, KeyGroup, KeyView, Labels};

@@ -9,13 +9,13 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// Nothing is there.
-    #[error("`{}`: no such file or folder", path.display())]
+    #[error("`{}`: no such file or folder", relight_core::text::path(path))]
     Missing {
         /// As it was given.
         path: PathBuf,
     },
     /// It is there, but cannot be opened.
-    #[error("cannot open `{}`", path.display())]
+    #[error("cannot open `{}`", relight_core::text::path(path))]
     Open {
         /// As it was given.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum IngestError {
         source: io::Error,
     },
     /// Reading broke off: the disk failed, or a compressed stream is damaged or cut short.
-    #[error("cannot read `{}` beyond line {line}", path.display())]
+    #[error("cannot read `{}` beyond line {line}", relight_core::text::path(path))]
     Read {
         /// As it was given.
         path: PathBuf,
@@ -33,13 +33,16 @@ pub enum IngestError {
         source: io::Error,
     },
     /// A capture is there already.
-    #[error("`{}` is there already: give another name, or pass --force to replace it", path.display())]
+    #[error(
+        "`{}` is there already: give another name, or pass --force to replace it",
+        relight_core::text::path(path)
+    )]
     Exists {
         /// As it was given.
         path: PathBuf,
     },
     /// Writing broke off: the disk is full, or failed.
-    #[error("cannot write `{}` any further; what it holds can be replayed", path.display())]
+    #[error("cannot write `{}` any further; what it holds can be replayed", relight_core::text::path(path))]
     Write {
         /// As it was given.
         path: PathBuf,
@@ -47,7 +50,7 @@ pub enum IngestError {
         source: io::Error,
     },
     /// There is no record in it.
-    #[error("`{}` is empty", path.display())]
+    #[error("`{}` is empty", relight_core::text::path(path))]
     Empty {
         /// As it was given.
         path: PathBuf,
@@ -65,7 +68,7 @@ pub enum IngestError {
     #[error(
         "`{0}` is JSON spread over several lines: one object (of OTLP, one request) a line is expected, as \
          `jq -c . {0}` writes it",
-        path.display()
+        relight_core::text::path(path)
     )]
     Spread {
         /// As it was given.
@@ -75,26 +78,26 @@ pub enum IngestError {
     #[error(
         "no captures in folder `{}`: looked for .ndjson, .jsonl, .json, .csv, .prom and .txt, plain, .gz or \
          .zst (sub-folders are not searched)",
-        path.display()
+        relight_core::text::path(path)
     )]
     NoCaptures {
         /// As it was given.
         path: PathBuf,
     },
     /// A config in the place of a capture.
-    #[error("`{0}` looks like a config, not a capture: pass it as `-c {0}`", path.display())]
+    #[error("`{0}` looks like a config, not a capture: pass it as `-c {0}`", relight_core::text::path(path))]
     Config {
         /// As it was given.
         path: PathBuf,
     },
     /// A labels file in the place of a capture.
-    #[error("`{0}` holds labels, not records: pass it as `--labels {0}`", path.display())]
+    #[error("`{0}` holds labels, not records: pass it as `--labels {0}`", relight_core::text::path(path))]
     Labels {
         /// As it was given.
         path: PathBuf,
     },
     /// A CSV was needed.
-    #[error("`{}` is not a `timestamp,value` CSV", path.display())]
+    #[error("`{}` is not a `timestamp,value` CSV", relight_core::text::path(path))]
     NotSamples {
         /// As it was given.
         path: PathBuf,
@@ -103,7 +106,7 @@ pub enum IngestError {
     #[error(
         "`{}` is no capture: line {line} is neither newline-delimited JSON (`{{\"t\":..,\"metric\":..,\
          \"value\":..}}`), OTLP JSON, Prometheus text with timestamps, nor `timestamp,value` CSV",
-        path.display()
+        relight_core::text::path(path)
     )]
     Unknown {
         /// As it was given.
@@ -122,7 +125,7 @@ pub enum IngestError {
         source: io::Error,
     },
     /// A certificate or key cannot be used.
-    #[error("cannot use `{}`, which `{key}` names: {why}", path.display())]
+    #[error("cannot use `{}`, which `{key}` names: {why}", relight_core::text::path(path))]
     Tls {
         /// The key that named the file.
         key: String,

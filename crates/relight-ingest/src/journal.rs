@@ -37,7 +37,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The system said no.
-    #[error("cannot {what} `{}` ({source})", path.display())]
+    #[error("cannot {what} `{}` ({source})", relight_core::text::path(path))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -47,7 +47,10 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// It was written by a newer release, or by something else.
-    #[error("`{}` is no journal that this release reads ({source}): move it away to start without it", path.display())]
+    #[error(
+        "`{}` is no journal that this release reads ({source}): move it away to start without it",
+        relight_core::text::path(path)
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -85,7 +85,7 @@ pub enum KafkaError {
         secret: String,
     },
     /// The file for dead letters cannot be written.
-    #[error("source `{source_name}`: cannot write dead letters to `{}`", path.display())]
+    #[error("source `{source_name}`: cannot write dead letters to `{}`", relight_core::text::path(path))]
     DeadLetters {
         /// The source's name.
         source_name: String,

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the folder.
-    #[error("state folder {} is in use by another relight process", .0.display())]
+    #[error("state folder {} is in use by another relight process", relight_core::text::path(.0))]
     Locked(PathBuf),
     /// Written by a newer release; no file was touched.
     #[error(
         "{} was written by a newer release (version {found}, this one reads up to {known}); nothing was changed: \
          run that release, or move the state folder aside",
-        .path.display()
+        relight_core::text::path(.path)
     )]
     Future {
         /// The file that says so.
@@ -24,7 +24,7 @@ pub enum StoreError {
         known: u32,
     },
     /// The operating system said no: a full disk, missing rights, a failed fsync.
-    #[error("failed to {doing} {}", .path.display())]
+    #[error("failed to {doing} {}", relight_core::text::path(.path))]
     Io {
         /// What was being done.
         doing: &'static str,

@@ -31,7 +31,8 @@ fn may_depend(from: &str, to: &str) -> bool {
         "testkit" | "benches" => true,
         "runtime" => ["core", "engine", "ingest", "store"].contains(&to),
         "web" => ["core", "engine"].contains(&to),
-        "core" => false,
+        "config" | "ingest" | "store" => ["core", "files"].contains(&to),
+        "core" | "files" => false,
         _ => to == "core",
     }
 }

@@ -3,9 +3,11 @@
 //! Files are read at the start, and again when a reload asks for it. Nothing watches them: while a certificate and its key
 //! are being replaced they do not fit, and only who replaces them knows when both are there.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use relight_core::source::Tls;
+use relight_files::read_regular;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -13,6 +15,9 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::IngestError;
+
+/// Mozilla's bundle of all authorities has 220 KB.
+const MAX_PEM_BYTES: u64 = 4 << 20;
 
 /// A source's TLS: where its files are, and what new connections are accepted with.
 pub struct ServerTls {
@@ -59,8 +64,7 @@ fn acceptor(source: &str, tls: &Tls) -> Result<TlsAcceptor, IngestError> {
         why: why.to_string(),
     };
     let chain = certificates(&tls.cert_file).map_err(|why| failed("cert_file", &tls.cert_file, &why))?;
-    let key =
-        PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|why| failed("key_file", &tls.key_file, &why))?;
+    let key = key(&tls.key_file).map_err(|why| failed("key_file", &tls.key_file, &why))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -86,8 +90,19 @@ fn acceptor(source: &str, tls: &Tls) -> Result<TlsAcceptor, IngestError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+fn key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(&pem(path)?).map_err(|error| error.to_string())
+}
+
+/// The bytes of a PEM file. A pipe or a device is none: it could keep a reload waiting.
+fn pem(path: &str) -> Result<Vec<u8>, String> {
+    let file = read_regular(Path::new(path), MAX_PEM_BYTES).map_err(|error| format!("it {error}"))?;
+    Ok(file.bytes)
+}
+
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
+    let bytes = pem(path)?;
+    let read = CertificateDer::pem_slice_iter(&bytes);
     let all = read.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     if all.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(all) }
 }
