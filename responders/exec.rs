@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::document::{document, one_line, redacted};
+use crate::strays::Strays;
 
 /// Bytes kept of each output; the rest is read and dropped, so that the program does not stall.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -144,7 +145,7 @@ impl Responder for Exec {
             // Whether it obeys or not, the group is killed below.
             let _ = timeout(GRACE, running.ended()).await;
         }
-        let (status, output) = running.finish().await;
+        let (status, output) = running.finish(in_time).await;
         let said = one_line(redacted(&output, self.env.values().map(Secret::reveal)).trim());
         let fail = |message: String, retry| Err(ResponderError { message, retry });
         match status {
@@ -185,9 +186,11 @@ impl Exec {
         command.env("RELIGHT_ATTEMPT", attempt.number.to_string());
         command.current_dir("/").process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // std marks all that it opens; librdkafka's wake-up pipes are not, and there is one for each of its queues.
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
         // Nothing has run: no such program, no permission, or a program that is being written.
         let child = command.spawn().map_err(|error| never(format!("failed to start {program}: {error}")))?;
-        Ok(Running::new(child, document.to_string().into_bytes()))
+        Ok(Running::new(child, document.to_string().into_bytes(), attempt))
     }
 }
 
@@ -198,10 +201,12 @@ struct Running {
     group: Option<Pid>,
     stdout: JoinHandle<Vec<u8>>,
     stderr: JoinHandle<Vec<u8>>,
+    /// What it has started outside of the group, until it has ended by itself.
+    strays: Option<Strays>,
 }
 
 impl Running {
-    fn new(mut child: Child, input: Vec<u8>) -> Self {
+    fn new(mut child: Child, input: Vec<u8>, attempt: &Attempt) -> Self {
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(mut stdin) = child.stdin.take() {
             // A program need not read what it is told, nor read it before it writes.
@@ -209,7 +214,7 @@ impl Running {
         }
         let stdout = tokio::spawn(keep(child.stdout.take()));
         let stderr = tokio::spawn(keep(child.stderr.take()));
-        Self { child, group, stdout, stderr }
+        Self { child, group, stdout, stderr, strays: Some(Strays::of(attempt, group)) }
     }
 
     /// The program itself has ended. It is not reaped yet, so the group's number is still its own.
@@ -227,11 +232,16 @@ impl Running {
         }
     }
 
-    /// Ends what is left of the group, and takes the last words.
-    async fn finish(mut self) -> (io::Result<ExitStatus>, String) {
+    /// Ends what is left of the group, and takes the last words. What left the group stays if the program has ended in
+    /// time: a script that restarts a service leaves its daemon in a session of its own.
+    async fn finish(mut self, in_time: bool) -> (io::Result<ExitStatus>, String) {
         self.signal(Signal::KILL);
         self.group = None;
         let status = self.child.wait().await;
+        if let Some(strays) = self.strays.take().filter(|_| !in_time) {
+            // A panic has ended none of them, which is as if there were none.
+            let _ = tokio::task::spawn_blocking(move || strays.end()).await;
+        }
         let mut output = Vec::new();
         for pipe in [&mut self.stdout, &mut self.stderr] {
             // A process that has left the group may hold the pipe open for as long as it likes.
@@ -247,6 +257,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
+        if let Some(strays) = self.strays.take() {
+            strays.end();
+        }
         self.stdout.abort();
         self.stderr.abort();
     }

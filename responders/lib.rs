@@ -10,6 +10,7 @@ mod exec;
 mod log;
 mod sample;
 mod signature;
+mod strays;
 mod template;
 mod webhook;
 
