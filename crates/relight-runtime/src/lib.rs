@@ -19,8 +19,8 @@ mod shards;
 pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
 pub use live::{
-    Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, Reload, SystemClock, Tell,
-    TellNews, Trouble, resident_bytes,
+    Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, ReceivedClock, Reload,
+    SystemClock, Tell, TellNews, Trouble, resident_bytes,
 };
 pub use pipeline::{
     Commit, Cut, Doubts, MoreNews, News, Outbox, Panicked, Pipeline, Responders, Stores, Turn, Watch, Written,

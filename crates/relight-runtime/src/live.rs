@@ -5,6 +5,7 @@
 //! about what a record means, and it is the one place that turns clocks into inputs of the engine.
 
 mod clock;
+mod closing;
 mod figures;
 mod heart;
 mod holds;
@@ -13,9 +14,11 @@ mod ledger;
 mod liveness;
 mod memory;
 mod news;
+mod received;
 mod recording;
 mod refusals;
 mod reload;
+mod silence;
 mod snapshots;
 mod standby;
 mod stream;
@@ -41,13 +44,15 @@ pub use clock::{Clock, SystemClock};
 pub use heart::Pulse;
 pub use memory::{MemoryLimits, Meter, resident_bytes};
 pub use news::TellNews;
+pub use received::ReceivedClock;
 pub use reload::Reload;
 pub use trouble::Trouble;
 
 use clock::ControlClock;
+use closing::Closing;
 use figures::Figures;
 use heart::Heart;
-use liveness::{Liveness, Past, Silence};
+use liveness::{Liveness, Past};
 use memory::Memory;
 use news::Reporter;
 use recording::Recording;
@@ -138,6 +143,7 @@ pub struct Live {
     heart: Option<Heart>,
     memory: Option<Memory>,
     reporter: Option<Reporter>,
+    closing: Closing,
 }
 
 impl Live {
@@ -188,6 +194,7 @@ impl Live {
             heart: None,
             memory: None,
             reporter: None,
+            closing: Closing::new(now),
             awaited: Awaited::default(),
         };
         for notice in &notices {
@@ -276,6 +283,7 @@ impl Live {
             self.beat(now)?;
             self.snapshot(now)?;
             self.recording.tick(now)?;
+            self.tell_step(now);
             self.post(now);
             self.watch_clock(now)?;
             if !taken {
@@ -379,44 +387,6 @@ impl Live {
         Ok(())
     }
 
-    /// Moves time on where nothing comes.
-    fn silence(&mut self, now: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
-        if self.settle_at.is_some_and(|at| now >= at) {
-            self.settle_at = None;
-            let read: Vec<u32> = self.streams.iter().map(|stream| stream.ix).collect();
-            let besides = self.pipeline.partitions_besides(&read);
-            self.pipeline.end_others(&read)?;
-            for gone in besides {
-                self.notice(&format!(
-                    "{gone} is in the state, and no source reads it any more: it has ended"
-                ));
-            }
-        }
-        let heard = self.clock.heard();
-        let pipeline = &self.pipeline;
-        let (watermark, is_kept) = (|ix| pipeline.partition_watermark(ix), |ix| pipeline.is_kept(ix));
-        let silences = self.liveness.poll(now, heard, &watermark, &is_kept);
-        for (ix, silence) in silences {
-            let Some(stream) = self.streams.iter().find(|stream| stream.ix == ix) else { continue };
-            let name = Arc::clone(&stream.outlet.partition);
-            match silence {
-                // A watermark that stays within its bin closes nothing: it would be journalled in vain.
-                Silence::Advance(to) if !self.closes_a_bin(ix, to) => {}
-                Silence::Advance(to) => self.advance(ix, &name, to, now)?,
-                Silence::Release => {
-                    let at_most = heard.minus(self.settings.allowed_lateness);
-                    self.pipeline.release_watermark(ix, &name, at_most)?;
-                }
-            }
-        }
-        self.pipeline.run(watch)
-    }
-
-    fn closes_a_bin(&self, ix: u32, to: Timestamp) -> bool {
-        let interval = self.settings.interval();
-        to.bin_start(interval) > self.pipeline.partition_watermark(ix).bin_start(interval)
-    }
-
     /// Deadlines of Control that are due by the clock.
     fn deadlines(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
         while self.pipeline.control_timeout().is_some_and(|at| at <= now) {
@@ -471,6 +441,7 @@ impl Live {
         match self.figures.posted(&mut self.pipeline, &self.streams, stalled, &self.settings, now) {
             Ok(mut posted) => {
                 self.show_memory(&mut posted);
+                self.show_closing(&mut posted, now);
                 posted.samples.extend(self.more.iter().flat_map(|more| more()));
                 self.board.post(posted);
             }

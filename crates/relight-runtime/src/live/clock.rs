@@ -8,6 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use relight_core::{Span, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::received::ReceivedClock;
+
 /// What a live run reads the time from.
 pub trait Clock: Send {
     /// The wall clock.
@@ -55,7 +57,7 @@ pub(crate) const MAX_STEP: Span = Span::from_secs(600);
 
 /// Control time of a live run.
 pub(crate) struct ControlClock {
-    clock: Box<dyn Clock>,
+    received: ReceivedClock,
     began: Timestamp,
     began_monotonic: Span,
 }
@@ -64,28 +66,41 @@ impl ControlClock {
     /// Goes on from the last control time of the ledger, or with the wall clock, which is followed at a
     /// start. The second value says by how much the wall clock was behind the ledger.
     pub(crate) fn start(clock: Box<dyn Clock>, last: Option<Timestamp>) -> (Self, Option<Span>) {
-        let wall = clock.wall();
+        let (wall, began_monotonic) = (clock.wall(), clock.monotonic());
         let began = last.map_or(wall, |last| last.max(wall));
         let behind = last.filter(|last| *last > wall).map(|last| last.since(wall));
-        let began_monotonic = clock.monotonic();
-        (Self { clock, began, began_monotonic }, behind)
+        // A clock that was set back while nothing ran is no other case than one that is set back now.
+        let time = if behind.is_some_and(|behind| behind <= MAX_STEP) { began } else { wall };
+        (Self { received: ReceivedClock::start(clock, time), began, began_monotonic }, behind)
     }
 
     /// Control time now.
     pub(crate) fn now(&self) -> Timestamp {
-        let passed = self.clock.monotonic().ns().saturating_sub(self.began_monotonic.ns());
+        self.at(self.received.read().monotonic)
+    }
+
+    fn at(&self, monotonic: Span) -> Timestamp {
+        let passed = monotonic.ns().saturating_sub(self.began_monotonic.ns());
         self.began.plus(Span::from_ns(passed))
     }
 
+    /// The clock that records are received by.
+    pub(crate) const fn received(&self) -> &ReceivedClock {
+        &self.received
+    }
+
     /// Up to when it is known that nothing has come, if nothing has: that is told by the clock that records are received by.
-    /// Unless that one has jumped: what it says then is no ground to close a bin on.
+    /// Unless that one has jumped ahead: what it says then is no ground to close a bin on.
     pub(crate) fn heard(&self) -> Timestamp {
-        if self.step().is_some() { self.now() } else { self.clock.wall() }
+        let read = self.received.read();
+        let now = self.at(read.monotonic);
+        if read.time > now.plus(MAX_STEP) { now } else { read.time }
     }
 
     /// How far the wall clock has stepped away from control time, if that is more than [`MAX_STEP`].
     pub(crate) fn step(&self) -> Option<Span> {
-        let (wall, now) = (self.clock.wall(), self.now());
+        let read = self.received.read();
+        let (wall, now) = (read.wall, self.at(read.monotonic));
         let away = if wall > now { wall.since(now) } else { now.since(wall) };
         (away > MAX_STEP).then_some(away)
     }

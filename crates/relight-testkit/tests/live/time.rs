@@ -246,6 +246,105 @@ fn an_empty_log_counts_its_first_records_whenever_relight_was_started() {
     }
 }
 
+/// A listener's delivery, stamped as the process does.
+fn received(live: &ReceivedClock, offset: u64, secs: i64) -> Delivery {
+    let mut record = Record::default();
+    record.push_point(b"a", Timestamp::from_secs(secs), Timestamp::MIN, Kind::Gauge, 1.0);
+    Delivery {
+        offset: Some(offset),
+        received: live.now(),
+        load: Load::Record(Box::new(record)),
+        answer: None,
+    }
+}
+
+/// Why a run is not ready, by the second round from now at the latest.
+fn unready(board: &Board, inputs: &Sender<LiveInput>) -> Vec<String> {
+    go_round(inputs);
+    board.read().unready
+}
+
+/// A run whose wall clock is set back, with a listener that is fed and one that is quiet.
+struct SetBack {
+    hand: Hand,
+    board: Board,
+    live: Live,
+    settings: Arc<Settings>,
+}
+
+impl SetBack {
+    fn new() -> Self {
+        let (hand, board, settings) = (Hand::at(NOON), Board::default(), skewed(120));
+        let Disk { baselines, ledger } = Disk::default();
+        let stores = Stores { baselines: Box::new(baselines), ledger: Box::new(ledger) };
+        let live = shown(Box::new(hand.clone()), &settings, how(), stores, board.clone());
+        Self { hand, board, live, settings }
+    }
+}
+
+/// Scenario: the wall clock of relight's machine is set back by 2, 5 and 20 minutes, while a sender elsewhere goes on and
+/// another listener is quiet.
+/// Guarantee: bins close as before and no point is refused; the step is told at once, and readiness is back with the next bin.
+#[test]
+fn a_clock_set_back_stops_no_bin() {
+    for back in [82, 300, 1_200] {
+        let SetBack { hand, board, mut live, settings } = SetBack::new();
+        let (budget, clock) = (Budget::new(1 << 20), live.received_clock());
+        run(&mut live, |hub, inputs| {
+            let (push, quiet) =
+                (hub.open("push", Reads::Push, &budget), hub.open("quiet", Reads::Push, &budget));
+            assert!(quiet.offer(received(&clock, 0, NOON)).is_ok());
+            for second in 0..100 {
+                assert!(push.offer(received(&clock, second, NOON + second.cast_signed())).is_ok());
+                taken(&push, inputs);
+                hand.pass(1);
+            }
+            assert_eq!(unready(&board, inputs), Vec::<String>::new());
+            hand.wall.fetch_sub(back, Ordering::Relaxed);
+            let told = unready(&board, inputs);
+            assert!(told.len() == 1 && told[0].contains("set back by"), "{told:?}");
+            for second in 100..200 {
+                assert!(push.offer(received(&clock, second, NOON + second.cast_signed())).is_ok());
+                taken(&push, inputs);
+                hand.pass(1);
+            }
+            assert_eq!(unready(&board, inputs), Vec::<String>::new(), "set back by {back} s");
+        });
+        let closed = live.pipeline().bins_closed_through();
+        let lags = Timestamp::from_secs(NOON + 200).since(closed);
+        // What is quiet is a tenth of the time behind, and a bin.
+        let most = settings.interval().times(2).ns() + settings.allowed_lateness.ns() + 10_000_000_000;
+        assert!(lags.ns() <= most, "set back by {back} s: {lags} behind");
+        let refused = live.pipeline().refused();
+        assert_eq!(refused.iter().sum::<u64>(), 0, "set back by {back} s: {refused:?}");
+    }
+}
+
+/// Scenario: senders on the same machine are set back with it, by 82 s: what they say is of a time whose bins have closed.
+/// Guarantee: readiness is false for as long as that lasts, and comes back by itself.
+#[test]
+fn it_is_not_ready_while_a_clock_set_back_makes_it_blind() {
+    let SetBack { hand, board, mut live, .. } = SetBack::new();
+    let (budget, clock) = (Budget::new(1 << 20), live.received_clock());
+    run(&mut live, |hub, inputs| {
+        let push = hub.open("push", Reads::Push, &budget);
+        let mut offset = 0;
+        let mut second = |is_ready: Option<bool>| {
+            assert!(push.offer(received(&clock, offset, hand.wall().ns() / 1_000_000_000)).is_ok());
+            offset += 1;
+            taken(&push, inputs);
+            hand.pass(1);
+            let why = unready(&board, inputs);
+            assert!(is_ready.is_none_or(|is| is == why.is_empty()), "{offset}: {why:?}");
+        };
+        (0..100).for_each(|_| second(Some(true)));
+        hand.wall.fetch_sub(82, Ordering::Relaxed);
+        (0..82).for_each(|_| second(Some(false)));
+        (0..40).for_each(|_| second(None));
+        (0..10).for_each(|_| second(Some(true)));
+    });
+}
+
 /// Scenario: an old snapshot cannot be removed, once; then it can.
 /// Guarantee: the new one stands, people are told, and the next is cut as ever.
 #[test]
