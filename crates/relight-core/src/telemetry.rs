@@ -81,6 +81,8 @@ catalogue! {
     LEDGER_COMMITS = Counter "relight_ledger_commits_total" [];
     /// Commits that the ledger refused: the disk is full, read-only, or held by somebody.
     LEDGER_REFUSALS = Counter "relight_ledger_refusals_total" [];
+    /// Lines of the log that were dropped because standard error was not read in time.
+    LOG_DROPPED = Counter "relight_log_lines_dropped_total" [];
     /// 1 while sources are held back because memory is short.
     MEMORY_HOLDS = Gauge "relight_memory_holds_sources" [];
     /// The edges of resident memory.

@@ -3,10 +3,12 @@
 //! While a run goes on nothing depends on it: a ledger that cannot be written is minded by the driver. Where the file system
 //! cannot keep room, there is none.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use crate::files;
 
 const FILE: &str = "ballast";
 /// Copies of sled's files and of a full ledger's newest pages fit in it.
@@ -26,7 +28,8 @@ pub(crate) fn keep(state: &Path) -> bool {
         return false;
     }
     let path = state.join(FILE);
-    let kept = File::create(&path).and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, BYTES)?));
+    let kept = files::create_temporary(&path)
+        .and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, BYTES)?));
     if kept.is_err() {
         let _ = fs::remove_file(path);
     }

@@ -4,7 +4,7 @@
 //! without its opaque part in sled, which makes them count. So a damaged sled costs no generation.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -270,7 +270,7 @@ impl DiskBaselines {
         }
         self.draft(generation)?;
         let path = tmp.join("manifest.img");
-        fs::write(&path, sealed).map_err(failed_to("write", &path))?;
+        files::write_temporary(&path, &sealed).map_err(failed_to("write", &path))?;
         files::sync_tree(&tmp)?;
         files::rename(&tmp, &folder)?;
         self.draft(generation)?.published = true;
@@ -305,7 +305,7 @@ impl Baselines for DiskBaselines {
         let path = self.draft_folder(generation).join(image_name(kind, group));
         self.draft(generation)?;
         let sealed = seal(image_magic(kind), SCHEMA_VERSION, payload);
-        if let Err(error) = fs::write(&path, sealed) {
+        if let Err(error) = files::write_temporary(&path, &sealed) {
             // On a full disk the ledger needs the room more than half a cut does.
             self.drop_draft()?;
             return Err(failed_to("write", &path)(error));

@@ -1,7 +1,8 @@
 //! The few ways in which this crate touches files: durably, whole, or aside.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -19,10 +20,26 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 /// Replaces a file: written beside it, fsynced, renamed, folder fsynced.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let tmp = path.with_extension("tmp");
-    fs::write(&tmp, bytes).map_err(failed_to("write", &tmp))?;
+    write_temporary(&tmp, bytes).map_err(failed_to("write", &tmp))?;
     sync(&tmp)?;
     rename(&tmp, path)?;
     sync_parent(path)
+}
+
+/// Writes a file under a temporary name. Not yet durable.
+pub(crate) fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create_temporary(path)?.write_all(bytes)
+}
+
+/// Creates a file under a temporary name. One that a crash left goes first; a link that waits under the name is
+/// removed and not followed, and whoever puts another one there meanwhile makes this fail.
+pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    File::options().write(true).create_new(true).custom_flags(flags).open(path)
 }
 
 /// Fsyncs a file or a folder.
@@ -135,4 +152,27 @@ pub(crate) fn quarantine(state: &Path, paths: &[PathBuf], why: &str) -> Result<P
     sync(&folder)?;
     sync(state)?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a link to another file waits under the temporary name; then a crash has left half a file there.
+    /// Guarantee: neither stops the write, and the other file is as it was.
+    #[test]
+    fn a_link_under_a_temporary_name_is_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("other"), "untouched").expect("written");
+        std::os::unix::fs::symlink(at("other"), at("a.tmp")).expect("linked");
+        write_durably(&at("a.img"), b"new").expect("written");
+        std::os::unix::fs::symlink(at("other"), at("b")).expect("linked");
+        write_temporary(&at("b"), b"draft").expect("written");
+        fs::write(at("a.tmp"), "half of").expect("written");
+        write_durably(&at("a.img"), b"newer").expect("written");
+        let read = |name: &str| fs::read_to_string(at(name)).expect("there");
+        assert_eq!([read("other"), read("a.img"), read("b")], ["untouched", "newer", "draft"]);
+        assert!(!at("a.tmp").exists());
+    }
 }

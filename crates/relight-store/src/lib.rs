@@ -55,7 +55,7 @@ pub use baselines::{
 pub use error::StoreError;
 pub use ledger::{Ledger, LedgerHealth};
 pub use memory::{MemoryBaselines, MemoryLedger};
-pub use spool::{LeftCommand, Spool};
+pub use spool::{LeftCommand, LeftFile, Spool};
 pub use state_dir::{StateDir, Stores};
 
 /// Version of every sealed file and of sled's values. Whoever raises it writes both sentinels

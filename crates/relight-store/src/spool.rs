@@ -1,13 +1,14 @@
 //! Commands for a running daemon, left in its state folder: who may write there may steer it.
 //!
 //! A file each, read in the order of their names and removed once obeyed: one that is left while nothing runs is
-//! found at the next start. Knows no command and obeys none.
+//! found at the next start. A file counts if it is a regular one of the folder's owner, of root or of this process, and
+//! short. Knows no command and obeys none.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use relight_files::read_unlinked;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StoreError, failed_to};
@@ -26,11 +27,20 @@ struct Words {
     target: String,
 }
 
+/// A file that was left, as its folder lists it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Changes when another file takes its name: inode, and when it was last written in nanoseconds.
+    pub identity: (u64, i128),
+}
+
 /// A command that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftCommand {
     /// Its file.
-    pub path: PathBuf,
+    pub file: LeftFile,
     /// Verb and target; or why it is none.
     pub words: Result<(String, String), String>,
 }
@@ -63,26 +73,51 @@ impl Spool {
         Ok(path)
     }
 
-    /// What waits, in order.
-    pub fn read(&self) -> Result<Vec<LeftCommand>, StoreError> {
+    /// The files that wait, in order. None is read.
+    pub fn list(&self) -> Result<Vec<LeftFile>, StoreError> {
         let mut paths: Vec<PathBuf> = files::list(&self.0)?.into_iter().map(|(path, _)| path).collect();
         paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
         paths.sort();
-        Ok(paths.into_iter().map(|path| LeftCommand { words: words_of(&path), path }).collect())
+        let left = |path: PathBuf| {
+            // Gone since it was listed: its owner may take a command back.
+            let about = fs::symlink_metadata(&path).ok()?;
+            let written = i128::from(about.mtime()) * 1_000_000_000 + i128::from(about.mtime_nsec());
+            Some(LeftFile { path, identity: (about.ino(), written) })
+        };
+        Ok(paths.into_iter().filter_map(left).collect())
     }
 
-    /// Removes a command that was obeyed, or is none.
-    pub fn remove(&self, command: &LeftCommand) -> Result<(), StoreError> {
-        files::remove(&command.path)
+    /// Reads one of them.
+    pub fn read(&self, file: LeftFile) -> LeftCommand {
+        LeftCommand { words: self.words_of(&file.path), file }
     }
-}
 
-fn words_of(path: &Path) -> Result<(String, String), String> {
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    let words: Words = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    Ok((words.verb, words.target))
+    /// Removes a command that was obeyed, or is none. A folder stays: nothing that relight leaves is one.
+    pub fn remove(&self, file: &LeftFile) -> Result<(), StoreError> {
+        match fs::remove_file(&file.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed_to("remove", &file.path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn words_of(&self, path: &Path) -> Result<(String, String), String> {
+        let file = read_unlinked(path, MAX_BYTES).map_err(|error| format!("it {error}"))?;
+        let ours = rustix::process::geteuid().as_raw();
+        let folder = fs::metadata(&self.0).map_err(|error| error.to_string())?.uid();
+        if ![0, ours, folder].contains(&file.owner) {
+            return Err(format!(
+                "it belongs to user {}, and not to the owner of the state folder",
+                file.owner
+            ));
+        }
+        if file.mode & 0o002 != 0 {
+            return Err(format!("everybody may write to it (mode {:04o})", file.mode));
+        }
+        let words: Words = serde_json::from_slice(&file.bytes).map_err(|error| error.to_string())?;
+        Ok((words.verb, words.target))
+    }
 }
 
 #[cfg(test)]
@@ -99,12 +134,59 @@ mod tests {
         }
         fs::write(state.path().join("commands/9.json"), "pause!").expect("there is room");
         fs::write(state.path().join("commands/1.new"), "{").expect("there is room");
-        let left = spool.read().expect("readable");
+        let left = read(&spool);
         let verbs: Vec<_> = left.iter().map(|left| left.words.clone().map(|(verb, _)| verb).ok()).collect();
         assert_eq!(verbs, [Some("pause".to_owned()), Some("resume".to_owned()), None]);
         assert_eq!(left[0].words.as_ref().map(|(_, target)| target.as_str()), Ok("a \"storm\"\n"));
-        spool.remove(&left[0]).expect("it goes");
-        assert_eq!(spool.read().expect("readable").len(), 2);
+        spool.remove(&left[0].file).expect("it goes");
+        spool.remove(&left[0].file).expect("it is gone already");
+        assert_eq!(read(&spool).len(), 2);
         assert!(Spool::of(&state.path().join("elsewhere")).is_err());
+    }
+
+    fn read(spool: &Spool) -> Vec<LeftCommand> {
+        let left = spool.list().expect("a folder");
+        left.into_iter().map(|file| spool.read(file)).collect()
+    }
+
+    /// Scenario: beside a command there are a pipe without a writer, a link to a command, a folder, a file that everybody may
+    /// write, one that is too long, and (where the test may give files away) one of another user.
+    /// Guarantee: the command is read, each of the others is no command and says why, and removing one removes nothing that
+    /// it points to. A name that was taken by another file is another one.
+    #[test]
+    fn only_short_regular_files_of_the_owner_are_commands() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let state = tempfile::tempdir().expect("a folder");
+        let spool = Spool::of(state.path()).expect("it is there");
+        let at = |name: &str| state.path().join("commands").join(name);
+        let command = r#"{"verb": "resume", "target": ""}"#;
+        let put = |name: &str, text: &str, mode| {
+            fs::write(at(name), text).expect("there is room");
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        mknodat(CWD, at("1.json"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+        put("elsewhere", command, 0o600);
+        std::os::unix::fs::symlink(at("elsewhere"), at("2.json")).expect("linked");
+        fs::create_dir(at("3.json")).expect("made");
+        put("4.json", command, 0o666);
+        put("5.json", &format!("{command}{}", " ".repeat(20_000)), 0o600);
+        put("6.json", command, 0o600);
+        let is_given = std::os::unix::fs::chown(at("6.json"), Some(12_345), None).is_ok();
+        put("7.json", command, 0o644);
+
+        let left = read(&spool);
+        let whys = ["folder, pipe", "folder, pipe", "folder, pipe", "0666", "longer than", "user 12345"];
+        for (i, why) in whys.iter().enumerate().take(if is_given { 6 } else { 5 }) {
+            let said = left[i].words.as_ref().expect_err("no command");
+            assert!(said.contains(why), "{i}: {said}");
+        }
+        assert_eq!(left[6].words, Ok(("resume".to_owned(), String::new())));
+        for command in &left {
+            let is_folder = command.file.path.ends_with("3.json");
+            assert_eq!(spool.remove(&command.file).is_err(), is_folder, "{:?}", command.file);
+        }
+        assert!(at("elsewhere").exists() && read(&spool).len() == 1);
+        put("7.json", command, 0o644);
+        assert_ne!(spool.list().expect("a folder").last(), left.last().map(|left| &left.file));
     }
 }

@@ -1,8 +1,8 @@
 //! The state folder: made private, locked, and refused before anything in it is touched.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ impl StateDir {
     /// newer release wrote it (no file is changed), [`StoreError::Io`].
     pub fn open(path: &Path) -> Result<Stores, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed_to("create", path))?;
+        tighten(path)?;
         let lock = Arc::new(lock(path)?);
         ballast::let_go(path);
         Sentinel::of_baselines(path).read()?;
@@ -74,6 +75,19 @@ impl StateDir {
     }
 }
 
+/// Makes a folder private to which everybody may write: who may put files there steers what acts on it. A volume of a
+/// group's, as Kubernetes mounts one by `fsGroup`, stays as it is.
+fn tighten(state: &Path) -> Result<(), StoreError> {
+    let mode = std::fs::metadata(state).map_err(failed_to("open", state))?.permissions().mode();
+    if mode & 0o002 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(state, Permissions::from_mode(mode & 0o700)).map_err(failed_to(
+        "take away everybody's right to write to the state folder (`chmod 700` it, or name a folder within it)",
+        state,
+    ))
+}
+
 fn lock(state: &Path) -> Result<File, StoreError> {
     let path = state.join("lock");
     let file = File::options()
@@ -86,5 +100,25 @@ fn lock(state: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(state.to_owned())),
         Err(TryLockError::Error(e)) => Err(failed_to("lock", &path)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guarantee: a folder that everybody may write to is made private, with its special bits gone; others stay as they are.
+    #[test]
+    fn a_folder_of_everybody_is_made_private() {
+        for (before, after) in
+            [(0o777, 0o700), (0o1777, 0o700), (0o707, 0o700), (0o755, 0o755), (0o770, 0o770), (0o700, 0o700)]
+        {
+            let folder = tempfile::tempdir().expect("a folder");
+            let set = std::fs::set_permissions(folder.path(), Permissions::from_mode(before));
+            set.expect("ours");
+            StateDir::open(folder.path()).expect("it opens");
+            let mode = std::fs::metadata(folder.path()).expect("there").permissions().mode();
+            assert_eq!(mode & 0o7777, after, "{before:o}");
+        }
     }
 }

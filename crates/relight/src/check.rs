@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use relight_config::Config;
+use relight_core::text;
 
 use crate::REGISTRY;
 use crate::failure::Failure;
@@ -17,7 +18,7 @@ pub(crate) fn run(path: &Path, against: Option<&Path>) -> Result<(), Failure> {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let text = format!(
         "{GREEN}{}: fine{GREEN:#}: {}, {}, {}, {}\n",
-        path.display(),
+        text::path(path),
         count(settings.signals.len(), "signal"),
         count(settings.detectors.len(), "detector"),
         count(settings.rules.len(), "rule"),
@@ -41,8 +42,8 @@ fn compare(running: &Config, config: &Config) -> Result<(), Failure> {
 
 /// Reads a config; all that is wrong with it is one failure.
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
-    let text = output::read_text(path)?;
-    parse(&path.display().to_string(), &text)
+    let config = output::read_text(path)?;
+    parse(&text::path(path), &config)
 }
 
 /// The config of a run without one. Rows of a lone table are judged one by one.

@@ -21,7 +21,7 @@ pub(crate) fn run(admin: SocketAddr) -> Result<(), Failure> {
         ask(admin).with_context(|| format!("nothing answers at {admin}: is `admin` another address?"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") {
-        return output::print(body);
+        return output::print(&output::shown_lines(body));
     }
     Err(Failure::Run(anyhow!("not healthy: {}", body.trim())))
 }

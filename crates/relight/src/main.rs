@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod health;
 mod incidents;
+mod log_queue;
 mod output;
 mod replay;
 mod run;
@@ -28,13 +29,15 @@ const REGISTRY: Registry =
     Registry { detectors: relight_detectors::ALL, responders: relight_responders::ALL };
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let code = match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure);
             failure.exit_code()
         }
-    }
+    };
+    log_queue::flush();
+    code
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ mod news;
 mod notify;
 mod readers;
 mod reload;
+mod secrecy;
 mod standby;
 mod steering;
 
@@ -18,13 +19,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use relight_config::Config;
-use relight_core::Span;
 use relight_core::telemetry::{self as metrics, Board, Sample};
+use relight_core::{Span, text};
 use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
     Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now, Pipeline,
-    Pulse, RuntimeError, Stores, SystemClock, resident_bytes,
+    Pulse, ReceivedClock, RuntimeError, Stores, SystemClock, resident_bytes,
 };
 use relight_store::{Spool, StateDir};
 use relight_web::Web;
@@ -35,9 +36,11 @@ use tokio::sync::oneshot;
 use self::readers::Readers;
 use self::reload::{Reloader, Shown};
 use self::standby::{Fenced, Standby, until_fenced};
+use self::steering::Commands;
 use crate::check;
 use crate::cli::RunArgs;
 use crate::failure::Failure;
+use crate::log_queue;
 use crate::output::{self, BOLD};
 use crate::words::grouped;
 
@@ -49,6 +52,9 @@ const LISTENERS_STOP: Duration = Duration::from_secs(5);
 const RESPONDERS_STOP: Duration = Duration::from_secs(10);
 /// The engine has this long to take what is queued and to write its last snapshot.
 const ENGINE_STOP: Duration = Duration::from_secs(12);
+
+/// Supervisors kill after 90 s (systemd) or 30 s (Kubernetes).
+const _: () = assert!(LISTENERS_STOP.as_secs() + RESPONDERS_STOP.as_secs() + ENGINE_STOP.as_secs() + 2 < 30);
 
 /// All that runs beside the engine's thread.
 struct Around {
@@ -68,6 +74,8 @@ struct Engine {
 }
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    secrecy::forbid_core_dumps();
+    log_queue::start().context("failed to start the thread that writes the log")?;
     let mut config = match &args.config {
         Some(path) => check::read(path)?,
         None => check::without_file(false)?,
@@ -107,14 +115,15 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
     let mut live = open(args, config, &board, outbox)?;
     let known = known(live.pipeline()).map_err(|error| Failure::Run(error.into()))?;
-    live.tell_of_incidents(Box::new(|news| output::notice(&news::line(news))));
+    live.tell_of_incidents(Box::new(|news| output::styled_notice(&news::line(news))));
     if !StateDir::keep_room(&config.daemon.state) {
         output::notice(
             "the disk of the state folder is nearly full: without room nothing is changed, and pages alone go out",
         );
     }
     let spool = Spool::of(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
-    steering::at_start(&spool, &mut live)?;
+    let mut commands = Commands::new(spool);
+    commands.at_start(&mut live)?;
     let beats = heartbeat(config, &guard, runtime.handle()).map(|(shown, (every, pulse))| {
         live.heartbeat(every, pulse);
         shown
@@ -125,15 +134,17 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     limit_memory(config, &mut live, &hub);
     standby.prepare(&hub, &inputs);
     let families = config.daemon.state.join("families");
-    let sources = start_sources(config, &hub, runtime, &inputs, Some(&families))?;
+    let received = live.received_clock();
+    let sources = start_sources(config, &hub, &received, runtime, &inputs, Some(&families))?;
     let reloader = Reloader::new(args, written, &sources, &inputs, &guard, &shown);
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
-    let readers = Readers::start(config, &hub, &guard, &inputs)?;
+    let readers = Readers::start(config, &hub, &received, &guard, &inputs)?;
     let counted = readers.counted();
     live.also_post(Box::new(move || {
         let mut samples: Vec<_> = stats.iter().flat_map(|(name, stats)| of_source(name, stats)).collect();
         samples.extend(counted());
         samples.extend(shown.samples());
+        samples.push(Sample::plain(metrics::LOG_DROPPED, log_queue::dropped() as f64));
         samples.push(Sample::plain(metrics::ACTS, f64::from(u8::from(guard().is_some()))));
         samples
     }));
@@ -146,7 +157,7 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
     // It ends with the process.
     std::thread::Builder::new()
         .name("relight-steer".to_owned())
-        .spawn(move || steering::watch(&spool, &steered))
+        .spawn(move || commands.watch(&steered))
         .context("failed to start a thread")?;
     runtime.block_on(watch_over(engine, around, fenced, (reloader, hangups)))?;
     StateDir::end(&config.daemon.state).map_err(|error| Failure::Run(error.into()))
@@ -207,13 +218,14 @@ fn heartbeat(config: &Config, guard: &Guard, runtime: &Handle) -> Option<(Heartb
 fn start_sources(
     config: &Config,
     hub: &Hub,
+    received: &ReceivedClock,
     runtime: &Runtime,
     inputs: &Sender<LiveInput>,
     families: Option<&Path>,
 ) -> Result<Vec<(String, Running)>, Failure> {
-    let inputs = inputs.clone();
+    let (received, inputs) = (received.clone(), inputs.clone());
     let around = listen::Surroundings {
-        clock: Arc::new(|| SystemClock::default().wall()),
+        clock: Arc::new(move || received.now()),
         journals: &config.daemon.state.join("journal"),
         families,
         allowed_lateness: config.settings.allowed_lateness,
@@ -253,7 +265,7 @@ fn known(pipeline: &mut Pipeline) -> Result<String, RuntimeError> {
 
 /// Tells a newcomer where to send data, and where to look.
 fn greet(config: &Config, known: &str, around: &Around) -> Result<(), Failure> {
-    let state = config.daemon.state.display();
+    let state = text::path(&config.daemon.state);
     let mut text = format!("{BOLD}relight{BOLD:#} is watching; state in {state}: {known}\n");
     text.push_str(&addresses(&around.sources));
     text.push_str(&readers::greeting(config));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use relight_core::incident::{Action, ActionState, LedgerState};
+use relight_core::text;
 use relight_runtime::{Clock as _, SystemClock};
 use relight_store::{Spool, StateDir};
 
@@ -93,7 +94,7 @@ fn obeyed(verb: &str, target: &str, at: &StateArgs) -> Result<(), Failure> {
     let seconds = TAKEN_WITHIN.as_secs();
     Err(Failure::Run(anyhow!(
         "no relight has taken it from {} within {seconds} s: it stays there, and the next one that starts obeys it first",
-        state.display()
+        text::path(&state)
     )))
 }
 

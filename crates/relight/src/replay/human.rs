@@ -10,11 +10,13 @@ use relight_runtime::{History, Report};
 
 use super::Story;
 use super::labels::Verdict;
-use crate::output::{BOLD, DIM, GREEN, RED, YELLOW};
+use crate::output::{BOLD, DIM, GREEN, RED, YELLOW, visible};
 use crate::words::{count, grouped, happened, left, live, moments, outcome, resolution, rough};
 
 /// Rows of evidence that are shown of one incident.
 const EVIDENCE_SHOWN: usize = 3;
+/// Characters that are shown of the name of a fault in a labels file.
+const NAME_SHOWN: usize = 100;
 
 /// The summary. `run_time` is how long it took; without it, no rate is told.
 pub(super) fn render(story: &Story<'_>, run_time: Option<Duration>) -> String {
@@ -244,7 +246,10 @@ fn labels(out: &mut String, verdict: &Verdict) {
             Some((id, delay)) => format!("{GREEN}caught{GREEN:#} after {} by {id}", rough(*delay)),
             None => format!("{RED}missed{RED:#}"),
         };
-        line(out, format_args!("  {} {} {}: {told}", fault.start, fault.name, fault.labels));
+        line(
+            out,
+            format_args!("  {} {} {}: {told}", fault.start, visible(&fault.name, NAME_SHOWN), fault.labels),
+        );
     }
     for id in &verdict.false_alerts {
         line(out, format_args!("  {YELLOW}false alert{YELLOW:#}: {id}"));

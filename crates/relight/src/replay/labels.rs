@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use relight_core::incident::Incident;
-use relight_core::{Labels, Span, Timestamp};
+use relight_core::{Labels, Span, Timestamp, text};
 use relight_runtime::Report;
 use serde::{Deserialize, Serialize};
 
@@ -69,12 +69,12 @@ impl Verdict {
 
 /// Reads a labels file: one fault a line, compressed as captures may be.
 pub(super) fn read(path: &Path) -> Result<Vec<Fault>, Failure> {
-    let text = relight_ingest::read_text(path)?;
+    let written = relight_ingest::read_text(path)?;
     let (mut faults, mut bad) = (Vec::new(), Vec::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in written.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match fault(line) {
             Ok(fault) => faults.push(fault),
-            Err(why) => bad.push(format!("{}:{}: {why}", path.display(), number + 1)),
+            Err(why) => bad.push(format!("{}:{}: {why}", text::path(path), number + 1)),
         }
     }
     if bad.is_empty() {

@@ -4,11 +4,13 @@
 //! score and the rest stay below 1. A row that could not be read, or was refused, has the score 0. `-` stands
 //! for standard output, of which a reader may go away.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use relight_core::text;
 use relight_detectors::Emission;
 use relight_ingest::{SampleRow, SampleRows};
 use relight_runtime::ScoredRow;
@@ -29,7 +31,7 @@ pub(super) struct Scores {
 impl Scores {
     pub(super) fn create(capture: &Path, file: &Path) -> Result<Self, Failure> {
         let rows = relight_ingest::sample_rows(capture)?;
-        let context = || format!("failed to write `{}`", file.display());
+        let context = || format!("failed to write `{}`", text::path(file));
         let sink: Box<dyn Write> = if is_stdout(file) {
             Box::new(io::stdout())
         } else {
@@ -62,7 +64,8 @@ impl Scores {
             self.written = row.offset + 1;
             let is_scored = scored.is_some_and(|(offset, _)| row.offset >= offset);
             let score = scored.filter(|(offset, _)| row.offset == *offset).map_or(0.0, |(_, score)| score);
-            self.write(&row, score).with_context(|| format!("failed to write `{}`", self.path.display()))?;
+            self.write(&row, score)
+                .with_context(|| format!("failed to write `{}`", text::path(&self.path)))?;
             if is_scored {
                 break;
             }
@@ -77,7 +80,7 @@ impl Scores {
     pub(super) fn finish(mut self) -> Result<(), Failure> {
         let failed = self.failed.take().map_or(Ok(()), Err);
         let written = failed.and_then(|()| self.write_through(None)).and_then(|()| {
-            self.out.flush().with_context(|| format!("failed to write `{}`", self.path.display()))
+            self.out.flush().with_context(|| format!("failed to write `{}`", text::path(&self.path)))
         });
         match written {
             Err(error) if !has_reader_gone(&error) => Err(error.into()),
@@ -96,9 +99,16 @@ fn has_reader_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// A field, quoted if it must be.
-fn field(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains(['"', ',']) { format!("\"{}\"", text.replace('"', "\"\"")).into() } else { text.into() }
+/// A field, quoted if it must be. One that a spreadsheet would take for a formula, and that is no number, gets a single
+/// quote before it, which makes it text there.
+fn field(text: &str) -> Cow<'_, str> {
+    let begins = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let is_formula = begins && text.trim().parse::<f64>().is_err();
+    if !is_formula && !text.contains(['"', ',', '\r', '\n']) {
+        return text.into();
+    }
+    let quote = if is_formula { "'" } else { "" };
+    format!("\"{quote}{}\"", text.replace('"', "\"\"")).into()
 }
 
 #[cfg(test)]
@@ -135,5 +145,28 @@ mod tests {
         let expected = "timestamp,value,anomaly_score\n2014-04-01 00:00:00,1.0,0.25\noops,,0\n1396310400,2,0\n\
                         1396310401,9,3\n1396310402.50,8,0.99\n3,7,0.99\n4,6,0\n";
         assert_eq!(written, expected);
+    }
+
+    /// Guarantee: what a spreadsheet would run is text to it, what would end a line is within quotes, and numbers and times
+    /// are as they were written.
+    #[test]
+    fn a_field_is_no_formula() {
+        for plain in ["", "1.5", "-1.5", "+3e4", "-inf", "2014-04-01 00:00:00", "a=b", "x'y"] {
+            assert_eq!(field(plain), plain);
+        }
+        for (text, quoted) in [
+            ("=1+1", "\"'=1+1\""),
+            ("=cmd|'/C calc'!A0", "\"'=cmd|'/C calc'!A0\""),
+            ("@SUM(A1)", "\"'@SUM(A1)\""),
+            ("+1+2", "\"'+1+2\""),
+            ("-2+3", "\"'-2+3\""),
+            ("\t=1", "\"'\t=1\""),
+            ("a\rb", "\"a\rb\""),
+            ("a\nb", "\"a\nb\""),
+            ("a,b", "\"a,b\""),
+            ("say \"x\"", "\"say \"\"x\"\"\""),
+        ] {
+            assert_eq!(field(text), quoted, "{text:?}");
+        }
     }
 }

@@ -12,11 +12,11 @@ use anyhow::Context;
 use crossbeam_channel::{Sender, bounded};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use relight_config::Config;
-use relight_core::Span;
 use relight_core::rule::Settings;
 use relight_core::source::kafka::DeadLetter;
 use relight_core::source::{Journalling, SourceKind};
 use relight_core::telemetry::Board;
+use relight_core::{Span, text};
 use relight_ingest::live::Hub;
 use relight_ingest::{CaptureFile, Captured};
 use relight_runtime::{Guard, Live, LiveInput, LiveSettings, Responders, Stores, SystemClock};
@@ -31,6 +31,7 @@ use super::{
 use crate::check;
 use crate::cli::CaptureArgs;
 use crate::failure::Failure;
+use crate::log_queue;
 use crate::output::{self, BOLD};
 use crate::words::grouped;
 
@@ -45,6 +46,8 @@ struct Sources {
 }
 
 pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
+    super::secrecy::forbid_core_dumps();
+    log_queue::start().context("failed to start the thread that writes the log")?;
     let mut config = match &args.config {
         Some(path) => check::read(path)?,
         None => check::without_file(false)?,
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
     let result = record(args, &config, &runtime, file);
     runtime.shutdown_timeout(Duration::from_secs(1));
     result?;
-    output::notice(&format!("{} in {}", summary(&captured), args.output.display()));
+    output::notice(&format!("{} in {}", summary(&captured), text::path(&args.output)));
     Ok(())
 }
 
@@ -88,13 +91,14 @@ fn record(args: &CaptureArgs, config: &Config, runtime: &Runtime, file: CaptureF
     live.capture(file);
     let (hub, opened) = Hub::new(BTreeMap::new());
     live.wait_for(hub.awaited());
-    let listeners = start_sources(config, &hub, runtime, &inputs, None)?;
+    let received = live.received_clock();
+    let listeners = start_sources(config, &hub, &received, runtime, &inputs, None)?;
     let commits_nothing: Guard = Arc::new(|| None);
-    let readers = Readers::start(config, &hub, &commits_nothing, &inputs)?;
+    let readers = Readers::start(config, &hub, &received, &commits_nothing, &inputs)?;
     drop(hub);
     let greeting = format!(
         "{BOLD}relight{BOLD:#} records into {}; INT ends it\n{}{}",
-        args.output.display(),
+        text::path(&args.output),
         addresses(&listeners),
         readers::greeting(config)
     );

@@ -28,7 +28,7 @@ mod with_kafka {
     use relight_core::Timestamp;
     use relight_core::telemetry::{self as metrics, Sample};
     use relight_ingest::kafka::{Clock, Committer, KafkaSource, Notice, Surroundings};
-    use relight_runtime::{Clock as _, Guard, LiveInput, SystemClock, Trouble};
+    use relight_runtime::{Clock as _, Guard, LiveInput, ReceivedClock, SystemClock, Trouble};
 
     use super::{Config, Failure, Hub};
     use crate::output;
@@ -46,13 +46,14 @@ mod with_kafka {
         pub(in crate::run) fn start(
             config: &Config,
             hub: &Hub,
+            received: &ReceivedClock,
             guard: &Guard,
             inputs: &Sender<LiveInput>,
         ) -> Result<Self, Failure> {
             let (guard, inputs) = (Arc::clone(guard), inputs.clone());
             let surroundings = Surroundings {
                 hub: hub.clone(),
-                clock: clock(),
+                clock: Arc::new(ReceivedClocks(received.clone(), Instant::now())),
                 notices: Arc::new(move |notice| tell(&notice, &inputs)),
                 may_commit: Arc::new(move || guard().is_some()),
                 dead_letters: config.daemon.state.join("dead-letters.ndjson"),
@@ -120,6 +121,19 @@ mod with_kafka {
         }
     }
 
+    /// What a source reads: when a log was read to its end, and a record that carries no time.
+    struct ReceivedClocks(ReceivedClock, Instant);
+
+    impl Clock for ReceivedClocks {
+        fn wall(&self) -> Timestamp {
+            self.0.now()
+        }
+
+        fn elapsed(&self) -> Duration {
+            self.1.elapsed()
+        }
+    }
+
     struct SystemClocks(Instant);
 
     impl Clock for SystemClocks {
@@ -137,7 +151,7 @@ mod with_kafka {
 mod without_kafka {
     use crossbeam_channel::Sender;
     use relight_core::telemetry::Sample;
-    use relight_runtime::{Guard, LiveInput};
+    use relight_runtime::{Guard, LiveInput, ReceivedClock};
 
     use super::{Config, Failure, Hub};
 
@@ -147,6 +161,7 @@ mod without_kafka {
         pub(in crate::run) fn start(
             config: &Config,
             _hub: &Hub,
+            _received: &ReceivedClock,
             _guard: &Guard,
             _inputs: &Sender<LiveInput>,
         ) -> Result<Self, Failure> {

@@ -18,6 +18,7 @@ use relight_ingest::listen::{Reread, Running, ServerTls};
 use relight_runtime::{Bus, Clock as _, Guard, Heartbeat, LiveInput, Reload, SystemClock};
 use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
+use tokio::sync::oneshot;
 
 use super::{heartbeat, live_settings, notify};
 use crate::check;
@@ -26,6 +27,10 @@ use crate::output;
 
 /// Signals that come within this of a reload are one.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a reload waits for the config, its secrets and the TLS files: a hung mount must not keep the next signal waiting.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Reads that hang before no other is begun.
+const MAX_HUNG: usize = 4;
 
 /// What the pages show of the config that rules.
 pub(super) struct Shown {
@@ -71,6 +76,8 @@ pub(super) struct Reloader {
     inputs: Sender<LiveInput>,
     guard: Guard,
     shown: Arc<Shown>,
+    /// Shared with each read that is under way.
+    reads: Arc<()>,
 }
 
 impl Reloader {
@@ -90,6 +97,7 @@ impl Reloader {
             inputs: inputs.clone(),
             guard: Arc::clone(guard),
             shown: Arc::clone(shown),
+            reads: Arc::default(),
         }
     }
 
@@ -160,13 +168,15 @@ impl Reloader {
                 "relight was started without a config file: there is none to read again".to_owned(),
             ]);
         };
-        let read = tokio::task::spawn_blocking(move || check::read(&file).map_err(|f| f.to_string())).await;
-        let read = read.unwrap_or_else(|_| Err("reading the config panicked".to_owned()));
-        let mut config = read.map_err(|errors| {
-            // The frame of what `check` prints says what is not so here.
-            let errors = errors.lines().filter(|line| !line.ends_with("nothing was started"));
-            errors.map(str::to_owned).collect::<Vec<_>>()
-        })?;
+        let read = move || {
+            check::read(&file).map_err(|failure| {
+                // The frame of what `check` prints says what is not so here.
+                let errors = failure.to_string();
+                let errors = errors.lines().filter(|line| !line.ends_with("nothing was started"));
+                errors.map(str::to_owned).collect::<Vec<_>>()
+            })
+        };
+        let mut config = in_time("the config and its secrets", &self.reads, read).await?;
         if let Some(state) = &self.state {
             config.daemon.state.clone_from(state);
         }
@@ -186,8 +196,7 @@ impl Reloader {
             }
             if wrong.is_empty() { Ok(read) } else { Err(wrong) }
         };
-        let read = tokio::task::spawn_blocking(read).await;
-        read.unwrap_or_else(|_| Err(vec!["reading the TLS files panicked".to_owned()]))
+        in_time("the TLS files", &self.reads, read).await
     }
 
     /// By the engine, so that the pages show it, too.
@@ -197,5 +206,72 @@ impl Reloader {
         {
             output::notice(&notice);
         }
+    }
+}
+
+/// Reads files on a thread of its own, which a hung mount may keep for ever.
+async fn in_time<T: Send + 'static>(
+    what: &str,
+    reads: &Arc<()>,
+    read: impl FnOnce() -> Result<T, Vec<String>> + Send + 'static,
+) -> Result<T, Vec<String>> {
+    if Arc::strong_count(reads) > MAX_HUNG {
+        return Err(vec![format!("{what} were not read: earlier reads still hang")]);
+    }
+    let (send, received) = oneshot::channel();
+    let under_way = Arc::clone(reads);
+    let read = move || {
+        let read = read();
+        drop(under_way);
+        // Nobody waits any more once the deadline has passed.
+        let _ = send.send(read);
+    };
+    let thread = std::thread::Builder::new().name("relight-reload".to_owned()).spawn(read);
+    thread.map_err(|error| vec![format!("{what} were not read: no thread: {error}")])?;
+    match tokio::time::timeout(READ_WITHIN, received).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) => Err(vec![format!("reading {what} panicked")]),
+        Err(_) => Err(vec![format!("{what} could not be read within {} s", READ_WITHIN.as_secs())]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Scenario: the files of a reload hang, again and again; then they can be read. Time is tokio's own.
+    /// Guarantee: each reload ends in its time and says why, and threads that hang are bounded.
+    #[test]
+    fn a_reload_does_not_wait_for_ever() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            tokio::time::pause();
+            let reads = Arc::default();
+            let (kept, gone) = channel::<()>();
+            let gone = Arc::new(Mutex::new(gone));
+            for hung in 0..MAX_HUNG + 3 {
+                let gone = Arc::clone(&gone);
+                let read = move || {
+                    let _ = gone.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    Ok(())
+                };
+                let why = in_time("the files", &reads, read).await.expect_err("it hangs");
+                let expected = if hung < MAX_HUNG {
+                    "could not be read within 10 s"
+                } else {
+                    "earlier reads still hang"
+                };
+                assert!(why[0].contains(expected), "{hung}: {why:?}");
+                assert!(Arc::strong_count(&reads) <= 1 + MAX_HUNG);
+            }
+            drop(kept);
+            while Arc::strong_count(&reads) > 1 {
+                std::thread::yield_now();
+            }
+            tokio::time::resume();
+            assert_eq!(in_time("the files", &reads, || Ok(7)).await, Ok(7));
+        });
     }
 }

@@ -1,7 +1,8 @@
 //! What a supervisor is told.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::daemon::*;
@@ -45,8 +46,41 @@ fn g13_notify_protocol() {
     assert!(daemon.wait().success());
 }
 
-/// Scenario: the engine hangs: what it says goes to a pipe that nobody reads, and the pipe is full. Its supervisor kills it, as systemd
-/// does, and starts it anew.
+/// Stops one thread of a process, as a debugger does, until it is dropped.
+struct Stopped(Child);
+
+impl Stopped {
+    fn thread_of(pid: u32, name: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+        let of_name = |task: &std::path::PathBuf| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let task = tasks.flatten().map(|task| task.path()).find(of_name).expect("a thread of this name");
+        // PTRACE_SEIZE and PTRACE_INTERRUPT; the thread goes on when its tracer ends.
+        let number = if cfg!(target_arch = "aarch64") { 117 } else { 101 };
+        let script = format!(
+            "$| = 1; for my $ask (0x4206, 0x4207) {{ syscall({number}, $ask, $ARGV[0] + 0, 0, 0) == 0 or die $! }} print qq(stopped\\n); <STDIN>"
+        );
+        let mut tracer = Command::new("perl");
+        tracer.args(["-e", &script]).arg(task.file_name().expect("a number"));
+        let mut tracer =
+            tracer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("there is a `perl`");
+        let mut said = String::new();
+        let out = tracer.stdout.take().expect("it is piped");
+        BufReader::new(out).read_line(&mut said).expect("it says something");
+        assert_eq!(said, "stopped\n", "this test traces a thread: run it as root");
+        Self(tracer)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Scenario: the engine's thread hangs. Its supervisor kills it, as systemd does, and starts it anew.
 /// Guarantee: signs of life come while the engine moves, and none once it hangs, though the rest of the process is well; what
 /// was obeyed before is known after.
 #[test]
@@ -55,28 +89,20 @@ fn g12_watchdog_hang() {
     let file = config(dir.path(), NOBODY, "");
     let supervisor = Supervisor::new(dir.path(), "notify");
     let mut command = supervisor.command(&file, 300_000);
-    let daemon = Daemon::of(command.stderr(Stdio::piped())).expect("it starts");
+    let daemon = Daemon::of(command.stderr(Stdio::null())).expect("it starts");
     (0..3).for_each(|_| supervisor.wait_for("WATCHDOG=1"));
+    let mut pause = relight();
+    let paused = pause.args(["pause", "-c"]).arg(&file).stdout(Stdio::null()).status().expect("it runs");
+    assert!(paused.success());
 
-    // A pipe holds 64 KiB.
-    let reason = "x".repeat(15_000);
-    let pause = || {
-        relight()
-            .args(["pause", &reason, "-c"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-    };
-    let pauses: Vec<_> = (0..6).map(|_| pause().expect("it runs")).collect();
+    let stopped = Stopped::thread_of(daemon.child.id(), "relight-engine");
     wait_until("the end of its signs of life", || supervisor.hear(Duration::from_secs(1)).is_none());
     let page = request(daemon.admin, "GET", "/healthz", "");
     assert!(page.starts_with("HTTP/1.1 200"), "half a minute has not passed: {page}");
     daemon.signal("-ABRT");
+    // Its tracer keeps the thread, and so the process, from being gone.
+    drop(stopped);
     assert_eq!(daemon.wait().signal(), Some(6));
-    for mut pause in pauses {
-        let _ = pause.wait();
-    }
 
     let daemon = Daemon::of(command.stderr(Stdio::null())).expect("it starts");
     supervisor.wait_for("READY=1");

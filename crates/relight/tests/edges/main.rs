@@ -4,6 +4,7 @@
 
 mod daemon;
 mod flood;
+mod foreign;
 mod h2;
 mod lifecycle;
 mod start;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use crate::daemon::*;
 
@@ -75,11 +74,10 @@ fn e16_two_processes_one_dir() {
     let file = config(dir.path(), NOBODY, "");
     let first = Daemon::start(&file);
     send(&first, 0..5, quiet);
-    let began = Instant::now();
+    // The first goes on until the test stops it: the second ends beside it.
     let (code, said) = ends(brief().args(["run", "-c"]).arg(&file));
     let state = dir.path().join("state").display().to_string();
     assert!(code == Some(1) && said.contains(&state), "{code:?}: {said}");
-    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
     send(&first, 5..10, quiet);
     first.wait_for("relight_points_total", |n| n == 10.0);
     assert!(first.stop().success());

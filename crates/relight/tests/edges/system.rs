@@ -96,21 +96,26 @@ fn a22_accept_error_loop() {
     daemon.wait_for("relight_source_total{source=\"tls\",what=\"tls_errors\",kind=\"\"}", |n| n == 1_000.0);
 
     let pid = daemon.child.id();
-    let began = Instant::now();
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    // Its first three are always open, so any next one is above the bound, whatever it closes meanwhile.
-    let before = limit_files(pid, Rlimit { current: Some(3), maximum: hard });
-    let waits = std::thread::spawn({
-        let to = daemon.http;
-        move || try_request(to, "POST", "/v1/metrics", &point(1, 10.0))
-    });
-    pause(Duration::from_millis(500));
-    assert!(!waits.is_finished(), "there was no file for it");
-    limit_files(pid, before);
-    let answer = waits.join().expect("no panic").expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let most = began.elapsed().as_millis() as f64 / 100.0 + 2.0;
-    daemon.wait_for("relight_source_total{source=\"otlp\",what=\"accept_errors\",kind=\"\"}", |n| n >= 2.0);
+    let (began, mut most) = (Instant::now(), 0.0);
+    // As often as it takes until the loop has come round twice: how long that is depends on the machine.
+    while daemon.source("accept_errors", "") < 2.0 {
+        assert!(began.elapsed() < PATIENCE, "it does not try again");
+        let without = Instant::now();
+        // Its first three are always open, so any next one is above the bound, whatever it closes meanwhile.
+        let before = limit_files(pid, Rlimit { current: Some(3), maximum: hard });
+        let waits = std::thread::spawn({
+            let to = daemon.http;
+            move || try_request(to, "POST", "/v1/metrics", &point(1, 10.0))
+        });
+        pause(Duration::from_millis(500));
+        assert!(!waits.is_finished(), "there was no file for it");
+        limit_files(pid, before);
+        let answer = waits.join().expect("no panic").expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // An attempt each 100 ms at most, however slow the machine is.
+        most += without.elapsed().as_millis() as f64 / 100.0 + 2.0;
+    }
     let errors = daemon.source("accept_errors", "");
     assert!(errors <= most, "{errors} attempts, where {most} would do");
     assert!(daemon.stop().success());
