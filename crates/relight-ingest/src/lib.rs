@@ -1,9 +1,9 @@
 //! Sources: captures (recorded streams, read a record at a time, and written) and [`listen`]ers, with [`live`] the way
 //! from these to the engine; OTLP's protobuf is read as it lies in a request ([`otlp::wire`]).
 //!
-//! A capture is a file (or standard input) of newline-delimited JSON, OTLP JSON lines, Prometheus
-//! text with timestamps, or `timestamp,value` rows; each plain, gzip or zstd, told apart by what
-//! they hold. One line is one record, and its number, from 0, is the record's offset.
+//! A capture is a file (or standard input) of newline-delimited JSON, OTLP JSON lines, OTLP messages behind their lengths,
+//! Prometheus text with timestamps, or `timestamp,value` rows; each plain, gzip or zstd, told apart by what they hold. One
+//! line or message is one record, and its number, from 0, is the record's offset.
 //!
 //! No bin, no watermark and no clock in here. A line that cannot be read is never an error: it is
 //! counted in its record, the first few are kept as messages, and the rest of the file goes on.
