@@ -239,6 +239,8 @@ pub struct Record {
     pub received: Option<Timestamp>,
     /// Its points.
     pub points: Vec<Point>,
+    /// Markers that a series has ended, at a time behind its last point; kind and value say nothing.
+    pub ends: Vec<Point>,
     /// Canonical series keys, back to back.
     pub keys: Vec<u8>,
     /// Histograms that points refer to.
@@ -259,6 +261,7 @@ impl Record {
         self.offset = offset;
         self.received = received;
         empty(&mut self.points);
+        empty(&mut self.ends);
         empty(&mut self.keys);
         empty(&mut self.histograms);
         empty(&mut self.events);
@@ -271,7 +274,8 @@ impl Record {
     pub fn bytes(&self) -> usize {
         let histograms = self.histograms.iter().map(Histogram::bytes).sum::<usize>();
         let events = self.events.iter().map(Event::bytes).sum::<usize>();
-        self.keys.len() + size_of_val(self.points.as_slice()) + histograms + events
+        let points = size_of_val(self.points.as_slice()) + size_of_val(self.ends.as_slice());
+        self.keys.len() + points + histograms + events
     }
 
     /// Canonical bytes of a point's series.
@@ -297,6 +301,12 @@ impl Record {
     ) {
         let alias = Aliases::NONE;
         self.points.push(Point { key_start, key_len, alias, at, start, kind, value });
+    }
+
+    /// Adds a marker that a series has ended; its key lies in the arena already.
+    pub fn push_end(&mut self, (key_start, key_len): (u32, u32), alias: u32, at: Timestamp) {
+        let (start, kind, value) = (Timestamp::MIN, Kind::Gauge, 0.0);
+        self.ends.push(Point { key_start, key_len, alias, at, start, kind, value });
     }
 
     /// Puts a canonical key into the arena and says where it lies and how long it is.
@@ -385,6 +395,15 @@ pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
         (*reason as u8).encode(out);
         n.encode(out);
     }
+    // Records of before had none, and end here.
+    if !record.ends.is_empty() {
+        (record.ends.len() as u32).encode(out);
+    }
+    for end in &record.ends {
+        end.key_start.encode(out);
+        end.key_len.encode(out);
+        end.at.encode(out);
+    }
 }
 
 /// Reads what [`encode_record`] wrote.
@@ -406,6 +425,11 @@ pub fn decode_record(reader: &mut Reader<'_>) -> Result<Record, Corrupt> {
     for _ in 0..reader.len(5, "refused")? {
         let reason = Reason::ALL.get(u8::decode(reader)? as usize).copied();
         record.refused.push((reason.ok_or(Corrupt::Value("reason"))?, u32::decode(reader)?));
+    }
+    let ends = if reader.left() > 0 { reader.len(16, "ends")? } else { 0 };
+    for _ in 0..ends {
+        let key = (u32::decode(reader)?, u32::decode(reader)?);
+        record.push_end(key, Aliases::NONE, Timestamp::decode(reader)?);
     }
     Ok(record)
 }

@@ -96,6 +96,18 @@ pub struct SignalSpec {
 }
 
 impl SignalSpec {
+    /// Whether several series may feed one of its rows, by what the signal is and never by which series there are.
+    pub const fn has_shared_rows(&self, binning: Binning) -> bool {
+        matches!(binning, Binning::Interval(_))
+            && match self.kind {
+                SignalKind::EverySeries | SignalKind::EventCount { .. } => false,
+                SignalKind::Ratio { .. } => true,
+                SignalKind::Value { .. } | SignalKind::Rate { .. } | SignalKind::Quantile { .. } => {
+                    matches!(self.by, By::Labels(_))
+                }
+            }
+    }
+
     /// Everything that its rows' labels and values depend on, on one line: while it is unchanged, rows are kept.
     pub fn meaning(&self) -> String {
         let kind = match &self.kind {

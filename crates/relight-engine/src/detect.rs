@@ -6,6 +6,7 @@
 mod fault;
 mod frame;
 mod group;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use relight_core::signal::{Binning, SignalKind};
 use relight_core::{KeyGroup, Span, Timestamp};
 
 use crate::directory::{GoneRow, NewRow, RowAddr};
-use crate::fold::{Buckets, Partial};
+use crate::fold::{Buckets, Contribution, Partial};
 
 pub use fault::{Fault, MAX_PANICS};
 use group::RowGroup;
@@ -42,6 +43,9 @@ pub struct Verdicts {
     pub findings: Vec<RowFinding>,
     /// Every verdict, if asked for.
     pub all: Option<Vec<RowFinding>>,
+    /// Values of rows that were not judged, since nothing in them was new or not all of them was there; if verdicts are asked
+    /// for.
+    pub carried: Vec<(RowAddr, f64)>,
     /// Panics of detectors.
     pub faults: Vec<Fault>,
 }
@@ -179,6 +183,14 @@ impl Detect {
         }
     }
 
+    /// The same, to rows that several series may feed.
+    pub fn take_shared(&mut self, contributions: &[Contribution]) {
+        for run in contributions.chunk_by(|a, b| (a.row.signal, a.row.group) == (b.row.signal, b.row.group)) {
+            let RowAddr { signal, group, .. } = run[0].row;
+            self.groups[signal as usize][group.ix()].take_shared(run);
+        }
+    }
+
     /// Events that rows count.
     pub fn take_events(&mut self, rows: &[RowAddr]) {
         for row in rows {
@@ -197,6 +209,10 @@ impl Detect {
                 let address = RowAddr { signal: signal as u16, group: KeyGroup::nth(group), row: 0 };
                 let rows = &mut self.groups[signal][group];
                 rows.step(&self.signals[signal], at, address, &mut self.scratch, out);
+                if out.all.is_some() {
+                    let carried = rows.carried().map(|(row, value)| (RowAddr { row, ..address }, value));
+                    out.carried.extend(carried);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ mod unmatched;
 use relight_core::record::{Kind, Reason};
 use relight_core::rule::Settings;
 use relight_core::series::{KEY_GROUPS, KeyGroup, KeyView, encode_key};
-use relight_core::signal::{By, SignalKind};
+use relight_core::signal::{By, SignalKind, SignalSpec};
 
 pub use arena::SeriesAddr;
 pub use evict::IdleSeries;
@@ -51,6 +51,8 @@ pub struct Feed {
     pub row: RowAddr,
     /// What is contributed.
     pub channel: Channel,
+    /// Whether other series may feed the row, too: it then counts with its latest value between two of its points.
+    pub is_shared: bool,
 }
 
 /// A series that was met for the first time: what Fold has to know of it.
@@ -62,9 +64,17 @@ pub struct NewSeries {
     pub feeds: Vec<Feed>,
 }
 
+/// What is to be known of a signal to find its rows.
+struct Named {
+    kind: SignalKind,
+    by: By,
+    name: String,
+    is_shared: bool,
+}
+
 /// Series and rows by name.
 pub struct Directory {
-    signals: Vec<(SignalKind, By, String)>,
+    signals: Vec<Named>,
     arena: Arena,
     rows: Rows,
     caps: Caps,
@@ -77,9 +87,14 @@ pub struct Directory {
 impl Directory {
     /// An empty directory for these settings.
     pub fn new(settings: &Settings) -> Self {
-        let signals = settings.signals.iter().map(|s| (s.kind.clone(), s.by.clone(), s.name.clone()));
+        let named = |signal: &SignalSpec| Named {
+            kind: signal.kind.clone(),
+            by: signal.by.clone(),
+            name: signal.name.clone(),
+            is_shared: signal.has_shared_rows(settings.binning),
+        };
         Self {
-            signals: signals.collect(),
+            signals: settings.signals.iter().map(named).collect(),
             arena: Arena::new(),
             rows: Rows::new(settings),
             caps: Caps::new(&settings.sources),
@@ -175,7 +190,7 @@ impl Directory {
         rows: &mut Vec<NewRow>,
     ) {
         let view = KeyView::new(key);
-        let (spec, by, name) = &self.signals[signal];
+        let Named { kind: spec, by, name, is_shared } = &self.signals[signal];
         if matches!(spec, SignalKind::EverySeries) {
             let stats: &[Stat] = match kind {
                 Kind::Gauge => &[Stat::Plain],
@@ -185,18 +200,18 @@ impl Directory {
             for stat in stats {
                 let row = self.rows.add_series_row(signal, KeyGroup::of(key), ix, *stat, view, rows);
                 let channel = if *stat == Stat::P99 { Channel::Buckets } else { Channel::Every };
-                feeds.push(Feed { row, channel });
+                feeds.push(Feed { row, channel, is_shared: false });
             }
             return;
         }
-        let channels = channels(spec, view);
+        let (channels, is_shared) = (channels(spec, view), *is_shared);
         let count = channels.iter().flatten().count() as u32;
         if count == 0 {
             return;
         }
         let key = row_key(name, by, view);
         let row = self.rows.intern_fed(signal, &key, count, rows);
-        feeds.extend(channels.into_iter().flatten().map(|channel| Feed { row, channel }));
+        feeds.extend(channels.into_iter().flatten().map(|channel| Feed { row, channel, is_shared }));
     }
 
     /// Rows that one event feeds, made where they are new. Returns how many could not be made, because
@@ -204,8 +219,8 @@ impl Directory {
     pub fn event_rows(&mut self, event: KeyView<'_>, out: &mut Vec<RowAddr>, rows: &mut Vec<NewRow>) -> u64 {
         let mut refused = 0;
         for signal in 0..self.signals.len() {
-            let (spec, by, name) = &self.signals[signal];
-            let SignalKind::EventCount { of } = spec else { continue };
+            let Named { kind, by, name, .. } = &self.signals[signal];
+            let SignalKind::EventCount { of } = kind else { continue };
             if of.selects(event) {
                 let key = row_key(name, by, event);
                 if self.rows.len() < self.max_series.saturating_mul(2) || self.rows.knows(signal, &key) {
@@ -274,7 +289,7 @@ impl Directory {
         stat: Stat,
         rows: &mut Vec<NewRow>,
     ) -> Option<RowAddr> {
-        if matches!(self.signals.get(signal)?.0, SignalKind::EverySeries) {
+        if matches!(self.signals.get(signal)?.kind, SignalKind::EverySeries) {
             let ix = self.arena.index_of(key)?;
             let group = KeyGroup::of(key);
             return Some(self.rows.restore_series_row(signal, group, ix, stat, KeyView::new(key), rows));

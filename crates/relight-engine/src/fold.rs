@@ -4,10 +4,13 @@
 //! from running totals into increases. Nothing that arrives later can change what a closed bin said,
 //! and nothing here depends on the order of arrival.
 
+mod contributors;
 mod feeds;
 mod group;
 mod log;
 mod series;
+
+use std::sync::Arc;
 
 use relight_core::codec::{Corrupt, Reader};
 use relight_core::record::Histogram;
@@ -18,6 +21,7 @@ use crate::counters::Counters;
 use crate::directory::{Channel, IdleSeries, NewSeries, RowAddr, SeriesAddr};
 use crate::intake::{Routed, RoutedPoint};
 
+pub(crate) use contributors::LIFE;
 pub use log::MAX_POINTS_PER_BIN;
 
 use group::SeriesGroup;
@@ -42,6 +46,43 @@ pub struct Buckets {
     pub counts: Histogram,
 }
 
+/// How a series takes part in a bin of a row that it shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Presence {
+    /// It has a point in the bin.
+    New,
+    /// It has none, and lives: its latest value counts.
+    Carried,
+    /// It is gone, but not for long: its latest value counts only while a successor is awaited.
+    Lapsed,
+    /// It has sent the first point of a counter: there is no rate before the second one.
+    Awaited,
+}
+
+/// What one series contributes to a row that others may feed, too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contribution {
+    /// The row.
+    pub row: RowAddr,
+    /// What the value is.
+    pub channel: Channel,
+    /// Whether it is new in this bin.
+    pub presence: Presence,
+    /// Mean of the last bin with points for [`Channel::Value`], else the latest increase; NaN of one that is awaited.
+    pub value: f64,
+    /// The time that the increase covers, above zero.
+    pub covered: Span,
+    /// Bucket counts of the increase, of [`Channel::Buckets`].
+    pub counts: Option<Arc<Histogram>>,
+    /// Time of the last point.
+    pub at: Timestamp,
+    /// Time of the first one; [`Timestamp::MIN`] if it is not known.
+    pub first: Timestamp,
+    /// How long after the last point the next one is due.
+    pub period: Span,
+}
+
 /// All contributions of a bin.
 #[derive(Debug, Default)]
 pub struct Partials {
@@ -49,6 +90,8 @@ pub struct Partials {
     pub scalars: Vec<Partial>,
     /// Bucket counts.
     pub buckets: Vec<Buckets>,
+    /// Contributions to rows that several series may feed.
+    pub shared: Vec<Contribution>,
 }
 
 /// What closing a bin needs to know.
@@ -96,6 +139,9 @@ impl Fold {
     // Neighbours in a scrape belong to different groups, and a group's log is a cache line of its own:
     // sorted by group first, a batch writes to each log once, whole lines at a time.
     pub fn push(&mut self, routed: &Routed) {
+        for (series, at) in &routed.ends {
+            self.groups[series.group.ix()].end(series.slot, *at);
+        }
         let Some(filler) = routed.points.first() else { return };
         let mut starts = [0_usize; KEY_GROUPS + 1];
         for point in &routed.points {

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod aliased;
 mod commands;
+mod ends;
 mod named;
 mod overflow;
 mod pace;
@@ -207,6 +208,7 @@ impl Intake {
         // whether the bin happens to be open: that would depend on the other partitions' pace.
         let stamp = self.partitions[partition as usize].watermark;
         let points = self.take_points(partition, record, aliases, (stamp, limit), out);
+        self.take_ends(partition, record, aliases, (stamp, limit), out);
         let mut highest = points.max(self.partitions[partition as usize].highest);
         for (index, event) in record.events.iter().enumerate() {
             if let Some(at) = self.take_event(partition, record.offset, index, event, (stamp, limit)) {

@@ -29,6 +29,7 @@ use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
 use relight_engine::detect::{RowFinding, Verdicts};
+use relight_engine::directory::RowAddr;
 use relight_engine::intake::{Command, Intake, Overflow, ReadyBin, Routed};
 use relight_engine::sweep::Swept;
 use relight_store::{Baselines, Ledger};
@@ -82,6 +83,8 @@ pub struct Turn<'a> {
     pub findings: &'a [Finding],
     /// Every verdict, if [`Watch::wants_readings`].
     pub readings: &'a [ScoredRow],
+    /// Values of rows that were not judged; if [`Watch::wants_readings`].
+    pub carried: &'a [(RowAddr, f64)],
 }
 
 /// Watches turns go by.
@@ -279,7 +282,8 @@ impl Pipeline {
         self.totals.turn(&ready, has_data, findings.len());
         self.last_turn = Some(ready.end);
         let readings = verdicts.all.map(|all| scored(&ready, &all)).unwrap_or_default();
-        watch.turn(&Turn { end: ready.end, findings: &findings, readings: &readings });
+        let carried = &verdicts.carried;
+        watch.turn(&Turn { end: ready.end, findings: &findings, readings: &readings, carried });
         if has_data || silent { self.evict_idle(ready.end) } else { Ok(()) }
     }
 

@@ -121,6 +121,9 @@ impl Shards {
         for row in routed.rows.drain(..) {
             self.waiting[self.owner[row.at.group.ix()] as usize].rows.push(row);
         }
+        for (series, at) in routed.ends.drain(..) {
+            self.waiting[self.owner[series.group.ix()] as usize].ends.push((series, at));
+        }
         // By shard, the run that its last point was of.
         let mut begun = [u32::MAX; KEY_GROUPS];
         for RoutedPoint { series, mut value, run: ix } in routed.points.drain(..) {
@@ -227,6 +230,7 @@ impl Shards {
             move |shard: &mut Shard| {
                 for from in partials.iter() {
                     shard.detect.take(&from[me].scalars, &from[me].buckets);
+                    shard.detect.take_shared(&from[me].shared);
                 }
                 let mine = event_rows.iter().filter(|row| owner[row.group.ix()] as usize == me);
                 shard.detect.take_events(&mine.copied().collect::<Vec<_>>());
@@ -239,6 +243,7 @@ impl Shards {
         for mut verdicts in verdicts {
             sum.findings.append(&mut verdicts.findings);
             sum.faults.append(&mut verdicts.faults);
+            sum.carried.append(&mut verdicts.carried);
             if let (Some(all), Some(mut more)) = (&mut sum.all, verdicts.all) {
                 all.append(&mut more);
             }
@@ -270,6 +275,9 @@ impl Shard {
         }
         for buckets in mine.buckets {
             split[owner[buckets.row.group.ix()] as usize].buckets.push(buckets);
+        }
+        for contribution in mine.shared {
+            split[owner[contribution.row.group.ix()] as usize].shared.push(contribution);
         }
         split
     }

@@ -53,6 +53,9 @@ pub struct Outcome {
     pub digest: u64,
 }
 
+/// In the place of a detector: the value of a row that was not judged, behind the row's signal.
+pub const CARRIED: u64 = u64::MAX;
+
 /// Detector, then the bits of value, score, expected, lower and upper.
 pub type ReadingBits = [u64; 6];
 
@@ -70,7 +73,7 @@ impl Watch for Seen {
     }
 
     fn turn(&mut self, turn: &Turn<'_>) {
-        let bits = bits(turn.readings);
+        let bits = bits(turn);
         let before = if bits.is_empty() { None } else { self.readings.insert(turn.end, bits.clone()) };
         if before.is_some_and(|before| before != bits) {
             self.changed.push(turn.end);
@@ -87,15 +90,17 @@ impl Watch for Seen {
 }
 
 /// In an order of their own: where a row lives is told by who came first.
-fn bits(readings: &[ScoredRow]) -> Vec<ReadingBits> {
-    let judged = readings.iter().filter(|r| !r.value.is_nan());
+fn bits(turn: &Turn<'_>) -> Vec<ReadingBits> {
+    let judged = turn.readings.iter().filter(|r| !r.value.is_nan());
     let bits = |r: &ScoredRow| {
         let band = r.reading.band;
         let [value, score] = [r.value, r.reading.score].map(f64::to_bits);
         let [expected, lower, upper] = [band.expected, band.lower, band.upper].map(f64::to_bits);
         [r.detector as u64, value, score, expected, lower, upper]
     };
-    let mut all: Vec<ReadingBits> = judged.map(bits).collect();
+    let carried =
+        turn.carried.iter().map(|(row, value)| [CARRIED, u64::from(row.signal), value.to_bits(), 0, 0, 0]);
+    let mut all: Vec<ReadingBits> = judged.map(bits).chain(carried).collect();
     all.sort_unstable();
     all
 }

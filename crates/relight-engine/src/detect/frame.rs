@@ -8,6 +8,7 @@ use relight_core::growth;
 use relight_core::record::Histogram;
 use relight_core::signal::{Aggregate, SignalKind};
 
+use super::shared::Buffers;
 use crate::directory::Channel;
 use crate::fold::Partial;
 
@@ -114,6 +115,7 @@ pub(super) struct Scratch {
     pub(super) values: Vec<f64>,
     pub(super) missing: Vec<u32>,
     pub(super) readings: Readings,
+    pub(super) buffers: Buffers,
 }
 
 /// Writes the values of the rows that have parts into `values`.
@@ -160,21 +162,25 @@ pub(super) fn merge(sum: &mut Histogram, more: &Histogram) {
     }
 }
 
+/// The `q` quantile of a histogram.
+pub(super) fn quantile(histogram: &Histogram, q: f64) -> f64 {
+    quantile_of(&histogram.bounds, histogram.counts.iter().map(|count| *count as f64), q)
+}
+
 /// The `q` quantile of bucket counts, linear within a bucket, as Prometheus' `histogram_quantile` has
 /// it: the lowest bucket begins at 0 if its bound is positive, and the open one gives its lower bound.
-pub(super) fn quantile(histogram: &Histogram, q: f64) -> f64 {
-    let total = histogram.total();
-    let Some(last_bound) = histogram.bounds.last() else { return f64::NAN };
-    if total == 0 {
+pub(super) fn quantile_of(bounds: &[f64], counts: impl Iterator<Item = f64> + Clone, q: f64) -> f64 {
+    let total: f64 = counts.clone().sum();
+    let Some(last_bound) = bounds.last() else { return f64::NAN };
+    if total <= 0.0 {
         return f64::NAN;
     }
-    let rank = q * total as f64;
+    let rank = q * total;
     let mut below = 0.0;
-    for (i, count) in histogram.counts.iter().enumerate() {
-        let count = *count as f64;
+    for (i, count) in counts.enumerate() {
         if below + count >= rank && count > 0.0 {
-            let Some(upper) = histogram.bounds.get(i) else { return *last_bound };
-            let lower = if i > 0 { histogram.bounds[i - 1] } else { upper.min(0.0) };
+            let Some(upper) = bounds.get(i) else { return *last_bound };
+            let lower = if i > 0 { bounds[i - 1] } else { upper.min(0.0) };
             return lower + (upper - lower) * ((rank - below) / count);
         }
         below += count;

@@ -11,9 +11,10 @@ use relight_core::{Span, Timestamp};
 
 use super::fault::{self, Fault, Faults};
 use super::frame::{Parts, Scratch, merge, quantile};
+use super::shared::{Shared, combine_shared};
 use super::{RowFinding, Signal, Use, Verdicts};
 use crate::directory::{Channel, RowAddr};
-use crate::fold::Partial;
+use crate::fold::{Contribution, Partial};
 
 /// How fast a row's learned cadence follows: 5 % a sample towards the median of its gaps, so that one
 /// outage does not make the row look slow.
@@ -38,6 +39,11 @@ pub(super) struct RowGroup {
     faults: Faults,
     parts: Parts,
     buckets: Vec<(u32, Histogram)>,
+    /// Contributions of an open bin to rows that several series may feed.
+    contributions: Vec<Contribution>,
+    /// By row, what those came to in the bin of `seen`, whether or not any of it was new.
+    shared: Vec<Shared>,
+    seen: Option<Timestamp>,
     stepped: Option<Timestamp>,
     pub(super) silence_due: Option<Timestamp>,
 }
@@ -85,6 +91,22 @@ impl RowGroup {
         self.parts.extend(partials);
     }
 
+    /// Contributions to rows of this group that several series may feed.
+    pub(super) fn take_shared(&mut self, contributions: &[Contribution]) {
+        self.contributions.extend_from_slice(contributions);
+    }
+
+    /// What rows come to in the bin that was stepped last, where that was not judged.
+    pub(super) fn carried(&self) -> impl Iterator<Item = (u32, f64)> {
+        self.shared.iter().filter(|one| !one.is_new || one.is_partial).map(|one| (one.row, one.value))
+    }
+
+    /// What a row came to in the bin at `at`, if several series may feed it.
+    fn shared_at(&self, row: u32, at: Timestamp) -> Option<&Shared> {
+        let found = self.shared.binary_search_by_key(&row, |one| one.row).ok()?;
+        (self.seen == Some(at)).then(|| &self.shared[found])
+    }
+
     pub(super) fn take_event(&mut self, row: u32) {
         self.parts.push(row, Channel::Event, 1.0);
     }
@@ -114,7 +136,9 @@ impl RowGroup {
         out: &mut Verdicts,
     ) {
         let counts_events = matches!(signal.kind, SignalKind::EventCount { .. });
-        let idle = self.parts.is_empty() && self.buckets.is_empty();
+        self.combine(signal, at, scratch);
+        let has_shared = self.shared.iter().any(|one| one.is_new);
+        let idle = self.parts.is_empty() && self.buckets.is_empty() && !has_shared;
         if self.last.is_empty() || (idle && !counts_events && !self.is_patient()) {
             return;
         }
@@ -128,16 +152,30 @@ impl RowGroup {
             // Nothing is evicted, so nothing lets go of them later.
             self.found.retain(|row, found| *found == at || scratch.values[*row as usize].is_nan());
         }
+        for one in self.shared.iter().filter(|one| one.is_new) {
+            // What is not judged is heard all the same.
+            scratch.values[one.row as usize] = one.value;
+        }
         self.learn_cadence(at, &scratch.values);
         self.parts.give_back(&mut scratch.values);
         self.silence_due = if self.is_patient() { self.next_silence(signal, at) } else { None };
+    }
+
+    /// Makes the contributions of the bin at `at` values of rows.
+    fn combine(&mut self, signal: &Signal, at: Timestamp, scratch: &mut Scratch) {
+        self.seen = Some(at);
+        self.shared.clear();
+        if !self.contributions.is_empty() {
+            let (bin, all) = ((at, signal.interval), &mut self.contributions);
+            combine_shared(&signal.kind, bin, all, &mut scratch.buffers, &mut self.shared);
+        }
     }
 
     fn step_bank(
         &mut self,
         (ix, of): (usize, &Use),
         (at, address): (Timestamp, RowAddr),
-        Scratch { values, missing, readings }: &mut Scratch,
+        Scratch { values, missing, readings, .. }: &mut Scratch,
         out: &mut Verdicts,
     ) {
         let bank = &mut *self.banks[ix];
@@ -171,6 +209,10 @@ impl RowGroup {
             values[of_row[0].0 as usize] = quantile(&sum, q);
         }
         self.buckets.clear();
+        // A row without anything new learns nothing: one value must not count for as many bins as it lasts.
+        for one in self.shared.iter().filter(|one| one.is_new && !one.is_partial) {
+            values[one.row as usize] = one.value;
+        }
         if counts_events {
             for (value, last) in values.iter_mut().zip(&self.last) {
                 if value.is_nan() && last.is_known() {
@@ -190,6 +232,9 @@ impl RowGroup {
             missing.extend(
                 (0..values.len()).map(|row| if values[row].is_nan() { self.missing(row, at) } else { 0 }),
             );
+            // Nothing is missing while one of a row's series is between two of its points.
+            let regular = self.shared.iter().filter(|one| one.is_regular);
+            regular.for_each(|one| missing[one.row as usize] = 0);
         }
     }
 
@@ -255,7 +300,9 @@ impl RowGroup {
         // A score of silence is a verdict, and no data.
         let has_data = last == at && !score.is_nan();
         let is_late = || at.since(last).secs_f64() > 2.0 * cadence;
-        let stale = !has_data && (is_late() || self.faults.is_quarantined(bank, row));
+        let shared = self.shared_at(row, at);
+        let is_silent = shared.is_none() && is_late();
+        let stale = !has_data && (is_silent || self.faults.is_quarantined(bank, row));
         // Of any detector of its signal: between two values nobody else can tell.
         let had_left = self.found.get(&row).is_some_and(|found| *found >= last);
         let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);
@@ -265,7 +312,8 @@ impl RowGroup {
             anomalous: u32::from(reading.is_anomalous()),
             with_data: u32::from(has_data),
             left: u32::from(had_left && !has_data && !stale),
-            last,
+            // A value is as old as the oldest point that it rests on.
+            last: shared.map_or(last, |shared| shared.oldest),
             stale,
         })
     }
@@ -344,7 +392,9 @@ impl RowGroup {
 
     pub(super) fn state_bytes(&self) -> usize {
         let banks: usize = self.banks.iter().map(|bank| bank.state_bytes()).sum();
-        self.last.capacity() * 8 + self.cadence.capacity() * 4 + self.parts.state_bytes() + banks
+        let contributions = self.contributions.capacity() * size_of::<Contribution>();
+        let shared = self.shared.capacity() * size_of::<Shared>() + contributions;
+        self.last.capacity() * 8 + self.cadence.capacity() * 4 + self.parts.state_bytes() + shared + banks
     }
 }
 

@@ -7,6 +7,7 @@ use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::{Histogram, Kind, Reason};
 use relight_core::{KeyGroup, Span, Timestamp};
 
+use super::contributors::Contributors;
 use super::feeds::Feeds;
 use super::log::{Log, Waiting};
 use super::series::{Fate, Last, Tally};
@@ -15,10 +16,14 @@ use crate::counters::Counters;
 use crate::directory::{Channel, Feed, IdleSeries, NewSeries, SeriesAddr};
 use crate::intake::{RoutedPoint, Run};
 
+/// Version of what [`SeriesGroup::save`] writes. The first format had none, and began with a zero.
+const FORMAT: u8 = 2;
+
 #[derive(Default)]
 pub(super) struct SeriesGroup {
     last: Vec<Last>,
     feeds: Feeds,
+    contributors: Contributors,
     /// Running totals of histogram series.
     totals: BTreeMap<u32, Histogram>,
     /// By bin, ascending. Seldom more than two, so the last is nearly always the one.
@@ -38,6 +43,7 @@ impl SeriesGroup {
             self.last.push(Last::NEVER);
         }
         self.feeds.set(slot, &series.feeds);
+        self.contributors.set(series.at.slot, &series.feeds);
     }
 
     /// How many series a bin has seen.
@@ -77,6 +83,7 @@ impl SeriesGroup {
         self.totals.remove(&slot);
         self.overlapped.take_if(|overlapped| *overlapped == slot);
         self.feeds.set(slot as usize, &[]);
+        self.contributors.forget(slot);
     }
 
     /// To be called once after what was forgotten.
@@ -99,6 +106,11 @@ impl SeriesGroup {
                 self.fold_early(run.bin, interval);
             }
         }
+    }
+
+    /// A marker: the series ends at this time.
+    pub(super) fn end(&mut self, slot: u32, at: Timestamp) {
+        self.contributors.end(slot, at);
     }
 
     fn log(&mut self, bin: Timestamp) -> &mut Log {
@@ -125,6 +137,13 @@ impl SeriesGroup {
     }
 
     pub(super) fn close(&mut self, closing: &Closing<'_>, out: &mut Partials) {
+        self.close_points(closing, out);
+        if !self.contributors.is_empty() {
+            self.contributors.close(closing, |slot| self.feeds.of(slot), &mut out.shared);
+        }
+    }
+
+    fn close_points(&mut self, closing: &Closing<'_>, out: &mut Partials) {
         let Ok(at) = self.open.binary_search_by_key(&closing.bin, |(bin, _)| *bin) else { return };
         let (_, mut log) = self.open.remove(at);
         if self.early.is_empty() && log.is_one_each() {
@@ -148,12 +167,16 @@ impl SeriesGroup {
         out: &mut Partials,
     ) {
         let mut tally = Tally::default();
+        let shares = !self.contributors.is_empty();
         for point in points {
             let slot = point.slot;
             let last = &mut self.last[slot as usize];
             if point.kind == Kind::Gauge {
                 *last = Last { kind: Kind::Gauge, at: point.at, total: point.value };
                 emit_gauge(self.feeds.of(slot), point.value, out);
+                if shares {
+                    self.contributors.take_gauge(slot, point.at, point.value);
+                }
                 continue;
             }
             tally.clear();
@@ -161,32 +184,42 @@ impl SeriesGroup {
             take(&mut self.last, &mut self.totals, told, &mut tally, point, closing.interval);
             let kind = self.last[slot as usize].kind;
             emit(self.feeds.of(slot), kind, &tally, closing.interval, out);
+            if shares {
+                self.contributors.take(slot, kind, &tally, closing.interval);
+            }
         }
     }
 
     fn close_sorted(&mut self, log: &Log, closing: &Closing<'_>, out: &mut Partials) {
         let mut current: Option<(u32, Tally)> = None;
         let mut early = std::mem::take(&mut self.early);
-        let Self { last, totals, counters, overlapped, feeds, .. } = self;
         for point in log.by_series(closing.ranks) {
             let slot = point.slot;
             if current.as_ref().is_none_or(|(open, _)| *open != slot) {
                 if let Some((done, tally)) = current.take() {
-                    emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
+                    self.finish(done, &tally, closing.interval, out);
                 }
                 current = Some((slot, early.remove(&(closing.bin, slot)).unwrap_or_default()));
             }
             let (_, tally) = current.as_mut().expect("set just above");
-            take(last, totals, (counters, overlapped), tally, point, closing.interval);
+            let told = (&mut self.counters, &mut self.overlapped);
+            take(&mut self.last, &mut self.totals, told, tally, point, closing.interval);
         }
         if let Some((done, tally)) = current.take() {
-            emit(feeds.of(done), last[done as usize].kind, &tally, closing.interval, out);
+            self.finish(done, &tally, closing.interval, out);
         }
         let later = early.split_off(&(closing.bin.plus(Span::from_ns(1)), 0));
         for ((_, slot), tally) in early {
-            emit(feeds.of(slot), last[slot as usize].kind, &tally, closing.interval, out);
+            self.finish(slot, &tally, closing.interval, out);
         }
         self.early = later;
+    }
+
+    /// All points of a series in the bin were taken.
+    fn finish(&mut self, slot: u32, tally: &Tally, interval: Span, out: &mut Partials) {
+        let kind = self.last[slot as usize].kind;
+        emit(self.feeds.of(slot), kind, tally, interval, out);
+        self.contributors.take(slot, kind, tally, interval);
     }
 
     /// The slot whose delta overlapped last since this was last asked.
@@ -195,6 +228,7 @@ impl SeriesGroup {
     }
 
     pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
+        FORMAT.encode(out);
         self.counters.encode(out);
         let mut rank_of_slot = vec![0; self.last.len()];
         for (rank, slot) in order.iter().enumerate() {
@@ -223,9 +257,13 @@ impl SeriesGroup {
             slot.encode(out);
             tally.encode(out);
         }
+        self.contributors.save(&rank_of_slot, out);
     }
 
     pub(super) fn load(&mut self, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+        if u8::decode(reader)? != FORMAT {
+            return Err(Corrupt::Value("format of series: another release wrote it"));
+        }
         self.counters = Counters::decode(reader)?;
         for slot in 0..self.last.len() {
             let kind = *Kind::ALL.get(u8::decode(reader)? as usize).ok_or(Corrupt::Value("kind"))?;
@@ -249,13 +287,14 @@ impl SeriesGroup {
             }
             self.early.insert((bin, slot), Tally::decode(reader)?);
         }
-        Ok(())
+        self.contributors.load(self.last.len(), reader)
     }
 
     pub(super) fn state_bytes(&self) -> usize {
         let logs: usize =
             self.open.iter().map(|(_, log)| log).chain([&self.spare]).map(Log::state_bytes).sum();
-        self.last.capacity() * size_of::<Last>() + self.feeds.state_bytes() + logs
+        let shared = self.contributors.state_bytes();
+        self.last.capacity() * size_of::<Last>() + self.feeds.state_bytes() + shared + logs
     }
 }
 
@@ -292,16 +331,17 @@ fn take(
 }
 
 fn emit_gauge(feeds: &[Feed], value: f64, out: &mut Partials) {
-    if let [Feed { row, channel: Channel::Every }] = *feeds {
+    if let [Feed { row, channel: Channel::Every, .. }] = *feeds {
         out.scalars.push(Partial { row, channel: Channel::Every, value });
         return;
     }
-    let shown = feeds.iter().filter(|feed| matches!(feed.channel, Channel::Every | Channel::Value));
+    let is_shown = |feed: &&Feed| !feed.is_shared && matches!(feed.channel, Channel::Every | Channel::Value);
+    let shown = feeds.iter().filter(is_shown);
     out.scalars.extend(shown.map(|feed| Partial { row: feed.row, channel: feed.channel, value }));
 }
 
 fn emit(feeds: &[Feed], kind: Kind, tally: &Tally, interval: Span, out: &mut Partials) {
-    for feed in feeds {
+    for feed in feeds.iter().filter(|feed| !feed.is_shared) {
         let value = match feed.channel {
             Channel::Every if kind == Kind::Gauge => tally.mean(),
             Channel::Every | Channel::Rate => tally.rate(interval),

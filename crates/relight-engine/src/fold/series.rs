@@ -42,6 +42,17 @@ pub(super) enum Fate {
     Overlap,
 }
 
+/// How much a series sent in one bin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// Points that are no histograms.
+    pub(super) points: u32,
+    /// Points that brought an increase.
+    pub(super) increments: u32,
+    /// The time that the increases cover.
+    pub(super) covered: Span,
+}
+
 /// What one series did in one bin.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Tally {
@@ -68,6 +79,15 @@ impl Tally {
     /// Mean of the points in the bin.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.n > 0).then(|| self.sum / f64::from(self.n))
+    }
+
+    /// Time of the last point that was taken.
+    pub(super) fn newest_at(&self) -> Option<Timestamp> {
+        self.newest.map(|(at, _)| at)
+    }
+
+    pub(super) const fn summary(&self) -> Summary {
+        Summary { points: self.n, increments: self.increments, covered: self.covered }
     }
 
     /// Increase in the bin.

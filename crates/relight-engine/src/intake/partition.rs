@@ -197,6 +197,14 @@ fn newest_of(held: &Record) -> Timestamp {
 /// A record that can wait: with the keys of all its points, since aliases may be forgotten meanwhile.
 pub(super) fn with_keys(record: &Record, aliases: &Aliases, directory: &Directory) -> Record {
     let mut held = record.clone();
+    for i in 0..held.ends.len() {
+        let end = held.ends[i];
+        if let Some(ix) = aliases.get(end.alias) {
+            let (key_start, key_len) = held.push_key(directory.key_at(ix));
+            held.ends[i] = Point { key_start, key_len, ..end };
+        }
+        held.ends[i].alias = Aliases::NONE;
+    }
     for i in 0..held.points.len() {
         let point = held.points[i];
         if let Some(ix) = aliases.get(point.alias) {

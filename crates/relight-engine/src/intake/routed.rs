@@ -43,6 +43,8 @@ pub struct Routed {
     pub runs: Vec<Run>,
     /// Histograms of points.
     pub histograms: Vec<Histogram>,
+    /// Series that have ended, and when.
+    pub ends: Vec<(SeriesAddr, Timestamp)>,
     /// Series met for the first time.
     pub series: Vec<NewSeries>,
     /// Rows met for the first time.
@@ -52,7 +54,7 @@ pub struct Routed {
 impl Routed {
     /// Whether there is nothing to hand on.
     pub fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.series.is_empty() && self.rows.is_empty()
+        self.points.is_empty() && self.ends.is_empty() && self.series.is_empty() && self.rows.is_empty()
     }
 
     /// Begins a run, unless it goes on.
@@ -71,6 +73,7 @@ impl Routed {
     /// Lets go of the points.
     pub fn clear_points(&mut self) {
         self.points.clear();
+        self.ends.clear();
         self.runs.clear();
         self.histograms.clear();
     }
@@ -79,6 +82,7 @@ impl Routed {
     pub fn append(&mut self, more: &mut Self) {
         self.series.append(&mut more.series);
         self.rows.append(&mut more.rows);
+        self.ends.append(&mut more.ends);
         let (base, first) = (self.histograms.len() as f64, self.runs.len() as u32);
         let moved = more.points.iter().map(|point| {
             let is_histogram = more.runs[point.run as usize].kind.is_histogram();

@@ -72,7 +72,8 @@ impl Stream {
                 }
                 if recording.is_on() {
                     // What a number stands for is not learned, so that every series of every request is named.
-                    record.points.iter_mut().for_each(|point| point.alias = Aliases::NONE);
+                    let named = record.points.iter_mut().chain(&mut record.ends);
+                    named.for_each(|point| point.alias = Aliases::NONE);
                     recording.record(&self.outlet.partition, record)?;
                 }
                 pipeline.handle_aliased(self.ix, record, decoder.aliases())?;
