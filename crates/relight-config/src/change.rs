@@ -23,6 +23,9 @@ impl Config {
         if self.daemon.admin != new.daemon.admin {
             refusals.push(format!("admin: {restart}"));
         }
+        if self.daemon.admin_hosts != new.daemon.admin_hosts {
+            refusals.push(format!("admin_hosts: {restart}"));
+        }
         if self.daemon.memory != new.daemon.memory {
             refusals.push(format!("memory: {restart}"));
         }

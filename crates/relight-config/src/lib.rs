@@ -81,11 +81,13 @@ pub struct Daemon {
     pub warm_up: Span,
     /// A sign of life, by which responder and how often.
     pub heartbeat: Option<(String, Span)>,
-    /// Resident bytes at which sources are held back, and at which new series are refused as well. `None`: as the
-    /// cgroup has it.
+    /// Resident bytes at which sources are held back, and at which new series are refused as well. `None`: they
+    /// follow from what the process may use.
     pub memory: Option<(u64, u64)>,
     /// Where it shows what it knows of itself.
     pub admin: Option<SocketAddr>,
+    /// Names under which it may be asked for that, beside its own.
+    pub admin_hosts: Vec<String>,
 }
 
 impl std::fmt::Debug for Config {

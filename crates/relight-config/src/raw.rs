@@ -44,12 +44,15 @@ pub(crate) struct File {
     pub(crate) catch_up: Span,
     /// After a start without learned state nothing is changed for so long; people are told all the same.
     pub(crate) warm_up: Span,
-    /// How much memory may be resident. Left out: four fifths and nine tenths of what the cgroup may use, if it has a
-    /// limit.
+    /// How much memory may be resident. Left out: four fifths and nine tenths of what the process may use by its cgroups,
+    /// or of the machine's memory.
     #[schemars(with = "Option<Memory>")]
     pub(crate) memory: Option<Value>,
     /// Where `relight run` shows /metrics, /healthz and /readyz: a loopback `ADDRESS:PORT`, or `off`.
     pub(crate) admin: String,
+    /// Names under which `admin` may be asked, beside those of loopback and its own address: what a proxy in front of it
+    /// sends as `Host`.
+    pub(crate) admin_hosts: Vec<String>,
     /// A sign of life, sent while bins close and the ledger commits: whoever gets it notices when relight is dead.
     #[schemars(with = "Option<Heartbeat>")]
     pub(crate) heartbeat: Option<Value>,
@@ -90,6 +93,7 @@ impl Default for File {
             warm_up: Span::from_secs(1_200),
             memory: None,
             admin: "127.0.0.1:9777".to_owned(),
+            admin_hosts: Vec::new(),
             heartbeat: None,
             trouble: None,
             secrets: BTreeMap::new(),

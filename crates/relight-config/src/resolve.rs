@@ -111,6 +111,7 @@ fn daemon(file: &raw::File, report: &mut Report) -> Daemon {
         heartbeat: None,
         memory: memory(file.memory.clone(), report),
         admin: admin(&file.admin, report),
+        admin_hosts: admin_hosts(&file.admin_hosts, report),
     }
 }
 
@@ -208,6 +209,20 @@ fn admin(text: &str, report: &mut Report) -> Option<SocketAddr> {
         Err(_) => report.error("admin", format!("`{text}` is no `ADDRESS:PORT`, such as 127.0.0.1:9777, nor `off`")),
     }
     None
+}
+
+/// Names as a `Host` header has them, without a port.
+fn admin_hosts(names: &[String], report: &mut Report) -> Vec<String> {
+    for (i, name) in names.iter().enumerate() {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.parse::<std::net::IpAddr>().is_err() && (name.is_empty() || !name.chars().all(is_name)) {
+            report.error(
+                &format!("admin_hosts[{i}]"),
+                format!("`{name}` is no host name or IP address: write it without a port"),
+            );
+        }
+    }
+    names.to_vec()
 }
 
 /// Reads an entry. What the schema could not tell is reported here; what it told already is not.

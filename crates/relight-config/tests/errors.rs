@@ -365,6 +365,20 @@ fn memory_has_two_edges() {
     check("memory: {soft_bytes: 9}", &["1:1: memory: `hard_bytes` is missing"]);
 }
 
+/// Guarantee: names of the admin port are names, as `Host` has them, without a port.
+#[test]
+fn admin_hosts_are_names() {
+    let no_name = "is no host name or IP address: write it without a port";
+    check(
+        "admin_hosts: [\"relight.example:80\", ok, \"http://x\", \"\"]",
+        &[
+            &format!("1:15: admin_hosts[0]: `relight.example:80` {no_name}"),
+            &format!("1:41: admin_hosts[2]: `http://x` {no_name}"),
+            &format!("1:53: admin_hosts[3]: `` {no_name}"),
+        ],
+    );
+}
+
 /// Guarantee: a heartbeat goes by a responder that is there and changes nothing, and not more often than bins close.
 #[test]
 fn a_heartbeat_tells_somebody() {

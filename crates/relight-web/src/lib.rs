@@ -4,13 +4,16 @@
 //! be changed from here.
 #![warn(missing_docs)]
 
+mod connections;
 mod exposition;
 mod health;
+mod host;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -22,13 +25,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relight_core::telemetry::Board;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use connections::{Client, Connections};
 use health::Health;
+use host::{Hosts, Refusal};
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
 /// The time that a client has for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that a connection may last, idle or not.
@@ -44,11 +46,13 @@ pub struct Web {
 }
 
 impl Web {
-    /// Binds and serves. To be called within a tokio runtime.
-    pub async fn start(listen: SocketAddr, board: Board) -> io::Result<Self> {
+    /// Binds and serves, under the names of loopback, under its address and under `hosts`. To be called within a tokio
+    /// runtime.
+    pub async fn start(listen: SocketAddr, hosts: Vec<String>, board: Board) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, task: tokio::spawn(serve(listener, board)) })
+        let pages = Pages { health: Health::new(board.clone()), board, hosts: Hosts::new(address, hosts) };
+        Ok(Self { address, task: tokio::spawn(serve(listener, Arc::new(pages))) })
     }
 
     /// Where it listens.
@@ -63,33 +67,67 @@ impl Drop for Web {
     }
 }
 
-async fn serve(listener: TcpListener, board: Board) {
-    let health = Arc::new(Health::new(board.clone()));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+/// What is shown, and to whom.
+struct Pages {
+    board: Board,
+    health: Health,
+    hosts: Hosts,
+}
+
+async fn serve(listener: TcpListener, pages: Arc<Pages>) {
+    let (mut connections, mut tasks) = (Connections::default(), JoinSet::new());
+    for number in 0.. {
+        let accepted = loop {
+            tokio::select! {
+                accepted = listener.accept() => break accepted,
+                Some(ended) = tasks.join_next() => {
+                    // One that was made to end is off the list already.
+                    if let Ok(number) = ended {
+                        connections.remove(number);
+                    }
+                }
+            }
+        };
+        let Ok((stream, peer)) = accepted else {
             tokio::time::sleep(ACCEPT_BACKOFF).await;
             continue;
         };
-        let (board, health) = (board.clone(), Arc::clone(&health));
-        tokio::spawn(async move {
-            let _slot = slot;
+        connections.make_room();
+        let asked = Arc::new(AtomicBool::default());
+        let (pages, has_asked) = (Arc::clone(&pages), Arc::clone(&asked));
+        let task = tasks.spawn(async move {
             // A client that is too slow, or gone, is no news.
-            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, &board, &health)).await;
+            let served = connection(stream, &pages, &has_asked);
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, served).await;
+            number
         });
+        connections.add(number, Client { peer: peer.ip(), asked, task });
     }
 }
 
-async fn connection(stream: TcpStream, board: &Board, health: &Health) -> hyper::Result<()> {
-    let service =
-        service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, board, health))));
+async fn connection(stream: TcpStream, pages: &Pages, has_asked: &AtomicBool) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
+        std::future::ready(Ok::<_, Infallible>(answer(&request, pages)))
+    });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(100);
     server.serve_connection(TokioIo::new(stream), service).await
 }
 
-fn answer(request: &Request<Incoming>, board: &Board, health: &Health) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+    let Pages { board, health, hosts } = pages;
+    match hosts.check(request.version(), request.headers(), request.uri()) {
+        Ok(()) => {}
+        Err(Refusal::Malformed) => {
+            return text(StatusCode::BAD_REQUEST, "a request has one Host header\n".to_owned());
+        }
+        Err(Refusal::Unknown(name)) => {
+            let name = name.escape_default();
+            let why = format!("`{name}` is not a name of this relight: add it to `admin_hosts`\n");
+            return text(StatusCode::FORBIDDEN, why);
+        }
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
@@ -156,7 +194,8 @@ mod tests {
     #[tokio::test]
     async fn what_hangs_on_the_board_is_shown() {
         let board = Board::default();
-        let web = Web::start(([127, 0, 0, 1], 0).into(), board.clone()).await.expect("a free port");
+        let web =
+            Web::start(([127, 0, 0, 1], 0).into(), Vec::new(), board.clone()).await.expect("a free port");
         let page = get(web.address(), "/readyz").await;
         assert!(page.starts_with("HTTP/1.1 503") && page.contains("starting"), "{page}");
         let samples = vec![Sample::plain(POINTS, 3.0), Sample::labelled(REFUSED, ["late"], 1.0)];
@@ -173,5 +212,41 @@ mod tests {
         assert!(page.contains("\nrelight_refused_total{reason=\"late\"} 1\n"), "{page}");
         assert!(get(web.address(), "/nothing").await.starts_with("HTTP/1.1 404"));
         assert!(get(web.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    /// Scenario: connections that say nothing, more than there may be, then one that asks.
+    /// Guarantee: it is answered: nobody waits for those that say nothing.
+    #[tokio::test]
+    async fn silent_connections_give_way() {
+        let web = Web::start(([127, 0, 0, 1], 0).into(), Vec::new(), Board::default()).await;
+        let web = web.expect("a free port");
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(web.address()).await.expect("it listens"));
+        }
+        for _ in 0..5 {
+            assert!(get(web.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
+        }
+    }
+
+    /// Scenario: a page of another site asks under its own name, which it has made to point here.
+    /// Guarantee: it reads nothing; under a configured name it does.
+    #[tokio::test]
+    async fn h01_foreign_names_are_refused() {
+        let hosts = vec!["relight.example".to_owned()];
+        let web = Web::start(([127, 0, 0, 1], 0).into(), hosts, Board::default()).await.expect("a free port");
+        for (host, status) in [
+            ("Host: evil.example\r\n", 403),
+            ("Host: relight.example\r\n", 200),
+            ("", 400),
+            ("Host: localhost\r\nHost: evil.example\r\n", 400),
+        ] {
+            let mut stream = TcpStream::connect(web.address()).await.expect("it listens");
+            let request = format!("GET /healthz HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("it reads");
+            let mut page = String::new();
+            stream.read_to_string(&mut page).await.expect("it answers");
+            assert!(page.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {page}");
+        }
     }
 }

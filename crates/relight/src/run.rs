@@ -246,7 +246,7 @@ fn start_sources(
 
 fn start_web(config: &Config, board: &Board, runtime: &Runtime) -> Result<Option<Web>, Failure> {
     let Some(address) = config.daemon.admin else { return Ok(None) };
-    let web = runtime.block_on(Web::start(address, board.clone()));
+    let web = runtime.block_on(Web::start(address, config.daemon.admin_hosts.clone(), board.clone()));
     let web = web.with_context(|| {
         format!("failed to listen on {address} (`admin`): is another relight running? Set `admin` to another port, or to `off`")
     })?;
