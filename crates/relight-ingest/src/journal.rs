@@ -120,12 +120,11 @@ impl Journal {
 
     /// See [`Inlet::is_held_back`].
     pub(crate) fn is_held_back(&self) -> bool {
-        self.brake.is_held()
+        self.brake.is_tight()
     }
 
-    /// Offers a delivery; never waits.
-    pub(crate) fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
-        let bytes = delivery.load.weight();
+    /// Offers a delivery that was weighed; never waits.
+    pub(crate) fn offer_weighed(&self, bytes: usize, delivery: Delivery) -> Result<(), Refused> {
         if !self.budget.reserve(bytes) {
             return Err(Refused::Full(delivery));
         }

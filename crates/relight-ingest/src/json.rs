@@ -22,6 +22,16 @@ pub(crate) fn bounded_tree(json: &[u8]) -> Result<(), String> {
     within(values, "values", MAX_VALUES)
 }
 
+/// Bytes that a document takes when it is decoded, roughly: 200 an object, and 50 any other value.
+pub(crate) fn decoded_bytes(json: &[u8]) -> usize {
+    let bytes = json.iter().map(|byte| match byte {
+        b'{' => 150,
+        b'[' | b',' => 50,
+        _ => 0_usize,
+    });
+    bytes.sum()
+}
+
 fn within(n: usize, what: &str, limit: usize) -> Result<(), String> {
     if n > limit { Err(format!("{n} {what} at once (at most {limit})")) } else { Ok(()) }
 }

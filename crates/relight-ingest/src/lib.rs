@@ -24,6 +24,7 @@ mod lines;
 pub mod listen;
 pub mod live;
 mod memo;
+pub mod memory;
 mod ndjson;
 pub mod otlp;
 mod prometheus;

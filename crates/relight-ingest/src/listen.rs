@@ -9,10 +9,13 @@
 mod accept;
 mod alerts;
 mod body;
+mod connections;
 mod events;
+mod fair;
 mod front;
 mod grpc;
 mod http;
+mod linger;
 mod logs;
 mod proto;
 mod remote_write;
@@ -39,10 +42,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::accept::Door;
+use self::accept::Listener;
 use self::alerts::Alerts;
 use self::events::Events;
-use self::front::{Front, Way};
+use self::front::{Front, ListenerShared, Way};
 use self::remote_write::Families;
 use self::reply::Payload;
 use crate::IngestError;
@@ -122,10 +125,10 @@ impl Protocol {
 pub struct Running {
     addresses: Vec<(&'static str, SocketAddr)>,
     /// Its partition is open as long as this is there.
-    front: Arc<Front>,
+    shared: Arc<ListenerShared>,
     tls: Option<Arc<ServerTls>>,
     stopping: watch::Sender<bool>,
-    doors: JoinSet<()>,
+    listeners: JoinSet<()>,
     notices: Vec<String>,
 }
 
@@ -152,16 +155,18 @@ pub fn start_in(
     }
     let limits = *kind.limits();
     let (way, mut notices) = way(spec, hub, around.journals)?;
-    let front = Arc::new(Front::new(way, limits, tokens, Arc::clone(&around.clock)));
+    let senders = (tokens, Arc::clone(&around.clock));
+    let shared = Arc::new(ListenerShared::new(way, limits, senders, hub.memory().clone()));
     let (stopping, told) = watch::channel(false);
-    let (mut doors, mut addresses) = (JoinSet::new(), Vec::new());
-    for (key, address, listener) in bound {
+    let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
+    for (key, address, socket) in bound {
         addresses.push((key, address));
-        let (tls, front) = (tls.clone(), Arc::clone(&front));
-        let door = Door { listener, tls, protocol: Protocol::of(spec, key, around, &mut notices), front };
-        doors.spawn_on(accept::serve(door, told.clone()), runtime);
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+        let protocol = Arc::new(Protocol::of(spec, key, around, &mut notices));
+        let listener = Listener { socket, tls, protocol, shared };
+        listeners.spawn_on(accept::serve(listener, told.clone()), runtime);
     }
-    Ok(Running { addresses, front, tls, stopping, doors, notices })
+    Ok(Running { addresses, shared, tls, stopping, listeners, notices })
 }
 
 /// The same where nothing is kept but journals, and nobody is told.
@@ -180,14 +185,16 @@ fn start(
 /// Opens the source's partition, and its journal if it has one. Returns what people should know of that.
 fn way(spec: &SourceSpec, hub: &Hub, journals: &Path) -> Result<(Way, Vec<String>), IngestError> {
     let limits = spec.kind.limits();
-    let budget = Budget::new(limits.max_waiting_bytes);
+    // Peers' shares bound what waits; beyond the limit is their reserve.
+    let max_waiting_bytes = limits.max_waiting_bytes.saturating_add(limits.max_waiting_bytes / 4);
+    let budget = Budget::new(max_waiting_bytes);
     if spec.kind.journal() == Journalling::Off {
         return Ok((Way::Straight(hub.open(&spec.name, Reads::Push, &budget)), Vec::new()));
     }
     let keeping = Keeping {
         dir: journals.join(file_name(&spec.name)),
         max_bytes: limits.max_journal_bytes,
-        max_waiting_bytes: limits.max_waiting_bytes,
+        max_waiting_bytes,
     };
     let inlet = hub.open(&spec.name, Reads::Journalled, &budget);
     let (journal, damage) = Journal::open(&keeping, inlet)
@@ -229,7 +236,7 @@ impl Running {
 
     /// What it counts.
     pub fn stats(&self) -> &Arc<SourceStats> {
-        &self.front.stats
+        &self.shared.stats
     }
 
     /// Its TLS, if it has any.
@@ -241,9 +248,9 @@ impl Running {
     /// partition is let go when this is dropped: a source that stops has not ended, and time is not to go on without it.
     pub async fn stop(&mut self, within: Duration) -> bool {
         self.stopping.send_replace(true);
-        let all = async { while self.doors.join_next().await.is_some() {} };
+        let all = async { while self.listeners.join_next().await.is_some() {} };
         let is_done = tokio::time::timeout(within, all).await.is_ok();
-        self.doors.shutdown().await;
+        self.listeners.shutdown().await;
         is_done
     }
 }

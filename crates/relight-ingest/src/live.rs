@@ -16,6 +16,9 @@ use relight_core::Timestamp;
 use relight_core::record::{Reason, Record};
 use relight_core::refusal::Refusals;
 
+pub use crate::memory::Brake;
+use crate::memory::MemoryBudget;
+
 /// Deliveries that may wait in one partition's queue. A listener with 64 requests waiting sheds load.
 pub(crate) const QUEUE: usize = 64;
 
@@ -142,23 +145,7 @@ pub struct Hub {
     awaited: Awaited,
     stands_by: Arc<AtomicBool>,
     brake: Brake,
-}
-
-/// Held while relight is short of memory: nothing is taken into any queue, as if all were full. Clones are the same
-/// brake.
-#[derive(Debug, Clone, Default)]
-pub struct Brake(Arc<AtomicBool>);
-
-impl Brake {
-    /// Holds all sources back, or lets them go on.
-    pub fn hold(&self, is_held: bool) {
-        self.0.store(is_held, Ordering::Release);
-    }
-
-    /// Whether sources are held back.
-    pub fn is_held(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
+    memory: MemoryBudget,
 }
 
 /// How many sources have yet to learn which partitions they read. Time must not run on without those: what
@@ -188,7 +175,18 @@ impl Hub {
     pub fn new(resume: BTreeMap<String, u64>) -> (Self, Receiver<Outlet>) {
         let (opened, outlets) = unbounded();
         let (awaited, stands_by, brake) = (Awaited::default(), Arc::default(), Brake::default());
-        (Self { resume: Arc::new(resume), opened, awaited, stands_by, brake }, outlets)
+        let memory = MemoryBudget::default();
+        (Self { resume: Arc::new(resume), opened, awaited, stands_by, brake, memory }, outlets)
+    }
+
+    /// Bounds the memory of all requests together, of the sources that are started from now on.
+    pub fn limit_memory(&mut self, memory: MemoryBudget) {
+        self.memory = memory;
+    }
+
+    /// Room for requests.
+    pub(crate) const fn memory(&self) -> &MemoryBudget {
+        &self.memory
     }
 
     /// The first offset of a partition that is not in the state; `None` if the state does not know it.
@@ -233,7 +231,7 @@ impl Hub {
         });
         let stands_by = Arc::clone(&self.stands_by);
         let brake = self.brake();
-        Inlet { partition, sender, share, covered, stands_by, brake }
+        Inlet { partition, reads, sender, share, covered, stands_by, brake }
     }
 }
 
@@ -248,6 +246,7 @@ pub enum Refused {
 /// A source's end of one partition. Dropping it ends the partition: nothing more will come of it.
 pub struct Inlet {
     partition: Arc<str>,
+    reads: Reads,
     sender: Sender<(usize, Delivery)>,
     share: Share,
     covered: Arc<AtomicU64>,
@@ -269,7 +268,12 @@ impl Inlet {
 
     /// Whether relight is short of memory: a listener says so before it reads a request.
     pub fn is_held_back(&self) -> bool {
-        self.brake.is_held()
+        self.brake.is_held() || self.reads != Reads::Push && self.brake.is_tight()
+    }
+
+    /// Whether large requests are held back.
+    pub fn is_tight(&self) -> bool {
+        self.brake.is_tight()
     }
 
     /// Offers a delivery; never waits.
@@ -278,9 +282,9 @@ impl Inlet {
         self.offer_weighed(bytes, delivery)
     }
 
-    /// The same for one that was weighed: who tries again and again need not look through a large record each time.
+    /// The same for one that was weighed: a large record is looked through once.
     pub(crate) fn offer_weighed(&self, bytes: usize, delivery: Delivery) -> Result<(), Refused> {
-        if self.brake.is_held() || !self.share.reserve(bytes) {
+        if self.is_held_back() || !self.share.reserve(bytes) {
             return Err(Refused::Full(delivery));
         }
         self.sender.try_send((bytes, delivery)).map_err(|error| {
@@ -417,6 +421,21 @@ mod tests {
         record.push_histogram(b"m", Timestamp::MIN, Timestamp::MIN, Kind::DeltaHistogram, histogram);
         let bytes = Load::Record(Box::new(record)).weight();
         assert!((16_000..16_200).contains(&bytes), "{bytes}");
+    }
+
+    /// Scenario: the brake is held in part, and let go.
+    /// Guarantee: meanwhile only a listener without a journal takes anything: what it pushes is bounded by its requests.
+    #[test]
+    fn a_brake_may_hold_all_but_small_requests() {
+        let (hub, _opened) = Hub::new(BTreeMap::new());
+        let budget = Budget::new(100);
+        for (reads, expected) in [(Reads::Push, true), (Reads::Journalled, false), (Reads::Pull, false)] {
+            let inlet = hub.open("a", reads, &budget);
+            hub.brake().hold_large();
+            assert_eq!((inlet.offer(delivery(1)).is_ok(), inlet.is_tight()), (expected, true), "{reads:?}");
+            hub.brake().hold(false);
+            assert!(inlet.offer(delivery(1)).is_ok() && !inlet.is_tight());
+        }
     }
 
     /// Scenario: the brake is held, and let go.

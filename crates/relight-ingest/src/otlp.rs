@@ -21,7 +21,8 @@ use relight_core::Timestamp;
 use relight_core::record::{Event, Kind, Reason};
 use relight_core::refusal;
 
-use self::budget::{Budget, MAX_EVENT_BYTES, MAX_NAMED_BYTES};
+pub use self::budget::limit_decoded;
+use self::budget::{Budget, max_event_bytes, max_named_bytes};
 use self::model::{
     HistogramPoint, LogRecord, Metric, NumberPoint, Request, ResourceLogs, ResourceMetrics, SummaryPoint,
 };
@@ -58,12 +59,12 @@ struct Target<'a, 'b> {
 }
 
 impl Otlp {
-    pub(crate) const fn new() -> Self {
-        Self { key: Vec::new(), budget: Budget::FULL }
+    pub(crate) fn new() -> Self {
+        Self { key: Vec::new(), budget: Budget::full() }
     }
 
     fn request(&mut self, request: &Request<'_>, out: &mut Sink<'_>) -> Result<(), WireError> {
-        self.budget = Budget::FULL;
+        self.budget = Budget::full();
         for resource in &request.metrics {
             self.metrics(resource, out)?;
         }
@@ -238,7 +239,7 @@ impl<'a> Target<'a, '_> {
         let Otlp { key, budget } = &mut *self.to;
         let quantile = quantile.map(|quantile| ("quantile", quantile));
         let too_many =
-            || format!("more than {MAX_NAMED_BYTES} bytes of names and labels of points in one request");
+            || format!("more than {} bytes of names and labels of points in one request", max_named_bytes());
         let encoded = if budget.has_names() { Ok(()) } else { Err(too_many()) }
             .and_then(|()| self.shared.encode((self.name, suffix), own, quantile, key))
             .and_then(|()| if budget.name(key.len()) { Ok(()) } else { Err(too_many()) });
@@ -328,7 +329,7 @@ fn event(log: &LogRecord<'_>, shared: &Shared<'_>, budget: &mut Budget) -> Resul
         .time()
         .ok_or_else(|| (Reason::Future, "a log record's time is beyond the year 2262".to_owned()))?;
     let too_many =
-        || (Reason::LabelLimit, format!("more than {MAX_EVENT_BYTES} bytes of events in one request"));
+        || (Reason::LabelLimit, format!("more than {} bytes of events in one request", max_event_bytes()));
     if !budget.has_events() {
         return Err(too_many());
     }

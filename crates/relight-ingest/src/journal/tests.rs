@@ -40,7 +40,7 @@ impl Life {
         let answer = Box::new(move |verdict| answers.send(verdict).expect("the test listens"));
         let delivery =
             Delivery { offset: None, received: Timestamp::from_secs(7), load, answer: Some(answer) };
-        assert!(self.journal.offer(delivery).is_ok());
+        assert!(self.journal.offer_weighed(delivery.load.weight(), delivery).is_ok());
     }
 
     /// The next so many deliveries that have a place, answered as an engine would.

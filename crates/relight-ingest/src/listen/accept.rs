@@ -2,15 +2,15 @@
 //!
 //! What is said on a connection is the protocols' business.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,16 +19,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Protocol;
-use super::front::{Front, InFlight, MAX_HEADER_BYTES};
-use super::stats::{add, sub};
+use super::connections::{ConnectionLimit, ConnectionPermit, HEADERS, IDLE};
+use super::front::{Front, InFlight, ListenerShared, MAX_HEADER_BYTES};
+use super::http::respond;
+use super::linger::{Linger, MayLinger};
+use super::reply::Payload;
+use super::stats::{Outcome, add};
 use super::tls::ServerTls;
 
-/// For the first request's headers to arrive, and for TLS to be agreed on.
-const HEADERS: Duration = Duration::from_secs(10);
-/// A connection without a request is closed after this.
-const IDLE: Duration = Duration::from_mins(1);
-/// After this a connection is asked to close, so that senders spread over what has come up since.
-const MAX_AGE: Duration = Duration::from_mins(30);
 /// Requests in flight have this long to end once their connection was asked to close.
 const GRACE: Duration = Duration::from_secs(35);
 /// HTTP/2 pings; no answer within the same time ends the connection.
@@ -37,39 +35,31 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const BACKOFF: Duration = Duration::from_millis(100);
 const MAX_HEADERS: usize = 100;
 const MAX_STREAMS: u32 = 128;
-/// A request of 1,000 points has about 380 KB; with the protocol's own 64 KiB it would wait for the
-/// sender's round trip six times.
-const WINDOW_BYTES: u32 = 1 << 20;
 /// Read at a time from HTTP/1.1, which bounds the headers as well.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// One address that is listened on.
-pub(super) struct Door {
-    pub(super) listener: TcpListener,
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
     pub(super) tls: Option<Arc<ServerTls>>,
-    pub(super) protocol: Protocol,
-    pub(super) front: Arc<Front>,
+    pub(super) protocol: Arc<Protocol>,
+    pub(super) shared: Arc<ListenerShared>,
 }
 
-/// What its connections share.
-struct Room {
-    tls: Option<Arc<ServerTls>>,
-    protocol: Protocol,
+/// One connection of a sender.
+struct Connection {
     front: Arc<Front>,
-    from: Mutex<HashMap<IpAddr, usize>>,
-    open: AtomicUsize,
-}
-
-/// A connection's place in the room, given back when it is dropped.
-struct Place {
-    room: Arc<Room>,
-    peer: IpAddr,
+    protocol: Arc<Protocol>,
+    permit: ConnectionPermit,
+    linger: MayLinger,
 }
 
 /// Serves until told to stop, and then until the last connection has closed.
-pub(super) async fn serve(door: Door, mut stopping: watch::Receiver<bool>) {
-    let Door { listener, tls, protocol, front } = door;
-    let room = Arc::new(Room { tls, protocol, front, from: Mutex::default(), open: AtomicUsize::new(0) });
+pub(super) async fn serve(listener: Listener, mut stopping: watch::Receiver<bool>) {
+    let Listener { socket: listener, tls, protocol, shared } = listener;
+    let limits = &shared.limits;
+    let stats = Arc::clone(&shared.stats);
+    let limit = ConnectionLimit::new(limits.max_connections, limits.max_connections_per_ip, stats);
     let mut connections = JoinSet::new();
     let told = stopping.clone();
     loop {
@@ -78,14 +68,15 @@ pub(super) async fn serve(door: Door, mut stopping: watch::Receiver<bool>) {
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 if let Ok((socket, peer)) = accepted {
-                    match Room::enter(&room, peer.ip()) {
-                        Some(place) => {
-                            connections.spawn(connection(socket, place, told.clone()));
-                        }
-                        None => add(&room.front.stats.turned_away, 1),
-                    }
+                    let Some(permit) = limit.admit(peer.ip()) else {
+                        add(&shared.stats.turned_away, 1);
+                        continue;
+                    };
+                    let (front, protocol) = (Arc::new(shared.for_peer(peer.ip())), Arc::clone(&protocol));
+                    let connection = Connection { front, protocol, permit, linger: MayLinger::default() };
+                    connections.spawn(connection.run(socket, tls.clone(), told.clone()));
                 } else {
-                    add(&room.front.stats.accept_errors, 1);
+                    add(&shared.stats.accept_errors, 1);
                     sleep(BACKOFF).await;
                 }
             }
@@ -100,140 +91,102 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-impl Room {
-    fn enter(room: &Arc<Self>, peer: IpAddr) -> Option<Place> {
-        let limits = &room.front.limits;
-        // What one machine has of IPv6 is a /64: addresses within it are one sender.
-        let peer = match peer.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-            v4 @ IpAddr::V4(_) => v4,
+impl Connection {
+    async fn run(self, socket: TcpStream, tls: Option<Arc<ServerTls>>, stopping: watch::Receiver<bool>) {
+        // Answers are small and complete: there is nothing to wait for.
+        let _ = socket.set_nodelay(true);
+        let socket = Linger::new(socket, self.linger.clone());
+        let Some(tls) = tls else { return self.converse(TokioIo::new(socket), stopping).await };
+        let accepted = tokio::select! {
+            accepted = timeout(HEADERS, tls.acceptor().accept(socket)) => accepted,
+            () = self.permit.activity.evicted() => return,
         };
-        let mut from = room.from.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = from.get(&peer).copied().unwrap_or(0);
-        if room.open.load(Ordering::Relaxed) >= limits.max_connections
-            || count >= limits.max_connections_per_ip
-        {
-            return None;
+        match accepted {
+            Ok(Ok(socket)) => self.converse(TokioIo::new(socket), stopping).await,
+            _ => add(&self.front.stats.tls_errors, 1),
         }
-        from.insert(peer, count + 1);
-        room.open.fetch_add(1, Ordering::Relaxed);
-        add(&room.front.stats.accepted, 1);
-        add(&room.front.stats.connections, 1);
-        Some(Place { room: Arc::clone(room), peer })
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut from = self.room.from.lock().unwrap_or_else(PoisonError::into_inner);
-        match from.get_mut(&self.peer) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                from.remove(&self.peer);
+    async fn converse<I>(&self, io: I, mut stopping: watch::Receiver<bool>)
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
+        let activity = &self.permit.activity;
+        // An answer to a head that cannot be read is hyper's own.
+        self.linger.set(true);
+        let service = service_fn(|request| {
+            let (busy, front) = (activity.begin(), Arc::clone(&self.front));
+            let (protocol, linger) = (Arc::clone(&self.protocol), self.linger.clone());
+            async move {
+                let in_flight = InFlight::begin(&front);
+                let (outcome, response) = answer(&protocol, &front, request).await;
+                linger.set(!matches!(outcome, Outcome::Taken | Outcome::Partial));
+                in_flight.end(outcome);
+                drop(busy);
+                Ok::<_, Infallible>(response)
             }
-        }
-        self.room.open.fetch_sub(1, Ordering::Relaxed);
-        sub(&self.room.front.stats.connections, 1);
-    }
-}
-
-async fn connection(socket: TcpStream, place: Place, stopping: watch::Receiver<bool>) {
-    // Answers are small and complete: there is nothing to wait for.
-    let _ = socket.set_nodelay(true);
-    match place.room.tls.as_ref().map(|tls| tls.acceptor()) {
-        None => converse(TokioIo::new(socket), place, stopping).await,
-        Some(tls) => match timeout(HEADERS, tls.accept(socket)).await {
-            Ok(Ok(socket)) => converse(TokioIo::new(socket), place, stopping).await,
-            _ => add(&place.room.front.stats.tls_errors, 1),
-        },
-    }
-}
-
-/// When something last happened on a connection.
-struct Activity {
-    since: Instant,
-    begun: AtomicU64,
-    running: AtomicUsize,
-    /// Milliseconds from `since` to when the last request ended.
-    ended_ms: AtomicU64,
-}
-
-/// A request that is being answered.
-struct Busy(Arc<Activity>);
-
-impl Activity {
-    fn new() -> Arc<Self> {
-        let (begun, ended_ms) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { since: Instant::now(), begun, running: AtomicUsize::new(0), ended_ms })
-    }
-
-    fn begin(self: &Arc<Self>) -> Busy {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    /// When the connection is to be closed if nothing more happens on it.
-    fn deadline(&self) -> Instant {
-        let ended = self.since + Duration::from_millis(self.ended_ms.load(Ordering::Relaxed));
-        let patience = match (self.begun.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed)) {
-            (0, _) => self.since + HEADERS,
-            (_, 0) => ended + IDLE,
-            _ => Instant::now() + IDLE,
-        };
-        patience.min(self.since + MAX_AGE)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.ended_ms.store(self.0.since.elapsed().as_millis() as u64, Ordering::Relaxed);
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn converse<I>(io: I, place: Place, mut stopping: watch::Receiver<bool>)
-where
-    I: Read + Write + Unpin + Send + 'static,
-{
-    let activity = Activity::new();
-    let service = service_fn(|request| {
-        let (busy, room) = (activity.begin(), Arc::clone(&place.room));
-        async move {
-            let in_flight = InFlight::begin(&room.front);
-            let (outcome, response) = room.protocol.answer(&room.front, request).await;
-            in_flight.end(outcome);
-            drop(busy);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let builder = builder();
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let mut last = activity.deadline();
-    let mut is_closing = false;
-    loop {
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = told_to_stop(&mut stopping), if !is_closing => {}
-            () = sleep_until(last) => {
-                // Something may have happened since the deadline was set.
-                let now = activity.deadline();
-                if !is_closing && now > Instant::now() {
-                    last = now;
-                    continue;
+        });
+        let builder = builder(self.front.window_bytes());
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let mut last = activity.deadline();
+        let mut is_closing = false;
+        loop {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = told_to_stop(&mut stopping), if !is_closing => {}
+                () = activity.evicted(), if !is_closing => {
+                    if activity.is_silent() {
+                        return;
+                    }
                 }
-                if is_closing || activity.begun.load(Ordering::Relaxed) == 0 {
-                    return;
+                () = sleep_until(last) => {
+                    // Something may have happened since the deadline was set.
+                    let now = activity.deadline();
+                    if !is_closing && now > Instant::now() {
+                        last = now;
+                        continue;
+                    }
+                    if is_closing || activity.is_silent() {
+                        return;
+                    }
                 }
             }
+            connection.as_mut().graceful_shutdown();
+            is_closing = true;
+            last = Instant::now() + GRACE;
         }
-        connection.as_mut().graceful_shutdown();
-        is_closing = true;
-        last = Instant::now() + GRACE;
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+/// Answers a request whose framing is beyond doubt; refuses others, and closes their connection.
+async fn answer(
+    protocol: &Protocol,
+    front: &Arc<Front>,
+    request: Request<Incoming>,
+) -> (Outcome, Response<Payload>) {
+    let Err(why) = well_framed(request.version(), request.headers()) else {
+        return protocol.answer(front, request).await;
+    };
+    let mut response = respond(StatusCode::BAD_REQUEST, "text/plain", format!("{why}\n"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    (Outcome::Malformed, response)
+}
+
+/// Whether every proxy on the way sees the same request in these bytes: HTTP/1.1 has one `Host` and at most one
+/// `Transfer-Encoding`, which is `chunked`.
+fn well_framed(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+    if version != Version::HTTP_11 {
+        return Ok(());
+    }
+    if headers.get_all(HOST).iter().count() != 1 {
+        return Err("exactly one Host header is required");
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if first && codings.next().is_none() { Ok(()) } else { Err("Transfer-Encoding must be `chunked`, once") }
+}
+
+fn builder(window_bytes: u32) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -250,14 +203,15 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES as u32)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
+        .initial_stream_window_size(window_bytes)
+        .initial_connection_window_size(window_bytes);
     builder
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
+    use std::net::IpAddr;
 
     use relight_core::Timestamp;
     use relight_core::source::Limits;
@@ -267,9 +221,10 @@ mod tests {
     use super::super::front::Way;
     use super::*;
     use crate::live::{Budget, Hub, Reads};
+    use crate::memory::MemoryBudget;
 
     /// Runs with a time that passes only while nothing else happens.
-    fn in_paused_time(test: impl Future<Output = ()>) {
+    pub(crate) fn in_paused_time(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(test);
     }
@@ -279,16 +234,23 @@ mod tests {
         let (hub, _) = Hub::new(BTreeMap::new());
         let way = Way::Straight(hub.open("test", Reads::Push, &Budget::new(1)));
         let clock = Arc::new(|| Timestamp::MIN);
-        let front = Arc::new(Front::new(way, Limits::default(), Vec::new(), clock));
-        let protocol = Protocol::Http(Events::default());
-        let (from, open) = (Mutex::default(), AtomicUsize::new(0));
-        let room = Arc::new(Room { tls: None, protocol, front, from, open });
-        let place = Room::enter(&room, IpAddr::from([127, 0, 0, 1])).expect("there is room");
+        let shared = Arc::new(ListenerShared::new(
+            way,
+            Limits::default(),
+            (Vec::new(), clock),
+            MemoryBudget::default(),
+        ));
+        let protocol = Arc::new(Protocol::Http(Events::default()));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let limit = ConnectionLimit::new(1, 1, Arc::clone(&shared.stats));
+        let permit = limit.admit(address).expect("there is room");
+        let front = Arc::new(shared.for_peer(address));
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         tokio::spawn(async {
             // As long as nobody tells it, it does not stop.
             let (_stop, told) = watch::channel(false);
-            converse(TokioIo::new(theirs), place, told).await;
+            let connection = Connection { front, protocol, permit, linger: MayLinger::default() };
+            connection.converse(TokioIo::new(theirs), told).await;
         });
         ours
     }
@@ -336,24 +298,29 @@ mod tests {
         });
     }
 
-    /// Scenario: a connection says nothing, then has a request, is idle, and grows old.
-    /// Guarantee: each has its own patience, and none outlives the age.
+    const POST: &[u8] = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n\
+        content-length: 1000000\r\n\r\n";
+
+    /// Scenario: bodies of which so many bytes come each second.
+    /// Guarantee: one that trickles is told 408 within seconds, one that comes at a modem's pace is read on until the time
+    /// for a whole body is over.
     #[test]
-    fn patience_depends_on_what_happened() {
+    fn a19_a_body_that_trickles() {
         in_paused_time(async {
-            let activity = Activity::new();
-            let start = activity.since;
-            assert_eq!(activity.deadline(), start + HEADERS);
-            sleep(Duration::from_secs(3)).await;
-            let busy = activity.begin();
-            assert_eq!(activity.deadline(), start + Duration::from_secs(3) + IDLE);
-            sleep(Duration::from_secs(4)).await;
-            drop(busy);
-            sleep(Duration::from_secs(5)).await;
-            assert_eq!(activity.deadline(), start + Duration::from_secs(7) + IDLE);
-            let _busy = activity.begin();
-            sleep(MAX_AGE).await;
-            assert_eq!(activity.deadline(), start + MAX_AGE);
+            for (bytes_a_second, least, most) in [(1, 9, 12), (1_000, 9, 12), (2_000, 29, 32)] {
+                let mut connection = connect();
+                connection.write_all(POST).await.expect("it is read");
+                let (began, mut answer) = (Instant::now(), [0; 1_024]);
+                let read = loop {
+                    connection.write_all(&vec![0; bytes_a_second]).await.expect("it is read");
+                    if let Ok(read) = timeout(Duration::from_secs(1), connection.read(&mut answer)).await {
+                        break read.expect("an answer");
+                    }
+                };
+                let (said, took) = (String::from_utf8_lossy(&answer[..read]), began.elapsed().as_secs());
+                assert!(said.starts_with("HTTP/1.1 408"), "{bytes_a_second}: {said}");
+                assert!((least..=most).contains(&took), "{bytes_a_second}: {took} s");
+            }
         });
     }
 }

@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
+use tokio::time::Instant;
 
 use super::front::{Fault, Held};
 use super::stats::{Outcome, add};
 
 /// A body must be there within this: at 16 MiB that is 546 KiB/s, and no sender trickles for longer.
 const BODY: Duration = Duration::from_secs(30);
+/// So many bytes of a body must come within each [`PACE`]: 1 KiB/s, which a modem has. The time leaves room for a
+/// machine that is suspended for a moment.
+const PACE_BYTES: usize = 10 << 10;
+const PACE: Duration = Duration::from_secs(10);
+/// A first frame that is smaller is copied where more will follow: it would keep all of the buffer that it was read into.
+const KEPT_FRAME_BYTES: usize = 16 << 10;
 /// Memory that is taken at once for a body that says how long it will be.
 const FIRST_BYTES: u64 = 512 << 10;
 /// What is packed tighter than this is a bomb; metrics reach 10 to 60. gzip cannot go beyond 1,032.
@@ -42,25 +49,26 @@ impl Coding {
     }
 }
 
-/// Reads a body as it was sent.
+/// Reads a body as it was sent, and takes a permit to work on it once it is whole.
 pub(super) async fn read(body: Incoming, limit: usize, held: &mut Held) -> Result<Bytes, Fault> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large("the body", limit));
     }
-    match tokio::time::timeout(BODY, frames(body, limit, held)).await {
-        Ok(read) => read,
-        Err(_) => Err(Fault::new(Outcome::TimedOut, format!("no whole body within {} s", BODY.as_secs()))),
-    }
+    let wire = frames(body, limit, held).await?;
+    held.work()?;
+    Ok(wire)
 }
 
 async fn frames(mut body: Incoming, limit: usize, held: &mut Held) -> Result<Bytes, Fault> {
     let mut only: Option<Bytes> = None;
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    let mut pace = Pace::begin();
+    while let Some(frame) = pace.next(&mut body).await? {
         let frame = frame.map_err(|error| Fault::new(Outcome::Disconnected, error.to_string()))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
+        pace.brought(data.len());
         let before = only.as_ref().map_or(whole.len(), Bytes::len);
         if before + data.len() > limit {
             return Err(too_large("the body", limit));
@@ -68,7 +76,7 @@ async fn frames(mut body: Incoming, limit: usize, held: &mut Held) -> Result<Byt
         held.grow(data.len())?;
         add(&held.stats().wire_bytes, data.len() as u64);
         // A body that came in one piece is not copied.
-        if before == 0 {
+        if before == 0 && (body.is_end_stream() || data.len() >= KEPT_FRAME_BYTES) {
             only = Some(data);
             continue;
         }
@@ -79,6 +87,43 @@ async fn frames(mut body: Incoming, limit: usize, held: &mut Held) -> Result<Byt
         whole.extend_from_slice(&data);
     }
     Ok(only.unwrap_or_else(|| whole.freeze()))
+}
+
+/// How fast a body must come.
+struct Pace {
+    /// When all of it must be there.
+    end: Instant,
+    /// When the next bytes must be there.
+    due: Instant,
+    /// How many they are.
+    owed: usize,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { end: now + BODY, due: now + PACE, owed: PACE_BYTES }
+    }
+
+    /// The next frame, unless it comes too late.
+    async fn next(&self, body: &mut Incoming) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, Fault> {
+        let late = |_| {
+            let message = format!(
+                "the body came too slowly: less than {PACE_BYTES} bytes within {} s, or not all of it within {} s",
+                PACE.as_secs(),
+                BODY.as_secs()
+            );
+            Fault::new(Outcome::TimedOut, message)
+        };
+        tokio::time::timeout_at(self.due.min(self.end), body.frame()).await.map_err(late)
+    }
+
+    fn brought(&mut self, bytes: usize) {
+        self.owed = self.owed.saturating_sub(bytes);
+        if self.owed == 0 {
+            (self.due, self.owed) = (Instant::now() + PACE, PACE_BYTES);
+        }
+    }
 }
 
 fn too_large(what: &str, limit: usize) -> Fault {
@@ -92,17 +137,22 @@ pub(super) async fn inflate(
     limit: usize,
     mut held: Held,
 ) -> Result<(Bytes, Held), Fault> {
-    let stats = held.stats();
+    let (stats, packed) = (held.stats(), wire.len());
     let inflated = if coding == Coding::Identity {
         if wire.len() > limit {
             return Err(too_large("the body", limit));
         }
         (wire, held)
-    } else if wire.len() < OFFLOAD_BYTES {
-        (inflate_now(coding, &wire, limit, &mut held)?, held)
     } else {
-        let work = move || inflate_now(coding, &wire, limit, &mut held).map(|bytes| (bytes, held));
-        off_thread(work).await?
+        let (bytes, mut held) = if packed < OFFLOAD_BYTES {
+            (inflate_now(coding, &wire, limit, &mut held)?, held)
+        } else {
+            let work = move || inflate_now(coding, &wire, limit, &mut held).map(|bytes| (bytes, held));
+            off_thread(work).await?
+        };
+        // What it was packed in is gone.
+        held.shrink(packed);
+        (bytes, held)
     };
     add(&stats.inflated_bytes, inflated.0.len() as u64);
     Ok(inflated)

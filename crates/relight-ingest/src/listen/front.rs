@@ -1,7 +1,8 @@
 //! What all listeners of one source share: its partition, its limits, its counters, and who may send.
 //!
-//! Knows no protocol.
+//! A [`Front`] is that as one connection sees it. Knows no protocol.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,14 +14,16 @@ use relight_core::refusal::Refusals;
 use relight_core::responder::Secret;
 use relight_core::source::Limits;
 use subtle::ConstantTimeEq;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::Clock;
+use super::fair::{Capacities, Peer, Peers, Refusal, Resource, Taken};
 use super::reply::is_rejection;
 use super::seen::Fresh;
 use super::stats::{Outcome, SourceStats, add, sub};
 use crate::journal::Journal;
-use crate::live::{Delivery, Inlet, Load, Refused, Verdict};
+use crate::live::{Delivery, Inlet, Load, QUEUE, Refused, Verdict};
+use crate::memory::{MemoryBudget, Promise};
 
 /// How long a request waits for the engine. A sender has given up by then: the default of OpenTelemetry's
 /// exporters is 10 s, Prometheus' is 30 s.
@@ -31,6 +34,13 @@ pub(super) const MAX_HEADER_BYTES: usize = 16 << 10;
 pub(super) const MAX_MESSAGE_BYTES: usize = 4 << 10;
 /// Longest advice when to come again. The shortest is a second.
 const MAX_RETRY_SECS: u64 = 5;
+/// Requests whose body may be awaited, for each that may be worked on: they hold a head and a few kilobytes.
+const OPEN_PER_PERMIT: usize = 4;
+/// A request that holds more is a large one, and is not taken while memory is tight.
+const SMALL_BYTES: u64 = 256 << 10;
+/// Requests of one source that are decoded at a time: names that points share are written once and come to the most that a
+/// request may have, so each of these may take far more than its body.
+const DECODING: usize = 4;
 
 /// Why a request is not answered with success.
 #[derive(Debug)]
@@ -90,10 +100,17 @@ impl Way {
         }
     }
 
-    fn offer(&self, delivery: Delivery) -> Result<(), Refused> {
+    fn is_tight(&self) -> bool {
         match self {
-            Self::Straight(inlet) => inlet.offer(delivery),
-            Self::Journal(journal) => journal.offer(delivery),
+            Self::Straight(inlet) => inlet.is_tight(),
+            Self::Journal(journal) => journal.is_held_back(),
+        }
+    }
+
+    fn offer(&self, bytes: usize, delivery: Delivery) -> Result<(), Refused> {
+        match self {
+            Self::Straight(inlet) => inlet.offer_weighed(bytes, delivery),
+            Self::Journal(journal) => journal.offer_weighed(bytes, delivery),
         }
     }
 }
@@ -121,30 +138,64 @@ impl Rejected {
     }
 }
 
-/// The shared part of a source's listeners.
-pub(super) struct Front {
+/// What all connections of a source share.
+pub(super) struct ListenerShared {
     pub(super) limits: Limits,
     pub(super) stats: Arc<SourceStats>,
     way: Way,
     clock: Clock,
     tokens: Vec<Secret>,
-    requests: Arc<Semaphore>,
+    peers: Arc<Peers>,
+    memory: MemoryBudget,
+    /// Bytes that one request may hold while it is read.
+    largest: usize,
+    decoding: Semaphore,
     turn: AtomicU64,
 }
 
-impl Front {
-    pub(super) fn new(way: Way, limits: Limits, tokens: Vec<Secret>, clock: Clock) -> Self {
-        let requests = Arc::new(Semaphore::new(limits.max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { limits, stats: Arc::default(), way, clock, tokens, requests, turn: AtomicU64::new(0) }
+/// A source as one connection sees it: what is shared, and whose connection it is.
+pub(super) struct Front {
+    pub(super) limits: Limits,
+    pub(super) stats: Arc<SourceStats>,
+    shared: Arc<ListenerShared>,
+    peer: Arc<Peer>,
+}
+
+impl ListenerShared {
+    /// `senders`: the tokens of which each must have one, and the clock that says when a request came.
+    pub(super) fn new(way: Way, limits: Limits, senders: (Vec<Secret>, Clock), memory: MemoryBudget) -> Self {
+        let (tokens, clock) = senders;
+        let reading = limits.max_reading_bytes;
+        let largest = limits.max_wire_bytes.saturating_add(limits.max_inflated_bytes);
+        let largest = largest.max(reading / 2).min(reading);
+        let peers = Peers::new(Capacities {
+            open_requests: limits.max_requests.saturating_mul(OPEN_PER_PERMIT) as u64,
+            permits: limits.max_requests as u64,
+            reading_bytes: reading as u64,
+            deliveries: QUEUE as u64,
+            waiting_bytes: limits.max_waiting_bytes as u64,
+            request_bytes: largest as u64,
+        });
+        let stats = Arc::new(SourceStats::of(Arc::clone(&peers)));
+        let (decoding, turn) = (Semaphore::new(DECODING), AtomicU64::new(0));
+        Self { limits, stats, way, clock, tokens, peers, memory, largest, decoding, turn }
     }
 
+    /// The source as a connection from this address sees it.
+    pub(super) fn for_peer(self: &Arc<Self>, address: IpAddr) -> Front {
+        let (shared, peer) = (Arc::clone(self), self.peers.peer(address));
+        Front { limits: self.limits, stats: Arc::clone(&self.stats), shared, peer }
+    }
+}
+
+impl Front {
     /// The source's name.
     pub(super) fn name(&self) -> &str {
-        self.way.partition()
+        self.shared.way.partition()
     }
 
     pub(super) fn now(&self) -> relight_core::Timestamp {
-        (self.clock)()
+        (self.shared.clock)()
     }
 
     /// Lets a request in by its headers, or says why not.
@@ -162,12 +213,35 @@ impl Front {
             return Err(Fault::new(Outcome::Unauthenticated, "the bearer token is missing or wrong"));
         }
         // Before a byte of the body is read.
-        if self.way.is_held_back() {
-            return Err(Fault::busy("relight is short of memory"));
+        if self.shared.way.is_held_back() {
+            return Err(short_of_memory());
         }
-        match Arc::clone(&self.requests).try_acquire_owned() {
-            Ok(permit) => Ok(Admitted { permit, held: Held { front: Arc::clone(self), bytes: 0 } }),
-            Err(_) => Err(Fault::busy("too many requests at a time")),
+        let too_many = |why| self.too_many(why, "requests at a time");
+        // A body that nobody could work on is not worth its way.
+        self.peer.may_take(Resource::Permits, 1).map_err(too_many)?;
+        let permit = self.peer.take(Resource::OpenRequests, 1).map_err(too_many)?;
+        let promise = self.shared.memory.promise();
+        Ok(Admitted { permit, held: Held { front: Arc::clone(self), bytes: None, permit: None, promise } })
+    }
+
+    /// Bytes that a connection of HTTP/2 may have unread.
+    pub(super) fn window_bytes(&self) -> u32 {
+        self.shared.memory.window_bytes()
+    }
+
+    /// Waits until a request may be decoded: there are few at a time.
+    pub(super) async fn decode_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.shared.decoding.acquire().await.ok()
+    }
+
+    /// Refuses more of something.
+    fn too_many(&self, why: Refusal, what: &str) -> Fault {
+        match why {
+            Refusal::Full => Fault::busy(&format!("too many {what}")),
+            Refusal::OverShare => {
+                add(&self.stats.over_share, 1);
+                Fault::busy(&format!("too many {what} from {}", self.peer.address()))
+            }
         }
     }
 
@@ -177,10 +251,11 @@ impl Front {
         let named = scheme.eq_ignore_ascii_case(b"bearer ");
         // All are compared, so that the time does not tell which one was near.
         let fits = self
+            .shared
             .tokens
             .iter()
             .fold(0, |fits, secret| fits | token.ct_eq(secret.reveal().as_bytes()).unwrap_u8());
-        self.tokens.is_empty() || (named && fits == 1)
+        self.shared.tokens.is_empty() || (named && fits == 1)
     }
 
     /// Hands a load to the engine and waits for what becomes of it: what was refused, by reason.
@@ -189,11 +264,24 @@ impl Front {
     }
 
     async fn deliver_with(&self, load: Load, fresh: Option<Fresh>) -> Result<Rejected, Fault> {
-        if self.way.stands_by() {
+        if self.shared.way.stands_by() {
             return Err(Fault::busy("this relight stands by, another one takes this"));
+        }
+        let bytes = load.weight();
+        let queued =
+            self.peer.take(Resource::Deliveries, 1).map_err(|why| self.too_many(why, "requests wait"))?;
+        // A single delivery always fits into an empty queue.
+        let share = bytes.min(self.limits.max_waiting_bytes) as u64;
+        let waiting = self.peer.take(Resource::WaitingBytes, share);
+        let waiting = waiting.map_err(|why| self.too_many(why, "bytes wait"))?;
+        let mut promise = self.shared.memory.promise();
+        if !promise.grow(bytes as u64) {
+            return Err(short_of_memory());
         }
         let (sender, verdict) = oneshot::channel();
         let answer = Box::new(move |verdict| {
+            // The sender may go away before; what it sent still waits then.
+            drop((queued, waiting, promise));
             if let (Some(fresh), Verdict::Taken(_) | Verdict::TakenInPart { .. }) = (fresh, &verdict) {
                 fresh.taken();
             }
@@ -202,7 +290,7 @@ impl Front {
         });
         let delivery = Delivery { offset: None, received: self.now(), load, answer: Some(answer) };
         let stopping = || Fault::new(Outcome::Stopping, "relight is stopping");
-        match self.way.offer(delivery) {
+        match self.shared.way.offer(bytes, delivery) {
             Ok(()) => {}
             Err(Refused::Full(_)) => return Err(Fault::busy("the queue is full")),
             Err(Refused::Closed(_)) => return Err(stopping()),
@@ -243,9 +331,13 @@ impl Front {
 
     /// In how many seconds to come again: spread, so that those who were sent away do not come back as one.
     pub(super) fn retry_secs(&self) -> u64 {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
         1 + relight_core::series::hash(&turn.to_le_bytes()) % MAX_RETRY_SECS
     }
+}
+
+fn short_of_memory() -> Fault {
+    Fault::busy("relight is short of memory")
 }
 
 /// A request that the engine has and has not answered yet.
@@ -266,14 +358,18 @@ impl Drop for Waiting<'_> {
 
 /// A request that was let in.
 pub(super) struct Admitted {
-    pub(super) permit: OwnedSemaphorePermit,
+    /// Its place among the open requests.
+    pub(super) permit: Taken,
     pub(super) held: Held,
 }
 
-/// Bytes of memory that a request holds while it is read. They are given back when this is dropped.
+/// What a request holds while it is read and worked on: bytes of memory, and, once its body is whole, a permit. Given
+/// back when this is dropped.
 pub(super) struct Held {
     front: Arc<Front>,
-    bytes: u64,
+    bytes: Option<Taken>,
+    permit: Option<Taken>,
+    promise: Promise,
 }
 
 impl Held {
@@ -281,25 +377,40 @@ impl Held {
         Arc::clone(&self.front.stats)
     }
 
-    /// Takes more; fails if all requests together would hold too much.
+    /// Takes more bytes; fails if all requests together would hold too much, or this sender's more than its share.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
-        let limit = self.front.limits.max_reading_bytes as u64;
+        let held = self.bytes.as_ref().map_or(0, Taken::amount);
         let bytes = bytes as u64;
-        let fits = |used: u64| (used == 0 || used + bytes <= limit).then_some(used + bytes);
-        let reading = &self.front.stats.reading_bytes;
-        match reading.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
-            Ok(_) => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(_) => Err(Fault::busy("too many bytes are being read")),
+        if held.saturating_add(bytes) > self.front.shared.largest as u64 {
+            let largest = self.front.shared.largest;
+            let message = format!("the request takes more than {largest} bytes of memory while it is read");
+            return Err(Fault::new(Outcome::TooLarge, message));
         }
+        if held.saturating_add(bytes) > SMALL_BYTES && self.front.shared.way.is_tight() {
+            return Err(short_of_memory());
+        }
+        let taken = match &mut self.bytes {
+            Some(held) => held.grow(bytes),
+            none => self.front.peer.take(Resource::ReadingBytes, bytes).map(|held| *none = Some(held)),
+        };
+        taken.map_err(|why| self.front.too_many(why, "bytes are being read"))?;
+        if self.promise.grow(bytes) { Ok(()) } else { Err(short_of_memory()) }
     }
-}
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        sub(&self.front.stats.reading_bytes, self.bytes);
+    /// Gives bytes back that are held no more.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.bytes {
+            held.shrink(bytes as u64);
+        }
+        self.promise.shrink(bytes as u64);
+    }
+
+    /// Takes a permit to work on the request, for as long as this is there. Its body is whole: a permit is never held
+    /// while a sender is waited for.
+    pub(super) fn work(&mut self) -> Result<(), Fault> {
+        let permit = self.front.peer.take(Resource::Permits, 1);
+        self.permit = Some(permit.map_err(|why| self.front.too_many(why, "requests at a time"))?);
+        Ok(())
     }
 }
 

@@ -64,6 +64,7 @@ async fn export(front: &Arc<Front>, request: Request<Incoming>) -> Result<(Outco
     let limit = front.limits.max_wire_bytes.saturating_add(FRAME_BYTES);
     let frame = body::read(request.into_body(), limit, &mut held).await?;
     let (is_packed, message) = unframe(&frame)?;
+    drop(frame);
     let coding = if is_packed { coding } else { Coding::Identity };
     let (body, held) = body::inflate(coding, message, front.limits.max_inflated_bytes, held).await?;
     let taken = signal::take(front, signal, Form::Protobuf, body).await?;

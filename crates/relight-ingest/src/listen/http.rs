@@ -18,6 +18,7 @@ use super::front::{Admitted, Fault, Front, Held};
 use super::reply::{self, Form, Payload};
 use super::signal::{self, MAX_JSON_BYTES, Signal};
 use super::stats::Outcome;
+use crate::json;
 
 /// What one answers to somebody who looks what is here.
 const ABOUT: &str =
@@ -108,7 +109,11 @@ pub(super) async fn plain_body(
     let wire = body::read(request.into_body(), front.limits.max_wire_bytes, &mut held).await?;
     let most = if is_json { MAX_JSON_BYTES } else { usize::MAX };
     let limit = front.limits.max_inflated_bytes.min(most);
-    let (bytes, held): (Bytes, Held) = body::inflate(coding, wire, limit, held).await?;
+    let (bytes, mut held): (Bytes, Held) = body::inflate(coding, wire, limit, held).await?;
+    if is_json {
+        json::bounded(&bytes).map_err(Fault::malformed)?;
+        held.grow(json::decoded_bytes(&bytes))?;
+    }
     Ok((bytes, Admitted { permit, held }))
 }
 

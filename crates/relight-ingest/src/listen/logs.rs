@@ -39,7 +39,7 @@ impl From<&'static str> for Unread {
 
 /// Reads an `ExportLogsServiceRequest`. A log record, scope or resource that cannot be read is refused alone.
 pub(super) fn decode(request: &[u8], record: &mut Record) -> Result<(), Unread> {
-    let mut logs = Logs { record, budget: Budget::FULL, unread: None };
+    let mut logs = Logs { record, budget: Budget::full(), unread: None };
     let read = each(request, 1, &mut |resource| match of_resource(resource, &mut logs) {
         Err(Unread::Malformed(why)) => logs.refuse("", "resource", why),
         read => read,

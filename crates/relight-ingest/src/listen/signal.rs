@@ -73,6 +73,7 @@ pub(super) async fn take(front: &Front, signal: Signal, form: Form, body: Bytes)
         return Ok(Taken::new(&refused.counts, &refused.texts()));
     }
     let name = front.name().to_owned();
+    let turn = front.decode_turn().await;
     let decoded = if body.len() < OFFLOAD_BYTES {
         decode(&name, signal, form, &body)?
     } else {
@@ -83,6 +84,7 @@ pub(super) async fn take(front: &Front, signal: Signal, form: Form, body: Bytes)
     if entries > MAX_ENTRIES {
         return Err(Fault::malformed(format!("{entries} entries in one request (at most {MAX_ENTRIES})")));
     }
+    drop(turn);
     let refused = front.deliver_record(decoded.record).await?;
     let named = refused.texts();
     // A decoder's own words are for what has no name.

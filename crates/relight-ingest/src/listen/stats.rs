@@ -2,9 +2,12 @@
 //!
 //! Names and values only; how they are shown is not known here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use relight_core::record::Reason;
+
+use super::fair::{Peers, Resource};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +124,8 @@ impl Outcome {
 /// Counters and gauges of one source.
 #[derive(Debug, Default)]
 pub struct SourceStats {
+    /// What senders hold of what they share is read from here.
+    peers: Option<Arc<Peers>>,
     outcomes: [AtomicU64; Outcome::ALL.len()],
     rejected: [AtomicU64; Reason::ALL.len()],
     pub(super) wire_bytes: AtomicU64,
@@ -136,12 +141,13 @@ pub struct SourceStats {
     pub(super) held_bytes: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) turned_away: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) over_share: AtomicU64,
     pub(super) accept_errors: AtomicU64,
     pub(super) tls_errors: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) requests: AtomicU64,
     pub(super) waiting: AtomicU64,
-    pub(super) reading_bytes: AtomicU64,
 }
 
 /// One figure.
@@ -158,6 +164,11 @@ pub struct Figure {
 }
 
 impl SourceStats {
+    /// The figures of a source with these peers.
+    pub(super) fn of(peers: Arc<Peers>) -> Self {
+        Self { peers: Some(peers), ..Self::default() }
+    }
+
     /// All figures, in a fixed order.
     pub fn figures(&self) -> Vec<Figure> {
         let figure = |name, is_counter, value: &AtomicU64| Figure {
@@ -185,6 +196,8 @@ impl SourceStats {
             ("metadata_families_guessed", &self.families_guessed),
             ("connections_accepted", &self.accepted),
             ("connections_turned_away", &self.turned_away),
+            ("connections_evicted", &self.evicted),
+            ("requests_over_share", &self.over_share),
             ("accept_errors", &self.accept_errors),
             ("tls_errors", &self.tls_errors),
         ];
@@ -192,14 +205,26 @@ impl SourceStats {
             ("connections_open", &self.connections),
             ("requests_in_flight", &self.requests),
             ("requests_waiting", &self.waiting),
-            ("reading_bytes", &self.reading_bytes),
             ("metadata_families", &self.families),
             ("metadata_families_waiting", &self.families_waiting),
             ("metadata_held_bytes", &self.held_bytes),
         ];
         let counters = counters.into_iter().map(|(name, value)| figure(name, true, value));
         let gauges = gauges.into_iter().map(|(name, value)| figure(name, false, value));
-        outcomes.chain(rejected).chain(counters).chain(gauges).collect()
+        outcomes.chain(rejected).chain(counters).chain(gauges).chain(self.shared()).collect()
+    }
+
+    /// What senders hold of what they share.
+    fn shared(&self) -> impl Iterator<Item = Figure> {
+        let peers = self.peers.as_deref();
+        let used = |resource| peers.map_or(0, |peers| peers.used(resource));
+        let gauges = [
+            ("peers", peers.map_or(0, |peers| peers.len() as u64)),
+            ("requests_worked_on", used(Resource::Permits)),
+            ("reading_bytes", used(Resource::ReadingBytes)),
+            ("waiting_bytes", used(Resource::WaitingBytes)),
+        ];
+        gauges.into_iter().map(|(name, value)| Figure { name, label: None, is_counter: false, value })
     }
 
     /// Requests that ended so.

@@ -3,6 +3,8 @@
 //! Its size bounds none of this: what points share is sent once and kept with each of them, and a point of two bytes
 //! takes a hundred when it is read.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::wire::WireError;
 
 /// Data points, quantiles or log records of one request. What is more is refused as it is met, so that two
@@ -18,6 +20,36 @@ pub(crate) const MAX_NAMED_BYTES: usize = 128 << 20;
 /// Bytes of events: 32 KiB each in a batch of 8,192 log records.
 pub(crate) const MAX_EVENT_BYTES: usize = 256 << 20;
 
+/// What memory leaves of the two, for every decoder of the process.
+static NAMED_BYTES: AtomicUsize = AtomicUsize::new(MAX_NAMED_BYTES);
+static EVENT_BYTES: AtomicUsize = AtomicUsize::new(MAX_EVENT_BYTES);
+/// Series that a decoder of metrics remembers beside those of one request, at about 64 bytes each.
+static REMEMBERED: AtomicUsize = AtomicUsize::new(usize::MAX);
+const REMEMBERED_BYTES: usize = 64;
+
+/// Bounds what the names, and what the events, of one request may come to in this process, and twice as much what a decoder
+/// remembers of earlier ones. To be called before anything is decoded.
+pub fn limit_decoded(bytes: usize) {
+    NAMED_BYTES.store(bytes.min(MAX_NAMED_BYTES), Ordering::Relaxed);
+    EVENT_BYTES.store(bytes.min(MAX_EVENT_BYTES), Ordering::Relaxed);
+    REMEMBERED.store(bytes / REMEMBERED_BYTES * 2, Ordering::Relaxed);
+}
+
+/// Series that a decoder may remember.
+pub(super) fn max_remembered() -> usize {
+    REMEMBERED.load(Ordering::Relaxed).saturating_add(MAX_POINTS)
+}
+
+/// Bytes of names of one request.
+pub(crate) fn max_named_bytes() -> usize {
+    NAMED_BYTES.load(Ordering::Relaxed)
+}
+
+/// Bytes of events of one request.
+pub(crate) fn max_event_bytes() -> usize {
+    EVENT_BYTES.load(Ordering::Relaxed)
+}
+
 /// How much of a request may still come.
 pub(crate) struct Budget {
     points: usize,
@@ -28,13 +60,16 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) const FULL: Self = Self {
-        points: MAX_POINTS,
-        buckets: MAX_BUCKETS,
-        parts: MAX_PARTS,
-        named_bytes: MAX_NAMED_BYTES,
-        event_bytes: MAX_EVENT_BYTES,
-    };
+    /// That of a request of which nothing was read yet.
+    pub(crate) fn full() -> Self {
+        Self {
+            points: MAX_POINTS,
+            buckets: MAX_BUCKETS,
+            parts: MAX_PARTS,
+            named_bytes: max_named_bytes(),
+            event_bytes: max_event_bytes(),
+        }
+    }
 
     pub(super) fn points(&mut self, n: usize) -> Result<(), WireError> {
         take(&mut self.points, n, "points", MAX_POINTS)

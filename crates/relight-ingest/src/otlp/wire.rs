@@ -31,6 +31,7 @@ use self::reader::Reader;
 pub use self::logs::{count_spans, decode_logs};
 pub(crate) use self::metrics::is_unread;
 pub(crate) use self::signal::{Signal, signal_of};
+use super::budget::max_remembered;
 pub use super::budget::{MAX_BUCKETS, MAX_POINTS};
 
 /// Series that a decoder remembers, at about 40 bytes each; beyond them it forgets all and learns anew,
@@ -77,7 +78,8 @@ impl OtlpMetrics {
     /// For an engine that knows at most so many series: more than twice as many are not worth remembering, since those
     /// that were refused are remembered, too.
     pub fn for_series(max_series: usize) -> Self {
-        Self::remembering(max_series.saturating_mul(2).saturating_add(MAX_POINTS).min(MAX_REMEMBERED))
+        let worth = max_series.saturating_mul(2).saturating_add(MAX_POINTS);
+        Self::remembering(worth.min(MAX_REMEMBERED).min(max_remembered()))
     }
 
     fn remembering(max_remembered: usize) -> Self {

@@ -1,7 +1,7 @@
 //! A daemon, its supervisor's socket, and a receiver of pages that hangs.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -70,6 +70,12 @@ impl Daemon {
         self.metric(&name).unwrap_or(0.0)
     }
 
+    /// A gauge of its OTLP source.
+    pub(crate) fn gauge(&self, what: &str) -> f64 {
+        let name = format!("relight_source{{source=\"otlp\",what=\"{what}\",kind=\"\"}}");
+        self.metric(&name).unwrap_or(0.0)
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("there is a `kill`").success());
@@ -122,6 +128,21 @@ pub(crate) fn pause(time: Duration) {
 
 pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream
+}
+
+/// A connection from this address of the machine: senders are told apart by it.
+pub(crate) fn connect_as(to: SocketAddr, from: Ipv4Addr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    let connected = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from.into(), 0))?;
+        socket.connect(to).await?.into_std()
+    });
+    let stream = connected.expect("it listens");
+    stream.set_nonblocking(false).expect("a socket of our own");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
     stream

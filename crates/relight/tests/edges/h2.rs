@@ -6,27 +6,31 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::daemon::*;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A frame that came: its type, and what it holds.
-type Frame = (u8, Vec<u8>);
+pub(crate) type Frame = (u8, Vec<u8>);
 
-struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
     frames: Receiver<Frame>,
 }
 
 impl Peer {
     fn new(to: SocketAddr) -> Self {
-        let mut stream = connect(to);
+        Self::over(connect(to))
+    }
+
+    pub(crate) fn over(mut stream: TcpStream) -> Self {
         let reads = stream.try_clone().expect("a socket can be cloned");
         let (tell, frames) = channel();
         std::thread::spawn(move || read(reads, &tell));
@@ -37,7 +41,7 @@ impl Peer {
     }
 
     /// Whether the other side still takes frames.
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, body: &[u8]) -> bool {
+    pub(crate) fn send(&mut self, kind: u8, flags: u8, stream: u32, body: &[u8]) -> bool {
         let mut frame = (body.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
@@ -46,7 +50,7 @@ impl Peer {
     }
 
     /// What came, up to where it is enough or the other side has closed.
-    fn frames(&self, is_enough: impl Fn(&[Frame]) -> bool) -> Vec<Frame> {
+    pub(crate) fn frames(&self, is_enough: impl Fn(&[Frame]) -> bool) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Ok(frame) = self.frames.recv_timeout(PATIENCE) {
             frames.push(frame);
@@ -80,13 +84,15 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(0, u32::from_be_bytes)
 }
 
-/// The head of a gRPC call, packed: the first two from the standard's table, the others spelt out.
+/// The head of a gRPC call.
 fn call() -> Vec<u8> {
+    post("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", "application/grpc")
+}
+
+/// The head of a POST, packed: the first two from the standard's table, the others spelt out.
+pub(crate) fn post(path: &str, kind: &str) -> Vec<u8> {
     let mut head = vec![0x83, 0x86];
-    let path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
-    for (name, value) in
-        [(":path", path), (":authority", "x"), ("content-type", "application/grpc"), ("te", "trailers")]
-    {
+    for (name, value) in [(":path", path), (":authority", "x"), ("content-type", kind), ("te", "trailers")] {
         head.push(0);
         for text in [name, value] {
             head.push(text.len() as u8);

@@ -2,6 +2,7 @@
 //!
 //! What a source answers to one request is tested beside it; here is what only a whole process shows.
 
+mod attack;
 mod daemon;
 mod flood;
 mod foreign;

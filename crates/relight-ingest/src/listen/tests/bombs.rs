@@ -14,9 +14,10 @@ use relight_core::source::{Limits, SourceKind};
 
 use super::super::Outcome;
 use super::super::body::{Coding, inflate};
-use super::super::front::{Front, Way};
+use super::super::front::{ListenerShared, Way};
 use super::*;
 use crate::live::{Budget, Hub, Load, Reads};
+use crate::memory::MemoryBudget;
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -210,7 +211,13 @@ fn unpack(coding: Coding, wire: &[u8], limit: usize) -> Result<Vec<u8>, Outcome>
     let (hub, _opened) = Hub::new(BTreeMap::new());
     let inlet = hub.open("test", Reads::Push, &Budget::new(1));
     let clock = Arc::new(|| Timestamp::MIN);
-    let front = Arc::new(Front::new(Way::Straight(inlet), Limits::default(), Vec::new(), clock));
+    let shared = Arc::new(ListenerShared::new(
+        Way::Straight(inlet),
+        Limits::default(),
+        (Vec::new(), clock),
+        MemoryBudget::default(),
+    ));
+    let front = Arc::new(shared.for_peer([127, 0, 0, 1].into()));
     let held = front.admit(&HeaderMap::new()).expect("there is room").held;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let inflated = runtime.block_on(inflate(coding, wire.to_vec().into(), limit, held));

@@ -131,6 +131,26 @@ fn requests_are_bounded() {
     assert_eq!(first.join().expect("answered").status, 200);
 }
 
+/// Scenario: there may be one request at a time, and bodies of several are awaited.
+/// Guarantee: what is awaited takes no place: a request that is there as a whole is taken.
+#[test]
+fn a19_an_awaited_body_takes_no_place() {
+    let mut otlp = otlp_source();
+    otlp.limits.max_requests = 1;
+    let world = World::new(SourceKind::Otlp(otlp), Engine::Takes, &Secrets::default());
+    let http = world.address("http");
+    let head = client::head("/v1/metrics", &[PROTOBUF], 1_000);
+    let _slow: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut socket = client::connect(http);
+            socket.write_all(&[head.as_bytes(), &[0; 500]].concat()).expect("it is read");
+            socket
+        })
+        .collect();
+    world.await_that("three bodies to be awaited", || world.figure("requests_in_flight") == 3);
+    assert_eq!(post(http, "/v1/metrics", &[PROTOBUF], b"\x0a\0").status, 200);
+}
+
 /// Scenario: relight stops while a request waits for the engine.
 /// Guarantee: it is answered, nobody is let in any more, and the partition is let go with what listened, not before.
 #[test]

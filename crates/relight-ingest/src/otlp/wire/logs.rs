@@ -31,7 +31,7 @@ pub fn decode_logs(
     out: &mut Record,
 ) -> Result<(), WireError> {
     out.clear(offset, received);
-    let mut logs = Logs { out, budget: Budget::FULL, unread: None };
+    let mut logs = Logs { out, budget: Budget::full(), unread: None };
     let read = each(Reader::new(body), &LOG_RECORD, &mut logs);
     let read = read.or_else(|error| logs.refuse(error, "", 1));
     let read = match logs.unread {

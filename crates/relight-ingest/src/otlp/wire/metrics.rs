@@ -38,7 +38,7 @@ impl<'d, 'a> Walk<'d, 'a> {
         Self {
             decoder,
             record,
-            budget: Budget::FULL,
+            budget: Budget::full(),
             names: Names::default(),
             pending: Vec::new(),
             unread: None,
