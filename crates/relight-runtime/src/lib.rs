@@ -20,7 +20,7 @@ pub use bus::{Bus, BusOutbox, Guard, Heartbeat, Now};
 pub use error::RuntimeError;
 pub use live::{
     Clock, Live, LiveInput, LiveSettings, MemoryLimits, Meter, MoreSamples, Pulse, ReceivedClock, Reload,
-    SystemClock, Tell, TellNews, Trouble, resident_bytes,
+    SystemClock, Tell, TellNews, Trouble, memory_limit, resident_bytes,
 };
 pub use pipeline::{
     Commit, Cut, Doubts, MoreNews, News, Outbox, Panicked, Pipeline, Responders, Stores, Turn, Watch, Written,

@@ -42,7 +42,7 @@ use crate::pipeline::{Commit, Outbox, Pipeline, Stores, Watch, Written};
 
 pub use clock::{Clock, SystemClock};
 pub use heart::Pulse;
-pub use memory::{MemoryLimits, Meter, resident_bytes};
+pub use memory::{MemoryLimits, Meter, memory_limit, resident_bytes};
 pub use news::TellNews;
 pub use received::ReceivedClock;
 pub use reload::Reload;

@@ -129,6 +129,8 @@ pub struct Pipeline {
     silence_due: Option<Timestamp>,
     /// Some detector judges silence, so turns may be due without data.
     judges_silence: bool,
+    /// Records with new series are to be brought again later.
+    defers_new: bool,
     doubts: Doubts,
     commits: Commits,
     panics: faults::Panics,
@@ -208,6 +210,23 @@ impl Pipeline {
     /// Whether new series are refused, whatever room the table has: there is no memory for them.
     pub fn shut(&mut self, is_shut: bool) {
         self.intake.directory_mut().shut(is_shut);
+    }
+
+    /// Whether records with new series are to be brought again later: memory is short, and it may pass.
+    pub const fn defer_new(&mut self, defers: bool) {
+        self.defers_new = defers;
+    }
+
+    /// Whether a record has to be brought again: it has a series that is not known. `aliases`: those of its source, renewed
+    /// before it was decoded.
+    pub fn defers(&mut self, record: &Record, aliases: Option<&Aliases>) -> bool {
+        let directory = self.intake.directory_mut();
+        let mut hint = 0;
+        self.defers_new
+            && record.points.iter().any(|point| {
+                !aliases.is_some_and(|aliases| aliases.knows(point.alias))
+                    && directory.find(record.key(point), &mut hint).is_none()
+            })
     }
 
     /// New series that were refused, by source and metric: one for each of their points.

@@ -2,6 +2,7 @@
 
 pub(crate) mod capture;
 mod files;
+mod memory;
 mod news;
 mod notify;
 mod readers;
@@ -25,7 +26,7 @@ use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
     Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now, Pipeline,
-    Pulse, ReceivedClock, RuntimeError, Stores, SystemClock, resident_bytes,
+    Pulse, ReceivedClock, RuntimeError, Stores, SystemClock, memory_limit, resident_bytes,
 };
 use relight_store::{Spool, StateDir};
 use relight_web::Web;
@@ -88,8 +89,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(less) = files::bound(&mut config) {
         output::notice(&less);
     }
+    let (limits, less) = memory::bound(&mut config, memory_limit());
+    less.iter().for_each(|less| output::notice(less));
     let runtime = io_threads()?;
-    let ended = serve(args, (&config, written), &runtime);
+    let ended = serve(args, (&config, written), limits, &runtime);
     // What is still at it has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -101,7 +104,12 @@ fn io_threads() -> Result<Runtime, Failure> {
     Ok(threads.context("failed to start the I/O threads")?)
 }
 
-fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime) -> Result<(), Failure> {
+fn serve(
+    args: &RunArgs,
+    (config, written): (&Config, Config),
+    memory: Option<MemoryLimits>,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
     let hangups = {
         let _in_runtime = runtime.enter();
         // Before anything is begun: unheard, it would end the process.
@@ -129,9 +137,9 @@ fn serve(args: &RunArgs, (config, written): (&Config, Config), runtime: &Runtime
         shown
     });
     let shown = Arc::new(Shown::new(beats));
-    let (hub, opened) = Hub::new(live.resume());
+    let (mut hub, opened) = Hub::new(live.resume());
     live.wait_for(hub.awaited());
-    limit_memory(config, &mut live, &hub);
+    limit_memory(memory, &mut live, &mut hub);
     standby.prepare(&hub, &inputs);
     let families = config.daemon.state.join("families");
     let received = live.received_clock();
@@ -180,10 +188,9 @@ fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Re
     .map_err(|error| Failure::Run(error.into()))
 }
 
-fn limit_memory(config: &Config, live: &mut Live, hub: &Hub) {
-    let written = config.daemon.memory;
-    let written = written.map(|(soft_bytes, hard_bytes)| MemoryLimits { soft_bytes, hard_bytes });
-    if let Some(limits) = written.or_else(MemoryLimits::of_cgroup) {
+fn limit_memory(limits: Option<MemoryLimits>, live: &mut Live, hub: &mut Hub) {
+    if let Some(limits) = limits {
+        hub.limit_memory(memory::budget(limits));
         live.limit_memory(limits, hub.brake(), Box::new(resident_bytes));
     }
 }

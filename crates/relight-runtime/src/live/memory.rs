@@ -29,19 +29,70 @@ pub struct MemoryLimits {
 }
 
 impl MemoryLimits {
-    /// Four fifths and nine tenths of what the cgroup of this process may use; `None` where it may use all there is.
-    pub fn of_cgroup() -> Option<Self> {
-        let all = cgroup_limit(&read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))?;
-        Some(Self { soft_bytes: all / 5 * 4, hard_bytes: all / 10 * 9 })
+    /// Four fifths and nine tenths of what a process may use.
+    pub const fn of(limit_bytes: u64) -> Self {
+        Self { soft_bytes: limit_bytes / 5 * 4, hard_bytes: limit_bytes / 10 * 9 }
+    }
+
+    /// What the process may use, as far as these edges say it.
+    pub const fn limit_bytes(&self) -> u64 {
+        self.hard_bytes / 9 * 10
     }
 }
 
-/// The lowest `memory.max` on the way from a process' cgroup to the root.
-fn cgroup_limit(membership: &str, root: &Path) -> Option<u64> {
-    let own = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let own = root.join(own.trim_start_matches('/'));
-    let limit = |dir: &Path| read_to_string(dir.join("memory.max")).ok()?.trim().parse().ok();
-    own.ancestors().take_while(|dir| dir.starts_with(root)).filter_map(limit).min()
+/// Bytes of memory that this process may use: the tightest limit of its cgroups, of version 1 or 2, and all memory of the
+/// machine. `None` where the system says neither.
+pub fn memory_limit() -> Option<u64> {
+    limit_under(Path::new("/"))
+}
+
+/// The same of a system whose files are below `root`.
+fn limit_under(root: &Path) -> Option<u64> {
+    let membership = read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let groups = root.join("sys/fs/cgroup");
+    let limits = membership.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, own) = rest.split_once(':')?;
+        match controllers {
+            "" => {
+                let mounts = [groups.clone(), groups.join("unified")];
+                mounts.iter().filter_map(|mount| tightest(mount, own, "memory.max")).min()
+            }
+            of_v1 if of_v1.split(',').any(|controller| controller == "memory") => {
+                let mount = groups.join("memory");
+                let known = tightest(&mount, own, "memory.limit_in_bytes");
+                known.into_iter().chain(hierarchical(&mount, own)).min()
+            }
+            _ => None,
+        }
+    });
+    limits.chain(total(root)).min()
+}
+
+/// The lowest limit on the way from a process' cgroup to the root. Within a container the way may begin above what is
+/// mounted; the root is then the container's own.
+fn tightest(mount: &Path, own: &str, file: &str) -> Option<u64> {
+    let own = mount.join(own.trim_start_matches('/'));
+    let limit = |dir: &Path| read_to_string(dir.join(file)).ok()?.trim().parse().ok();
+    own.ancestors().take_while(|dir| dir.starts_with(mount)).filter_map(limit).min()
+}
+
+/// What a cgroup of version 1 says that its ancestors leave it, those that are not mounted included.
+fn hierarchical(mount: &Path, own: &str) -> Option<u64> {
+    let own = mount.join(own.trim_start_matches('/'));
+    let stat = own.ancestors().take_while(|dir| dir.starts_with(mount));
+    let stat = stat.filter_map(|dir| read_to_string(dir.join("memory.stat")).ok()).next()?;
+    let limit = |name: &str| -> Option<u64> {
+        stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    limit("hierarchical_memory_limit ")
+}
+
+/// All memory of the machine.
+fn total(root: &Path) -> Option<u64> {
+    let text = read_to_string(root.join("proc/meminfo")).ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))?;
+    Some(kib.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Bytes of this process that are in memory.
@@ -70,6 +121,11 @@ enum Level {
 impl Level {
     const fn holds(self) -> bool {
         matches!(self, Self::Held { .. } | Self::Hard)
+    }
+
+    /// Whether a request that brings new series has to come again.
+    const fn defers(self) -> bool {
+        matches!(self, Self::Held { .. })
     }
 
     const fn shuts(self) -> bool {
@@ -119,10 +175,15 @@ impl Memory {
         self.resident = (self.meter)()?;
         let before = self.level;
         self.level = before.next(self.resident, self.limits, now);
-        if (before.holds(), before.shuts()) == (self.level.holds(), self.level.shuts()) {
+        if (before.holds(), before.shuts(), before.defers())
+            == (self.level.holds(), self.level.shuts(), self.level.defers())
+        {
             return None;
         }
-        self.brake.hold(self.level.holds());
+        match self.level {
+            Level::Held { .. } => self.brake.hold_large(),
+            level => self.brake.hold(level.holds()),
+        }
         Some(format!("memory: {}", self.state()))
     }
 
@@ -131,7 +192,9 @@ impl Memory {
         let MemoryLimits { soft_bytes, hard_bytes } = self.limits;
         let what = match self.level {
             Level::Well => "nothing is held back",
-            Level::Held { .. } => "sources are held back until what is queued is worked off",
+            Level::Held { .. } => {
+                "sources are held back until what is queued is worked off; small requests without new series go on"
+            }
             Level::Full => "new series are refused until there is room; those that are known go on",
             Level::Hard => {
                 "sources are held back and new series are refused: raise `memory` or lower `max_series`"
@@ -176,6 +239,7 @@ impl Live {
             }
         }
         self.pipeline.shut(memory.level.shuts());
+        self.pipeline.defer_new(memory.level.defers());
         if let Some(told) = told {
             self.notice(&told);
         }
@@ -213,24 +277,52 @@ mod tests {
         check(&[(0, 1_000), (1, 2_000), (2, 1_000), (3, 900)], "h!s-");
     }
 
-    /// Scenario: cgroups within cgroups, some of them without a limit.
-    /// Guarantee: the lowest limit on the way to the root counts; without any there is none.
+    /// A system whose cgroups and memory are files of a folder.
+    fn system(files: &[(&str, &str)]) -> Option<u64> {
+        let root = tempfile::tempdir().expect("a folder");
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("ours");
+            std::fs::write(path, text).expect("a folder of our own");
+        }
+        limit_under(root.path())
+    }
+
+    const TOTAL: (&str, &str) = ("proc/meminfo", "MemTotal:       2000 kB\nMemFree: 1 kB\n");
+
+    /// Scenario: cgroups of version 2 within each other, some of them without a limit, on a machine of 2,000 KiB.
+    /// Guarantee: the lowest limit on the way to the root counts; without any it is the machine's memory.
     #[test]
     fn the_tightest_cgroup_counts() {
-        let root = tempfile::tempdir().expect("a folder");
-        let leaf = root.path().join("system.slice/relight.service");
-        std::fs::create_dir_all(&leaf).expect("a folder of our own");
-        let limit =
-            |dir: &Path, text: &str| std::fs::write(dir.join("memory.max"), text).expect("it is ours");
-        let read = || cgroup_limit("0::/system.slice/relight.service\n", root.path());
-        assert_eq!(read(), None);
-        limit(&leaf, "max\n");
-        assert_eq!(read(), None);
-        limit(&root.path().join("system.slice"), "500\n");
-        assert_eq!(read(), Some(500));
-        limit(&leaf, "400\n");
-        assert_eq!(read(), Some(400));
-        assert_eq!(cgroup_limit("4:memory:/old\n", root.path()), None);
+        let own = ("proc/self/cgroup", "0::/system.slice/relight.service\n");
+        let (slice, leaf) = ("sys/fs/cgroup/system.slice/", "sys/fs/cgroup/system.slice/relight.service/");
+        let file = |dir: &str| format!("{dir}memory.max");
+        assert_eq!(system(&[own, TOTAL]), Some(2_048_000));
+        assert_eq!(system(&[own, TOTAL, (&file(leaf), "max\n")]), Some(2_048_000));
+        assert_eq!(system(&[own, TOTAL, (&file(leaf), "max\n"), (&file(slice), "500\n")]), Some(500));
+        assert_eq!(system(&[own, TOTAL, (&file(leaf), "400\n"), (&file(slice), "500\n")]), Some(400));
+        assert_eq!(system(&[own, TOTAL, (&file(leaf), "9000000\n")]), Some(2_048_000));
+        assert_eq!(system(&[own, (&file(leaf), "400\n")]), Some(400));
+        assert_eq!(system(&[own]), None);
+        let hybrid = ("sys/fs/cgroup/unified/system.slice/memory.max", "300\n");
+        assert_eq!(system(&[own, TOTAL, hybrid]), Some(300));
+    }
+
+    /// Scenario: cgroups of version 1: with limits of their own, within a container that mounts its own group as the root,
+    /// and below groups that are not mounted.
+    /// Guarantee: the lowest of all counts; what stands for "no limit" is none.
+    #[test]
+    fn version_1_counts_as_well() {
+        let own = ("proc/self/cgroup", "5:devices:/x\n4:cpu,memory:/docker/abc\n0::/\n");
+        let at = |dir: &str, file: &str| format!("sys/fs/cgroup/memory/{dir}{file}");
+        let none = "9223372036854771712\n";
+        let limit = |dir: &str| at(dir, "memory.limit_in_bytes");
+        assert_eq!(system(&[own, TOTAL, (&limit("docker/abc/"), none)]), Some(2_048_000));
+        assert_eq!(system(&[own, TOTAL, (&limit("docker/abc/"), "700\n"), (&limit(""), none)]), Some(700));
+        assert_eq!(system(&[own, TOTAL, (&limit("docker/"), "600\n")]), Some(600));
+        assert_eq!(system(&[own, TOTAL, (&limit(""), "500\n")]), Some(500), "a container's own root");
+        let stat = (&*at("", "memory.stat"), "cache 1\nhierarchical_memory_limit 400\n");
+        assert_eq!(system(&[own, TOTAL, (&limit(""), "500\n"), stat]), Some(400));
     }
 
     /// Guarantee: the figure is one: this process has megabytes in memory, and not all that there is.

@@ -3,7 +3,7 @@
 use relight_core::aliases::Aliases;
 use relight_core::record::{Point, Reason, Record};
 use relight_core::{Span, Timestamp};
-use relight_ingest::live::{Load, Outlet, Verdict};
+use relight_ingest::live::{Load, Outlet, Reads, Verdict};
 use relight_ingest::otlp::wire::OtlpMetrics;
 
 use super::lateness::Lateness;
@@ -70,6 +70,9 @@ impl Stream {
                     pipeline.handle(self.ix, record)?;
                     return Ok(Verdict::Malformed(error.to_string()));
                 }
+                if self.outlet.reads == Reads::Push && pipeline.defers(record, Some(decoder.aliases())) {
+                    return Ok(deferred(record));
+                }
                 if recording.is_on() {
                     // What a number stands for is not learned, so that every series of every request is named.
                     let named = record.points.iter_mut().chain(&mut record.ends);
@@ -82,6 +85,9 @@ impl Stream {
                 decoded.offset = offset;
                 decoded.received = Some(received);
                 std::mem::swap(record, &mut *decoded);
+                if self.outlet.reads == Reads::Push && pipeline.defers(record, None) {
+                    return Ok(deferred(record));
+                }
                 recording.record(&self.outlet.partition, record)?;
                 pipeline.handle(self.ix, record)?;
             }
@@ -110,4 +116,10 @@ impl Stream {
         self.lateness.count(record, late.map_or(0, |(_, n)| *n), watermark, key);
         Ok(if names.is_empty() { Verdict::Taken(refused) } else { Verdict::TakenInPart { refused, names } })
     }
+}
+
+/// Nothing of it is in, and its place in the partition is not taken.
+fn deferred(record: &mut Record) -> Verdict {
+    record.clear(record.offset, record.received);
+    Verdict::Busy("relight is short of memory, and this brings new series".to_owned())
 }

@@ -57,6 +57,7 @@ impl Pipeline {
             totals: Totals::default(),
             swept: Swept::default(),
             silence_due: None,
+            defers_new: false,
             judges_silence,
             doubts: Doubts::default(),
             commits: Commits::default(),

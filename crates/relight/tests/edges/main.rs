@@ -8,6 +8,7 @@ mod flood;
 mod foreign;
 mod h2;
 mod lifecycle;
+mod memory;
 mod start;
 mod steer;
 mod stop;
