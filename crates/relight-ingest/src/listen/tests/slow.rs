@@ -131,12 +131,12 @@ fn requests_are_bounded() {
     assert_eq!(first.join().expect("answered").status, 200);
 }
 
-/// Scenario: there may be one request at a time, and bodies of several are awaited.
+/// Scenario: there may be two requests at a time, and the bodies of three are awaited.
 /// Guarantee: what is awaited takes no place: a request that is there as a whole is taken.
 #[test]
 fn a19_an_awaited_body_takes_no_place() {
     let mut otlp = otlp_source();
-    otlp.limits.max_requests = 1;
+    otlp.limits.max_requests = 2;
     let world = World::new(SourceKind::Otlp(otlp), Engine::Takes, &Secrets::default());
     let http = world.address("http");
     let head = client::head("/v1/metrics", &[PROTOBUF], 1_000);
