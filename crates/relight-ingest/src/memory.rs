@@ -13,6 +13,8 @@ pub type ResidentMeter = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 /// Of the limit, what a small request has at most: it is let in up to the limit itself, so that large ones cannot keep it
 /// out.
 const SMALL: u64 = 64;
+/// Of the limit, what a tiny one has at most: what others were promised does not count against it.
+const TINY: u64 = 4_096;
 /// Of the limit, the part that is promised between two measurements at most. One costs about 30 us.
 const UNMEASURED: u64 = 64;
 /// Of the limit, the part that one connection of HTTP/2 may have unread.
@@ -104,7 +106,7 @@ impl Promise {
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
         let Some(limited) = &self.of else { return true };
         let all = self.bytes.saturating_add(bytes);
-        let is_granted = limited.grant(bytes, all <= limited.max_bytes / SMALL);
+        let is_granted = limited.grant(bytes, all);
         if is_granted {
             self.bytes = all;
         }
@@ -127,10 +129,15 @@ impl Drop for Promise {
 }
 
 impl Limited {
-    fn grant(&self, bytes: u64, is_small: bool) -> bool {
+    /// `all`: what the request then has.
+    fn grant(&self, bytes: u64, all: u64) -> bool {
         let promised = self.promised.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let unmeasured = self.unmeasured.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let limit = if is_small { self.max_bytes } else { self.large_bytes };
+        let (promised, limit) = match all {
+            tiny if tiny <= self.max_bytes / TINY => (0, self.max_bytes),
+            small if small <= self.max_bytes / SMALL => (promised, self.max_bytes),
+            _ => (promised, self.large_bytes),
+        };
         let fits = |resident: u64| resident.saturating_add(promised) <= limit;
         let known = self.resident.load(Ordering::Relaxed);
         // What does not fit by an old figure is measured again: memory may have been given back.
@@ -184,7 +191,7 @@ mod tests {
         let mut small = budget.promise();
         assert!(small.grow(3 * MIB) && !small.grow(MIB), "the second makes it a large one");
         resident.store(228 * MIB, Ordering::Relaxed);
-        assert!(!budget.promise().grow(4 << 20) && !budget.promise().grow(1 << 10));
+        assert!(!budget.promise().grow(1 << 20) && budget.promise().grow(1 << 10));
         drop((held, small));
         assert_eq!(budget.promised(), 0);
         assert!(budget.promise().grow(2 * MIB) && !budget.promise().grow(3 * MIB));

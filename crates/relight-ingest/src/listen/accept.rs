@@ -114,13 +114,16 @@ impl Connection {
         let activity = &self.permit.activity;
         // An answer to a head that cannot be read is hyper's own.
         self.linger.set(true);
-        let service = service_fn(|request| {
+        let service = service_fn(|request: Request<Incoming>| {
+            // HTTP/2 refuses a stream and goes on; a connection that it ends has earned it.
+            let is_plain = request.version() != Version::HTTP_2;
+            self.linger.set(is_plain);
             let (busy, front) = (activity.begin(), Arc::clone(&self.front));
             let (protocol, linger) = (Arc::clone(&self.protocol), self.linger.clone());
             async move {
                 let in_flight = InFlight::begin(&front);
                 let (outcome, response) = answer(&protocol, &front, request).await;
-                linger.set(!matches!(outcome, Outcome::Taken | Outcome::Partial));
+                linger.set(is_plain && !matches!(outcome, Outcome::Taken | Outcome::Partial));
                 in_flight.end(outcome);
                 drop(busy);
                 Ok::<_, Infallible>(response)

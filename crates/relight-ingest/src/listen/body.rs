@@ -63,6 +63,11 @@ async fn frames(mut body: Incoming, limit: usize, held: &mut Held) -> Result<Byt
     let mut only: Option<Bytes> = None;
     let mut whole = BytesMut::new();
     let mut pace = Pace::begin();
+    // All of it or nothing: bodies that each hold a part of what is left would starve each other.
+    let expected = body.size_hint().exact();
+    if let Some(bytes) = expected {
+        held.grow(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    }
     while let Some(frame) = pace.next(&mut body).await? {
         let frame = frame.map_err(|error| Fault::new(Outcome::Disconnected, error.to_string()))?;
         let Ok(data) = frame.into_data() else {
@@ -73,7 +78,9 @@ async fn frames(mut body: Incoming, limit: usize, held: &mut Held) -> Result<Byt
         if before + data.len() > limit {
             return Err(too_large("the body", limit));
         }
-        held.grow(data.len())?;
+        if expected.is_none() {
+            held.grow(data.len())?;
+        }
         add(&held.stats().wire_bytes, data.len() as u64);
         // A body that came in one piece is not copied.
         if before == 0 && (body.is_end_stream() || data.len() >= KEPT_FRAME_BYTES) {
