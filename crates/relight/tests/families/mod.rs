@@ -56,7 +56,7 @@ fn write_seconds(daemon: &Daemon, seconds: std::ops::Range<i64>) {
     for second in seconds {
         let counters = [("jobs", 7e9), ("requests_total", 100.0)];
         let all = counters.map(|(name, from)| series(name, second, from + 10.0 * second as f64));
-        write(daemon.others[0], &all.concat());
+        write(daemon.http, &all.concat());
     }
 }
 
@@ -71,12 +71,10 @@ fn a11_a_counter_stays_a_counter_over_restarts() {
         r#"
 interval: 1s
 allowed_lateness: 0s
-idle_after: 1s
-catch_up: 0s
+catch_up: 1s
 state: {}
 admin: 127.0.0.1:0
 sources:
-  otlp: {{type: otlp, grpc: off, http: "127.0.0.1:0"}}
   prom: {{type: prometheus_remote_write, listen: "127.0.0.1:0"}}
 signals: {{each: {{every_series: true}}}}
 detectors: {{huge: {{type: threshold, signal: each, above: 1000000}}}}
@@ -87,7 +85,7 @@ rules: [{{name: huge, when: huge.score > 1.0}}]
     std::fs::write(&file, text).expect("a folder of our own");
     let daemon = Daemon::start(&file);
     let metadata = [&b"\x08\x01"[..], &field(2, b"jobs")].concat();
-    write(daemon.others[0], &field(3, &metadata));
+    write(daemon.http, &field(3, &metadata));
     write_seconds(&daemon, 0..5);
     daemon.wait_for("relight_points_total", |n| n == 10.0);
     let _ = daemon.stop("-KILL");
