@@ -22,6 +22,7 @@ pub(crate) mod write;
 use std::borrow::Cow;
 
 use relight_core::Timestamp;
+use relight_core::aliases::Aliases;
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Reason};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -165,8 +166,15 @@ impl Ndjson {
     }
 
     fn point(&mut self, line: &[u8], object: &Object<'_>, part: u32, out: &mut Sink<'_>) -> Result<(), Bad> {
-        let kind = kind_of(object.kind.as_ref())?;
         let at = required_time(object)?;
+        if object.kind.as_ref().is_some_and(|kind| kind.0 == "end") {
+            let ix = self.series(object)?;
+            self.memo.visit(ix);
+            let key = out.record.push_key(&self.memo.get(ix).key);
+            out.record.push_end(key, Aliases::NONE, at);
+            return Ok(());
+        }
+        let kind = kind_of(object.kind.as_ref())?;
         let start = object.start.map(time).transpose()?.unwrap_or(Timestamp::MIN);
         let ix = self.series(object)?;
         self.memo.visit(ix);

@@ -18,6 +18,7 @@ mod value;
 pub mod wire;
 
 use relight_core::Timestamp;
+use relight_core::aliases::Aliases;
 use relight_core::record::{Event, Kind, Reason};
 use relight_core::refusal;
 
@@ -155,15 +156,34 @@ impl<'a> Target<'a, '_> {
         refusal::Origin { metric: self.name, service: self.service }
     }
 
-    /// Kind and time of a point that has a value.
-    fn admit(&mut self, kind: Result<Kind, Refusal>, flags: u32, at: Nanos) -> Option<(Kind, Timestamp)> {
+    /// Kind and time of a point that has a value; else when its series ended, if it says so.
+    fn admit(
+        &mut self,
+        kind: Result<Kind, Refusal>,
+        flags: u32,
+        at: Nanos,
+    ) -> Result<(Kind, Timestamp), Option<Timestamp>> {
         let admitted = named(self.name).and(kind).and_then(|kind| Ok((kind, time(flags, at)?)));
-        admitted.map_err(|refusal| self.refuse(refusal)).ok()
+        admitted.map_err(|refusal| {
+            self.refuse(refusal);
+            ended(refusal, at)
+        })
+    }
+
+    /// A marker that a series has ended, if there is one.
+    fn end(&mut self, suffix: &str, own: &Level<'_>, at: Option<Timestamp>) {
+        if let Some(at) = at
+            && self.encode(suffix, own, None).is_ok()
+        {
+            let key = self.out.record.push_key(&self.to.key);
+            self.out.record.push_end(key, Aliases::NONE, at);
+        }
     }
 
     fn number(&mut self, point: &NumberPoint<'_>, kind: Result<Kind, Refusal>) {
-        let Some((kind, at)) = self.admit(kind, point.flags.0 as u32, point.time_unix_nano) else {
-            return;
+        let (kind, at) = match self.admit(kind, point.flags.0 as u32, point.time_unix_nano) {
+            Ok(admitted) => admitted,
+            Err(end) => return self.end("", &level(&point.attributes), end),
         };
         let value = match (&point.as_double, &point.as_int) {
             (Some(Float(value)), _) => *value,
@@ -182,8 +202,12 @@ impl<'a> Target<'a, '_> {
     ) -> Result<(), WireError> {
         let n = if exponential { exponential::BUCKETS } else { point.bucket_counts.len() };
         self.to.budget.buckets(n)?;
-        let Some((kind, at)) = self.admit(kind, point.flags.0 as u32, point.time_unix_nano) else {
-            return Ok(());
+        let (kind, at) = match self.admit(kind, point.flags.0 as u32, point.time_unix_nano) {
+            Ok(admitted) => admitted,
+            Err(end) => {
+                self.end("", &level(&point.attributes), end);
+                return Ok(());
+            }
         };
         let histogram = match histogram::of(point, exponential) {
             Ok(histogram) => histogram,
@@ -200,10 +224,11 @@ impl<'a> Target<'a, '_> {
     }
 
     fn summary(&mut self, point: &SummaryPoint<'_>) {
-        let Some((_, at)) = self.admit(Ok(Kind::Gauge), point.flags.0 as u32, point.time_unix_nano) else {
-            return;
-        };
         let (start, own) = (point.start_time_unix_nano.start(), level(&point.attributes));
+        let at = match self.admit(Ok(Kind::Gauge), point.flags.0 as u32, point.time_unix_nano) {
+            Ok((_, at)) => at,
+            Err(end) => return ["_count", "_sum"].into_iter().for_each(|part| self.end(part, &own, end)),
+        };
         for quantile in &point.quantile_values {
             let label = quantile.q.0.to_string();
             let times = (at, Timestamp::MIN);
@@ -236,17 +261,21 @@ impl<'a> Target<'a, '_> {
 
     /// Puts the canonical key of a point's series into `self.to.key`.
     fn series(&mut self, suffix: &str, own: &Level<'_>, quantile: Option<&str>) -> bool {
-        let Otlp { key, budget } = &mut *self.to;
-        let quantile = quantile.map(|quantile| ("quantile", quantile));
-        let too_many =
-            || format!("more than {} bytes of names and labels of points in one request", max_named_bytes());
-        let encoded = if budget.has_names() { Ok(()) } else { Err(too_many()) }
-            .and_then(|()| self.shared.encode((self.name, suffix), own, quantile, key))
-            .and_then(|()| if budget.name(key.len()) { Ok(()) } else { Err(too_many()) });
+        let encoded = self.encode(suffix, own, quantile);
         if let Err(why) = &encoded {
             self.refuse_as(Reason::LabelLimit, why);
         }
         encoded.is_ok()
+    }
+
+    fn encode(&mut self, suffix: &str, own: &Level<'_>, quantile: Option<&str>) -> Result<(), String> {
+        let Otlp { key, budget } = &mut *self.to;
+        let quantile = quantile.map(|quantile| ("quantile", quantile));
+        let too_many =
+            || format!("more than {} bytes of names and labels of points in one request", max_named_bytes());
+        if budget.has_names() { Ok(()) } else { Err(too_many()) }
+            .and_then(|()| self.shared.encode((self.name, suffix), own, quantile, key))
+            .and_then(|()| if budget.name(key.len()) { Ok(()) } else { Err(too_many()) })
     }
 }
 
@@ -291,6 +320,11 @@ fn time(flags: u32, at: Nanos) -> Result<Timestamp, Refusal> {
         return Err((Reason::Malformed, "a point without timeUnixNano"));
     }
     at.time().ok_or((Reason::Future, "a time beyond the year 2262"))
+}
+
+/// When a series ended, if that is what a point without a value says.
+fn ended((reason, _): Refusal, at: Nanos) -> Option<Timestamp> {
+    at.time().filter(|_| reason == Reason::NoRecordedValue && !at.is_unset())
 }
 
 /// Attributes of one level, without those that churn.

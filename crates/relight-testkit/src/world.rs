@@ -5,6 +5,7 @@
 //! out of order, twice, late and wrong, series end and some of them come back, partitions fall idle, stall, end early, and appear in the middle
 //! of the file that names them.
 
+use relight_core::aliases::Aliases;
 use relight_core::record::{ControlRecord, Event, Histogram, Kind, Record};
 use relight_core::series::{Labels, key_of};
 use relight_core::{KeyGroup, Span, Timestamp};
@@ -236,6 +237,13 @@ impl Maker {
             let key = key_of("pod_load", &labels(service, &[("pod", &pod), ("container", container)]));
             let value = 10.0 + self.rng.noise() + if self.rng.one_in(40) { 100.0 } else { 0.0 };
             self.point(now, &key, kind, value);
+            // Half of them say that they end, some of them before they do.
+            if step % POD_STEPS >= POD_STEPS - 3 && life % 2 == 0 && container == "app" {
+                let (at, partition) = (now.plus(Span::from_secs(4)), self.home(&key));
+                let record = self.record(partition);
+                let key = record.push_key(&key);
+                record.push_end(key, Aliases::NONE, at);
+            }
         }
     }
 

@@ -25,6 +25,11 @@ fn points(record: &Record) -> Vec<Read> {
     record.points.iter().map(read).collect()
 }
 
+/// Markers that series have ended, with their names.
+fn ends(record: &Record) -> Vec<(Vec<u8>, Timestamp)> {
+    record.ends.iter().map(|end| (record.key(end).to_vec(), end.at)).collect()
+}
+
 fn write(path: &Path, records: &[Record]) {
     let mut file = CaptureFile::create(path, true).expect("a folder of our own");
     for record in records {
@@ -48,7 +53,7 @@ fn read(path: &Path) -> (Vec<Record>, Vec<String>) {
 
 /// Guarantee: what is read is what was written: a line each, in the order of time, and nothing is refused.
 fn check(record: &Record) -> Result<(), TestCaseError> {
-    if record.points.is_empty() && record.events.is_empty() {
+    if record.points.is_empty() && record.events.is_empty() && record.ends.is_empty() {
         return Ok(());
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -60,6 +65,9 @@ fn check(record: &Record) -> Result<(), TestCaseError> {
     let (mut expected, mut events) = (points(record), record.events.clone());
     expected.sort_by_key(|point| point.1);
     events.sort_by_key(|event| event.at);
+    let mut ended = ends(record);
+    ended.sort_by_key(|end| end.1);
+    prop_assert_eq!(lines.iter().flat_map(ends).collect::<Vec<_>>(), ended);
     prop_assert_eq!(lines.iter().flat_map(points).collect::<Vec<_>>(), expected);
     prop_assert_eq!(lines.iter().flat_map(|line| line.events.clone()).collect::<Vec<_>>(), events);
     Ok(())

@@ -56,6 +56,19 @@ fn points() {
     }
 }
 
+/// Guarantee: a line may say that a series has ended; it is no point, and has no value.
+#[test]
+fn an_end_is_a_line_of_its_own() {
+    let (records, complaints) =
+        records(&[r#"{"t":5,"metric":"up","labels":{"host":"a"},"kind":"end"}"#, r#"{"t":5,"kind":"end"}"#]);
+    let ends: Vec<_> =
+        records.iter().flat_map(|(_, r)| r.ends.iter().map(|end| (r.key(end), end.at))).collect();
+    let key = relight_core::series::key_of("up", &Labels::new(vec![("host".to_owned(), "a".to_owned())]));
+    assert_eq!(ends, [(&key[..], Timestamp::from_secs(5))]);
+    assert!(records.iter().all(|(_, record)| record.points.is_empty()));
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+}
+
 #[test]
 fn events_and_control_records() {
     let (records, complaints) = records(&[

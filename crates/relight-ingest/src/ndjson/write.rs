@@ -23,6 +23,7 @@ const fn word(kind: Kind) -> Option<&'static str> {
 /// What a line is about.
 enum Item<'a> {
     Point(&'a Point),
+    End(&'a Point),
     Event(&'a Event),
     Control(&'a ControlRecord),
 }
@@ -40,7 +41,8 @@ pub(crate) fn record(partition: &str, record: &Record, out: &mut Vec<u8>) {
     let points = record.points.iter().map(|point| (point.at, Item::Point(point)));
     let events = record.events.iter().map(|event| (event.at, Item::Event(event)));
     let controls = record.controls.iter().map(|control| (time_of(control), Item::Control(control)));
-    let mut items: Vec<(Timestamp, Item<'_>)> = points.chain(events).chain(controls).collect();
+    let ends = record.ends.iter().map(|end| (end.at, Item::End(end)));
+    let mut items: Vec<(Timestamp, Item<'_>)> = points.chain(ends).chain(events).chain(controls).collect();
     // Stable: of points of one series and time the first counts.
     items.sort_by_key(|(at, _)| *at);
     for (at, item) in items {
@@ -51,6 +53,12 @@ pub(crate) fn record(partition: &str, record: &Record, out: &mut Vec<u8>) {
         }
         match item {
             Item::Point(one) => point(one, record, out),
+            Item::End(one) => {
+                let key = KeyView::new(record.key(one));
+                field("metric", key.name(), out);
+                labels(key.labels(), out);
+                field("kind", "end", out);
+            }
             Item::Event(one) => event(one, out),
             Item::Control(one) => control(one, out),
         }

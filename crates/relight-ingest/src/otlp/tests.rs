@@ -287,6 +287,10 @@ fn c02_c16_bad_points_say_why() {
         )));
         assert_eq!(record.refused, [(reason, 1)], "{point}: {complaints:?}");
         assert_eq!(record.points.len(), 1, "{point}");
+        // A marker ends its series, which is the other point's here.
+        let ends: Vec<_> = record.ends.iter().map(|end| (record.key(end), end.at)).collect();
+        let ended = [(record.key(&record.points[0]), Timestamp::from_ns(5))];
+        assert_eq!(ends, if reason == NoRecordedValue { &ended[..] } else { &[] }, "{point}");
     }
     for point in [
         r#""count":"3","bucketCounts":["1","1"],"explicitBounds":[0.5]"#,

@@ -4,6 +4,7 @@
 //! within one series is refused with that series alone.
 
 use relight_core::Timestamp;
+use relight_core::aliases::Aliases;
 use relight_core::record::{Kind, Reason, Record};
 use relight_core::refusal::Origin;
 
@@ -215,9 +216,13 @@ impl<'f> RequestReader<'f> {
         let (mut placed, mut shared) = (None, None);
         for field in Fields::new(series) {
             let Ok((2, sample)) = field else { continue };
-            let read = sample.bytes().map_err(|why| (Reason::Malformed, why)).and_then(sample_of);
+            let bytes = sample.bytes();
+            let read = bytes.map_err(|why| (Reason::Malformed, why)).and_then(sample_of);
             match (read, kind) {
-                (Err(refused), _) => self.refuse(head, refused, 1),
+                (Err(refused), _) => {
+                    self.refuse(head, refused, 1);
+                    self.end(refused, bytes.unwrap_or_default(), 2);
+                }
                 (Ok(ScalarSample { at, start, value }), Some(kind)) => {
                     // The key lies in the record once, however many samples the series has.
                     let key = *placed.get_or_insert_with(|| self.record.push_key(&self.key));
@@ -263,8 +268,24 @@ impl<'f> RequestReader<'f> {
                     self.record.push_histogram(&self.key, at, head.start, kind, buckets);
                     self.written.histograms += 1;
                 }
-                Err(refused) => self.refuse(head, refused, 1),
+                Err(refused) => {
+                    self.refuse(head, refused, 1);
+                    self.end(refused, histogram, 15);
+                }
             }
+        }
+    }
+
+    /// Notes the end of a series, if that is what was refused; `field` holds its time in ms.
+    fn end(&mut self, (reason, _): (Reason, &str), sample: &[u8], field: u32) {
+        if reason != Reason::NoRecordedValue {
+            return;
+        }
+        let times = Fields::new(sample).filter_map(Result::ok).filter(|(number, _)| *number == field);
+        let ms = times.filter_map(|(_, value)| value.varint().ok()).last().unwrap_or(0);
+        if let Some(ns) = ms.cast_signed().checked_mul(NS_PER_MS) {
+            let key = self.record.push_key(&self.key);
+            self.record.push_end(key, Aliases::NONE, Timestamp::from_ns(ns));
         }
     }
 

@@ -84,6 +84,10 @@ fn points(world: &World) -> (Vec<Sample>, Vec<(Reason, u32)>) {
             assert_eq!(key.get("__name__"), None);
             points.push((key.name().to_owned(), point.kind, point.value));
         }
+        for end in &record.ends {
+            assert_eq!(end.at, Timestamp::from_secs(5));
+            points.push((format!("end of {}", KeyView::new(record.key(end)).name()), end.kind, end.value));
+        }
         refused.extend_from_slice(&record.refused);
     }
     (points, refused)
@@ -211,7 +215,8 @@ fn refusals_of_remote_write() {
         let (stale, nan) = (named("a_ratio", f64::from_bits(stale)), named("a_ratio", f64::NAN));
         assert_eq!(write(&world, &[(1, &good), (1, &stale), (1, &nan)]).status, 204);
         let (taken, refused) = points(&world);
-        assert_eq!(taken, [("a_ratio".to_owned(), Kind::Gauge, 7.0)]);
+        let (point, end) = ("a_ratio".to_owned(), "end of a_ratio".to_owned());
+        assert_eq!(taken, [(point, Kind::Gauge, 7.0), (end, Kind::Gauge, 0.0)]);
         assert_eq!(refused, [(Reason::NoRecordedValue, 1), (Reason::NonFinite, 1)]);
     }
     let long = "x".repeat(2_000);

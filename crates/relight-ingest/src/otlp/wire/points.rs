@@ -10,7 +10,7 @@ use super::reader::{BYTES, Reader};
 use super::schema::KEY_VALUE;
 use crate::otlp::model::{Buckets, HistogramPoint};
 use crate::otlp::value::{Float, Nanos, Small, Unsigned};
-use crate::otlp::{NO_VALUE, NON_FINITE, OVER_LIMIT, Refusal, histogram, named, time};
+use crate::otlp::{NO_VALUE, NON_FINITE, OVER_LIMIT, Refusal, ended, histogram, named, time};
 
 /// Numbers of the fields that the kinds of points have in different places.
 #[derive(Clone, Copy)]
@@ -157,7 +157,10 @@ impl<'a> Points<'_, '_, 'a> {
     #[inline]
     fn take(&mut self, Number { whole, common, value }: Number<'a>, alias: u32) -> Result<(), WireError> {
         let series = Series { alias, point: whole, attributes: NUMBER.attributes };
-        let Some((kind, at)) = self.admit(&common) else { return Ok(()) };
+        let (kind, at) = match self.admit(&common) {
+            Ok(admitted) => admitted,
+            Err(end) => return self.end(series, "", end),
+        };
         match value {
             Some(value) => self.scalar(series, ("", None), (at, common.start.start()), kind, value)?,
             None => self.refuse(NO_VALUE),
@@ -271,11 +274,27 @@ impl<'a> Points<'_, '_, 'a> {
         }
     }
 
-    /// Kind and time of a point that has a value.
+    /// Kind and time of a point that has a value; else when its series ended, if it says so.
     #[inline]
-    fn admit(&mut self, common: &Common) -> Option<(Kind, Timestamp)> {
+    fn admit(&mut self, common: &Common) -> Result<(Kind, Timestamp), Option<Timestamp>> {
         let admitted = self.kind.and_then(|kind| Ok((kind, time(common.flags, common.at)?)));
-        admitted.map_err(|refusal| self.refuse(refusal)).ok()
+        admitted.map_err(|refusal| {
+            self.refuse(refusal);
+            ended(refusal, common.at)
+        })
+    }
+
+    /// A marker that a series has ended, if there is one.
+    #[cold]
+    fn end(&mut self, series: Series<'a>, suffix: &str, at: Option<Timestamp>) -> Result<(), WireError> {
+        let Some(at) = at else { return Ok(()) };
+        let alias = series.alias;
+        let is_known = self.walk.decoder.aliases.knows(alias);
+        let key = if is_known { Some((0, 0)) } else { self.named_key(series, (suffix, None))? };
+        if let Some(key) = key {
+            self.walk.record.push_end(key, alias, at);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -319,6 +338,19 @@ impl<'a> Points<'_, '_, 'a> {
     fn key(
         &mut self,
         series: Series<'a>,
+        label: (&str, Option<f64>),
+    ) -> Result<Option<(u32, u32)>, WireError> {
+        let key = self.named_key(series, label)?;
+        if key.is_none() {
+            self.refuse(OVER_LIMIT);
+        }
+        Ok(key)
+    }
+
+    /// Puts a series' key into the record; `None` if its labels are over a limit.
+    fn named_key(
+        &mut self,
+        series: Series<'a>,
         (suffix, quantile): (&str, Option<f64>),
     ) -> Result<Option<(u32, u32)>, WireError> {
         let Walk { decoder, record, budget, names, .. } = &mut *self.walk;
@@ -327,11 +359,7 @@ impl<'a> Points<'_, '_, 'a> {
         let is_named = budget.has_names()
             && names.encode(name, attributes, quantile.as_deref(), &mut decoder.key)?
             && budget.name(decoder.key.len());
-        if is_named {
-            return Ok(Some(record.push_key(&decoder.key)));
-        }
-        self.refuse(OVER_LIMIT);
-        Ok(None)
+        Ok(is_named.then(|| record.push_key(&decoder.key)))
     }
 }
 
@@ -377,7 +405,10 @@ impl<'a> Points<'_, '_, 'a> {
         read: &HistogramPoint<'_>,
     ) -> Result<(), WireError> {
         let series = self.series(whole, layout, common)?;
-        let Some((kind, at)) = self.admit(common) else { return Ok(()) };
+        let (kind, at) = match self.admit(common) {
+            Ok(admitted) => admitted,
+            Err(end) => return self.end(series, "", end),
+        };
         let histogram = match histogram::of(read, layout.attributes == EXPONENTIAL.attributes) {
             Ok(histogram) => histogram,
             Err(why) => {
@@ -453,17 +484,24 @@ impl<'a> Points<'_, '_, 'a> {
             }
         }
         let series = self.series(whole, SUMMARY, &common)?;
-        if let Some((kind, at)) = self.admit(&common) {
-            for (quantile, value) in &quantiles {
-                let series = self.part_of(series, &common, [quantile.to_bits(), 1]);
-                self.scalar(series, ("", Some(*quantile)), (at, Timestamp::MIN), kind, *value)?;
-            }
-            let times = (at, common.start.start());
-            self.scalar(series, ("_count", None), times, Kind::Cumulative, count as f64)?;
-            let series = self.part_of(series, &common, [0, 2]);
-            self.scalar(series, ("_sum", None), times, Kind::Cumulative, sum)?;
+        let admitted = self.admit(&common);
+        for (quantile, value) in &quantiles {
+            let Ok((kind, at)) = admitted else { break };
+            let series = self.part_of(series, &common, [quantile.to_bits(), 1]);
+            self.scalar(series, ("", Some(*quantile)), (at, Timestamp::MIN), kind, *value)?;
         }
         self.walk.decoder.quantiles = quantiles;
+        for (series, part, value) in
+            [(series, "_count", count as f64), (self.part_of(series, &common, [0, 2]), "_sum", sum)]
+        {
+            match admitted {
+                Ok((_, at)) => {
+                    let times = (at, common.start.start());
+                    self.scalar(series, (part, None), times, Kind::Cumulative, value)?;
+                }
+                Err(end) => self.end(series, part, end)?,
+            }
+        }
         Ok(())
     }
 

@@ -54,6 +54,13 @@ impl Source {
             }
             reading.push(name, point, &record);
         }
+        for end in &record.ends {
+            let name = match self.decoder.aliases().get(end.alias) {
+                Some(ix) if end.key_len == 0 => self.names[ix as usize].clone(),
+                _ => record.key(end).to_vec(),
+            };
+            reading.end(name, end);
+        }
         reading.refused = record.refused.clone();
         reading.refused.sort_unstable();
         Ok(reading)

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::metrics::v1::Summary;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use relight_core::aliases::Aliases;
 use relight_core::record::{Event, Histogram, Kind, Point, Reason, Record};
 use relight_core::series::key_of;
 use relight_core::{Labels, Timestamp};
@@ -22,6 +23,7 @@ const CHURN: [&str; 5] =
 pub(super) struct Reading {
     points: Vec<(Vec<u8>, Timestamp, Timestamp, Kind, u64)>,
     histograms: Vec<Histogram>,
+    ends: Vec<(Vec<u8>, Timestamp)>,
     pub(super) refused: Vec<(Reason, u32)>,
 }
 
@@ -35,6 +37,10 @@ impl Reading {
             self.histograms.push(record.histograms[point.value as usize].clone());
         }
         self.points.push((name, point.at, point.start, point.kind, point.value.to_bits()));
+    }
+
+    pub(super) fn end(&mut self, name: Vec<u8>, end: &Point) {
+        self.ends.push((name, end.at));
     }
 }
 
@@ -54,6 +60,9 @@ pub(super) fn read(request: &ExportMetricsServiceRequest) -> Reading {
     let mut reading = Reading::default();
     for point in &reader.record.points {
         reading.push(reader.record.key(point).to_vec(), point, &reader.record);
+    }
+    for end in &reader.record.ends {
+        reading.end(reader.record.key(end).to_vec(), end);
     }
     reading.refused = reader.record.refused;
     reading.refused.sort_unstable();
@@ -131,7 +140,9 @@ impl Reader {
 
     fn summary(&mut self, summary: &Summary) {
         for p in &summary.data_points {
-            let Some((at, _)) = self.times(Some(Kind::Gauge), (p.flags, p.time_unix_nano)) else {
+            let times = (p.flags, p.time_unix_nano);
+            let Some((at, _)) = self.times(Some(Kind::Gauge), times) else {
+                self.ends(Some(Kind::Gauge), times, &["_count", "_sum"], &p.attributes);
                 continue;
             };
             for q in &p.quantile_values {
@@ -167,6 +178,25 @@ impl Reader {
         None
     }
 
+    /// Markers that series have ended.
+    fn ends(
+        &mut self,
+        kind: Option<Kind>,
+        (flags, at): (u32, u64),
+        suffixes: &[&str],
+        attributes: &[KeyValue],
+    ) {
+        let is_marker = flags & 1 != 0 && at > 0 && kind.is_some() && !self.name.is_empty();
+        let Some(at) = i64::try_from(at).ok().filter(|_| is_marker) else { return };
+        for suffix in suffixes {
+            let name = format!("{}{suffix}", self.name);
+            if let Some(key) = key(&name, labels(self.shared.iter().chain(attributes))) {
+                let key = self.record.push_key(&key);
+                self.record.push_end(key, Aliases::NONE, Timestamp::from_ns(at));
+            }
+        }
+    }
+
     fn number(
         &mut self,
         kind: Option<Kind>,
@@ -174,7 +204,9 @@ impl Reader {
         value: Option<f64>,
         attributes: &[KeyValue],
     ) {
-        let Some((at, kind)) = self.times(kind, (flags, at)) else { return };
+        let Some((at, kind)) = self.times(kind, (flags, at)) else {
+            return self.ends(kind, (flags, at), &[""], attributes);
+        };
         match value {
             None => self.record.refuse(Reason::Malformed),
             Some(value) => self.scalar("", attributes, (at, start(from)), kind, value),
@@ -208,7 +240,9 @@ impl Reader {
         count: u64,
         attributes: &[KeyValue],
     ) {
-        let Some((at, kind)) = self.times(kind, (flags, at)) else { return };
+        let Some((at, kind)) = self.times(kind, (flags, at)) else {
+            return self.ends(kind, (flags, at), &[""], attributes);
+        };
         let Some(made) = made.filter(|h| h.is_valid() && h.total() == count) else {
             return self.record.refuse(Reason::BadHistogram);
         };
