@@ -243,11 +243,14 @@ pub enum Reason {
     MemoryLimit,
     /// A delta whose time begins before that of the last one is over: counted already, in part at least.
     DeltaOverlap,
+    /// A running total that several writers share, which go up and down past each other: none of them can be told from
+    /// the others.
+    SharedCounter,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::NonFinite,
         Self::Future,
@@ -262,6 +265,7 @@ impl Reason {
         Self::SourceSeriesLimit,
         Self::MemoryLimit,
         Self::DeltaOverlap,
+        Self::SharedCounter,
     ];
 
     /// The name in counters and reports.
@@ -281,6 +285,7 @@ impl Reason {
             Self::SourceSeriesLimit => "source_series_limit",
             Self::MemoryLimit => "memory_limit",
             Self::DeltaOverlap => "delta_overlap",
+            Self::SharedCounter => "shared_counter",
         }
     }
 }
