@@ -58,6 +58,9 @@ catalogue! {
     CONDITION_ERRORS = Counter "relight_condition_errors_total" [];
     /// Panics of detectors on a row's values; a row that has had three is quarantined.
     DETECTOR_PANICS = Counter "relight_detector_panics_total" [];
+    /// Falls of running totals: counted from zero (`reset`), from before or after the fall (`correction`), or for nothing
+    /// until the next points show what it was (`unexplained`).
+    COUNTER_FALLS = Counter "relight_counter_falls_total" ["kind"];
     /// When the config that rules was loaded, as seconds since 1970.
     CONFIG_LOADED = Gauge "relight_config_last_reload_success_timestamp_seconds" [];
     /// 1 if the config file was taken when it was last read, 0 if it was refused and the one before rules on.

@@ -3,6 +3,31 @@
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::Reason;
 
+/// What the fall of a running total was taken for (`docs/design/counters.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fall {
+    /// The total began anew: it counts from zero.
+    Reset,
+    /// The total was corrected: it counts from before or from after the fall.
+    Correction,
+    /// Neither: it counts for nothing until the next points show what it was.
+    Unexplained,
+}
+
+impl Fall {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 3] = [Self::Reset, Self::Correction, Self::Unexplained];
+
+    /// The name in metrics and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Correction => "correction",
+            Self::Unexplained => "unexplained",
+        }
+    }
+}
+
 /// Counts of what came in. Refusals are counted by [`Reason`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -18,6 +43,8 @@ pub struct Counters {
     pub late_events: u64,
     /// Refused, by reason.
     refused: [u64; Reason::ALL.len()],
+    /// Falls of running totals, by what they were taken for.
+    falls: [u64; Fall::ALL.len()],
 }
 
 impl Counters {
@@ -32,6 +59,17 @@ impl Counters {
         self.refused[reason as usize]
     }
 
+    /// Counts a fall of a running total.
+    pub const fn fell(&mut self, fall: Fall) {
+        let sum = &mut self.falls[fall as usize];
+        *sum = sum.saturating_add(1);
+    }
+
+    /// How many falls of running totals were taken for this.
+    pub const fn falls(&self, fall: Fall) -> u64 {
+        self.falls[fall as usize]
+    }
+
     /// Everything of `other`, added.
     pub fn add(&mut self, other: &Self) {
         self.records += other.records;
@@ -40,6 +78,9 @@ impl Counters {
         self.events += other.events;
         self.late_events += other.late_events;
         for (mine, theirs) in self.refused.iter_mut().zip(other.refused) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.falls.iter_mut().zip(other.falls) {
             *mine += theirs;
         }
     }
@@ -51,6 +92,7 @@ impl Codec for Counters {
             n.encode(out);
         }
         self.refused.encode(out);
+        self.falls.encode(out);
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
@@ -61,6 +103,7 @@ impl Codec for Counters {
             events: u64::decode(reader)?,
             late_events: u64::decode(reader)?,
             refused: Codec::decode(reader)?,
+            falls: Codec::decode(reader)?,
         })
     }
 }

@@ -5,8 +5,10 @@
 //! and nothing here depends on the order of arrival.
 
 mod contributors;
+mod counter;
 mod feeds;
 mod group;
+mod last;
 mod log;
 mod series;
 
@@ -105,6 +107,15 @@ pub struct Closing<'a> {
     pub ranks: &'a [u16],
 }
 
+/// A series that several writers share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedSeries {
+    /// Its deltas overlap.
+    Delta(SeriesAddr),
+    /// Its running totals go up and down past each other.
+    Cumulative(SeriesAddr),
+}
+
 /// What a look at all series gives.
 #[derive(Debug, Default)]
 pub struct Survey {
@@ -198,12 +209,16 @@ impl Fold {
         sum
     }
 
-    /// Series whose deltas overlapped since this was last asked: of each key group the last one.
-    pub fn take_overlaps(&mut self) -> Vec<SeriesAddr> {
+    /// Series whose writers got into each other's way since this was last asked: of each key group the last one of each
+    /// kind.
+    pub fn take_shared(&mut self) -> Vec<SharedSeries> {
         let last = |(ix, group): (usize, &mut SeriesGroup)| {
-            Some(SeriesAddr { group: KeyGroup::nth(ix), slot: group.take_overlap()? })
+            let shared = group.take_shared();
+            let of = |slot: Option<u32>| slot.map(|slot| SeriesAddr { group: KeyGroup::nth(ix), slot });
+            let delta = of(shared.delta).map(SharedSeries::Delta);
+            delta.into_iter().chain(of(shared.cumulative).map(SharedSeries::Cumulative))
         };
-        self.groups.iter_mut().enumerate().filter_map(last).collect()
+        self.groups.iter_mut().enumerate().flat_map(last).collect()
     }
 
     /// Whether a key group has counted nothing so far.
@@ -228,3 +243,6 @@ impl Fold {
         self.groups.iter().map(SeriesGroup::state_bytes).sum::<usize>() + sorted
     }
 }
+
+#[cfg(test)]
+mod tests;

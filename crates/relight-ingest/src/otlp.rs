@@ -200,7 +200,7 @@ impl<'a> Target<'a, '_> {
         kind: Result<Kind, Refusal>,
         exponential: bool,
     ) -> Result<(), WireError> {
-        let n = if exponential { exponential::BUCKETS } else { point.bucket_counts.len() };
+        let n = if exponential { exponential::size(point) } else { point.bucket_counts.len() };
         self.to.budget.buckets(n)?;
         let (kind, at) = match self.admit(kind, point.flags.0 as u32, point.time_unix_nano) {
             Ok(admitted) => admitted,

@@ -134,7 +134,7 @@ pub struct Live {
     /// When what is held for a source that is down is held on.
     next_blind: Timestamp,
     /// When it is asked again which series have deltas that overlap.
-    next_overlaps: Timestamp,
+    next_shared: Timestamp,
     /// When partitions that no source has opened are ended.
     settle_at: Option<Timestamp>,
     awaited: Awaited,
@@ -176,7 +176,7 @@ impl Live {
             next_cut: now.plus(live.snapshot_every),
             next_post: now,
             next_blind: now,
-            next_overlaps: now,
+            next_shared: now,
             settle_at: Some(now.plus(live.catch_up)),
             streams: Vec::new(),
             record: Record::default(),
@@ -276,7 +276,7 @@ impl Live {
             self.hold_blind(now)?;
             self.silence(now, watch)?;
             self.tell_panics(now)?;
-            self.tell_overlaps(now)?;
+            self.tell_shared(now)?;
             self.deadlines(now)?;
             self.tell_news(now);
             self.tend_ledger(now)?;

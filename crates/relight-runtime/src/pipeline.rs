@@ -13,10 +13,10 @@ mod figures;
 mod ledger;
 mod news;
 mod open;
-mod overlaps;
 mod reload;
 mod responders;
 mod seeding;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use relight_core::incident::{Action, Incident};
 use relight_core::record::Reason;
 use relight_core::{Timestamp, codec_struct};
 use relight_engine::control::summary::RuleSummary;
-use relight_engine::counters::Counters;
+use relight_engine::counters::{Counters, Fall};
 use relight_engine::detect::Warming;
 use relight_engine::directory::{Directory, RowAddr, Unmatched};
 use relight_engine::intake::ReadyBin;
@@ -55,6 +55,8 @@ pub struct Totals {
     pub last: Timestamp,
     /// What was refused, by reason, in the order of reasons; only what occurred.
     pub refused: Vec<(Reason, u64)>,
+    /// Falls of running totals by what they were taken for; only what occurred.
+    pub falls: Vec<(Fall, u64)>,
 }
 
 impl Default for Totals {
@@ -72,6 +74,7 @@ impl Default for Totals {
             first: Timestamp::MAX,
             last: Timestamp::MIN,
             refused: Vec::new(),
+            falls: Vec::new(),
         }
     }
 }
@@ -88,6 +91,7 @@ impl Totals {
 
     pub(crate) fn complete(&self, counters: &Counters, directory: &Directory, partitions: u64) -> Self {
         let refused = Reason::ALL.iter().map(|reason| (*reason, counters.refused(*reason)));
+        let falls = Fall::ALL.iter().map(|fall| (*fall, counters.falls(*fall)));
         Self {
             partitions,
             records: counters.records,
@@ -96,6 +100,7 @@ impl Totals {
             series: directory.series_len() as u64,
             rows: directory.rows_len() as u64,
             refused: refused.filter(|(_, n)| *n > 0).collect(),
+            falls: falls.filter(|(_, n)| *n > 0).collect(),
             ..*self
         }
     }

@@ -292,7 +292,7 @@ with numbers, times with times such as 90s or with seconds.
 
 --json prints one object a line. `record` says which; times are RFC 3339, `_s` are seconds; what is absent,
 unbounded (`lower`, `upper` of evidence) or, of a table in no order, not known (every time) is null:
-  totals    partitions, records, points, events, series, rows, bins, findings, first, last, refused
+  totals    partitions, records, points, events, series, rows, bins, findings, first, last, refused, counter_falls
   incident  id, rule, group, state, episode, stale, onset, detected, acted, mitigated, recovered,
             resolved, resolution, time_to_detect_s, time_to_recover_s, findings, worst_score,
             evidence, context (events: at, kind, labels, body), timeline

@@ -140,6 +140,35 @@ fn c14_who_overlaps_is_told() {
     }
 }
 
+/// Scenario: two replicas send one counter with clocks apart; another counter falls by a little once.
+/// Guarantee: the first is named and its points are refused; the fall is counted as a correction.
+#[test]
+fn a17_a18_falls_of_counters_are_told() {
+    let line = |name: &str, ms: u64, value: u64| {
+        format!(
+            r#"{{"t":{ms},"metric":"{name}","labels":{{"service":"cart"}},"kind":"cumulative","value":{value}}}"#
+        )
+    };
+    let (mut two, mut one) = (String::new(), String::new());
+    for i in 0..40 {
+        let ms = START_SECS * 1_000 + i / 2 * 15_000 + i % 2 * 700;
+        two += &(line("orders_total", ms, 1_000_000 + i / 2 * 1_800 - i % 2 * 875) + "\n");
+        let fell = if i == 30 { 25_000 } else { 0 };
+        one += &(line("bytes_total", START_SECS * 1_000 + i * 10_000, 1_000_000 + i * 10_000 - fell) + "\n");
+    }
+    let folder = folder(&[("two.ndjson", &two), ("one.ndjson", &one)]);
+    let (_, summary, notes) = told(&folder, &["two.ndjson"]);
+    let named = r#"shared_counter: several writers share a counter, such as orders_total{service="cart"}"#;
+    assert!(
+        notes.contains(named) && summary.contains("of counters that several writers share"),
+        "{notes}{summary}"
+    );
+    let (_, _, notes) = told(&folder, &["one.ndjson"]);
+    assert!(notes.contains("counters fell 1 time by a little"), "{notes}");
+    let (_, json, _) = told(&folder, &["one.ndjson", "--json"]);
+    assert!(json.contains(r#""counter_falls":{"correction":1}"#), "{json}");
+}
+
 /// Scenario: rows that stand in no order, with a spike that opens an incident.
 /// Guarantee: no time of it is printed, in JSON it is null, and labels, which name times, are refused.
 #[test]

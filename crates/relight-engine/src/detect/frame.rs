@@ -153,15 +153,6 @@ fn aggregated(aggregate: Aggregate, parts: &[Part]) -> f64 {
     }
 }
 
-/// Adds bucket counts to those of a row. Buckets with other bounds cannot be added: those of the row stay.
-pub(super) fn merge(sum: &mut Histogram, more: &Histogram) {
-    if sum.bounds == more.bounds {
-        for (a, b) in sum.counts.iter_mut().zip(&more.counts) {
-            *a = a.saturating_add(*b);
-        }
-    }
-}
-
 /// The `q` quantile of a histogram.
 pub(super) fn quantile(histogram: &Histogram, q: f64) -> f64 {
     quantile_of(&histogram.bounds, histogram.counts.iter().map(|count| *count as f64), q)

@@ -10,7 +10,7 @@ use relight_core::signal::SignalKind;
 use relight_core::{Span, Timestamp};
 
 use super::fault::{self, Fault, Faults};
-use super::frame::{Parts, Scratch, merge, quantile};
+use super::frame::{Parts, Scratch, quantile};
 use super::shared::{Shared, combine_shared};
 use super::{RowFinding, Signal, Use, Verdicts};
 use crate::directory::{Channel, RowAddr};
@@ -200,11 +200,11 @@ impl RowGroup {
     fn fill(&mut self, signal: &Signal, counts_events: bool, scratch: &mut Scratch) {
         let values = &mut scratch.values;
         self.parts.take(&signal.kind, self.last.len(), values);
-        // Of series with other bounds the finest set wins, whoever came first.
+        // Of series with other bounds the finest set wins, whoever came first; exponential ones meet in the coarsest.
         self.buckets.sort_by_cached_key(|(row, counts)| (*row, finest(counts)));
         for of_row in self.buckets.chunk_by(|a, b| a.0 == b.0) {
             let mut sum = of_row[0].1.clone();
-            of_row[1..].iter().for_each(|(_, more)| merge(&mut sum, more));
+            of_row[1..].iter().for_each(|(_, more)| sum.add(more));
             let q = if let SignalKind::Quantile { q, .. } = signal.kind { q } else { 0.99 };
             values[of_row[0].0 as usize] = quantile(&sum, q);
         }

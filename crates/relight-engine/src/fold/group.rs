@@ -8,32 +8,50 @@ use relight_core::record::{Histogram, Kind, Reason};
 use relight_core::{KeyGroup, Span, Timestamp};
 
 use super::contributors::Contributors;
+use super::counter::Watch;
 use super::feeds::Feeds;
+use super::last::Last;
 use super::log::{Log, Waiting};
-use super::series::{Fate, Last, Tally};
+use super::series::{Fate, Tally};
 use super::{Buckets, Closing, Partial, Partials, Survey};
 use crate::counters::Counters;
 use crate::directory::{Channel, Feed, IdleSeries, NewSeries, SeriesAddr};
 use crate::intake::{RoutedPoint, Run};
 
 /// Version of what [`SeriesGroup::save`] writes. The first format had none, and began with a zero.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 #[derive(Default)]
 pub(super) struct SeriesGroup {
     last: Vec<Last>,
     feeds: Feeds,
     contributors: Contributors,
-    /// Running totals of histogram series.
-    totals: BTreeMap<u32, Histogram>,
+    unusual: Unusual,
     /// By bin, ascending. Seldom more than two, so the last is nearly always the one.
     open: Vec<(Timestamp, Log)>,
     /// Series folded early, in bins that are still open.
     early: BTreeMap<(Timestamp, u32), Tally>,
     spare: Log,
-    /// The slot whose delta overlapped last, until somebody tells people. In no snapshot.
-    overlapped: Option<u32>,
     pub(super) counters: Counters,
+}
+
+/// What most series do not have.
+#[derive(Default)]
+struct Unusual {
+    /// Running totals of histogram series.
+    totals: BTreeMap<u32, Histogram>,
+    /// Running totals that fell lately, and those that began lately.
+    watches: BTreeMap<u32, Watch>,
+    shared: SharedSlots,
+}
+
+/// The slots whose writers got into each other's way last, until they are named to people. In no snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct SharedSlots {
+    /// Of deltas that overlap.
+    pub(super) delta: Option<u32>,
+    /// Of running totals that go up and down past each other.
+    pub(super) cumulative: Option<u32>,
 }
 
 impl SeriesGroup {
@@ -72,7 +90,7 @@ impl SeriesGroup {
             kinds[point.slot as usize].get_or_insert(point.kind);
         }
         for (_, slot) in self.early.keys() {
-            kinds[*slot as usize].get_or_insert(self.last[*slot as usize].kind);
+            kinds[*slot as usize].get_or_insert(self.last[*slot as usize].kind());
         }
         kinds
     }
@@ -80,8 +98,11 @@ impl SeriesGroup {
     /// A series is forgotten: its slot is as that of a series that was never seen, and feeds nothing.
     pub(super) fn forget(&mut self, slot: u32) {
         self.last[slot as usize] = Last::NEVER;
-        self.totals.remove(&slot);
-        self.overlapped.take_if(|overlapped| *overlapped == slot);
+        let Unusual { totals, watches, shared } = &mut self.unusual;
+        totals.remove(&slot);
+        watches.remove(&slot);
+        shared.delta.take_if(|of| *of == slot);
+        shared.cumulative.take_if(|of| *of == slot);
         self.feeds.set(slot as usize, &[]);
         self.contributors.forget(slot);
     }
@@ -131,8 +152,8 @@ impl SeriesGroup {
         self.counters.refuse(Reason::FoldedEarly, over.len() as u64);
         for point in over.as_they_came() {
             let tally = self.early.entry((bin, point.slot)).or_default();
-            let told = (&mut self.counters, &mut self.overlapped);
-            take(&mut self.last, &mut self.totals, told, tally, point, interval);
+            let last = &mut self.last[point.slot as usize];
+            take(last, &mut self.unusual, &mut self.counters, tally, point, interval);
         }
     }
 
@@ -172,7 +193,10 @@ impl SeriesGroup {
             let slot = point.slot;
             let last = &mut self.last[slot as usize];
             if point.kind == Kind::Gauge {
-                *last = Last { kind: Kind::Gauge, at: point.at, total: point.value };
+                if last.is_watched() {
+                    self.unusual.watches.remove(&slot);
+                }
+                *last = Last::new(Kind::Gauge, point.at, point.value);
                 emit_gauge(self.feeds.of(slot), point.value, out);
                 if shares {
                     self.contributors.take_gauge(slot, point.at, point.value);
@@ -180,12 +204,12 @@ impl SeriesGroup {
                 continue;
             }
             tally.clear();
-            let told = (&mut self.counters, &mut self.overlapped);
-            take(&mut self.last, &mut self.totals, told, &mut tally, point, closing.interval);
-            let kind = self.last[slot as usize].kind;
-            emit(self.feeds.of(slot), kind, &tally, closing.interval, out);
+            if !tally.take_steady(last, point) {
+                take(last, &mut self.unusual, &mut self.counters, &mut tally, point, closing.interval);
+            }
+            emit(self.feeds.of(slot), point.kind, &tally, closing.interval, out);
             if shares {
-                self.contributors.take(slot, kind, &tally, closing.interval);
+                self.contributors.take(slot, point.kind, &tally, closing.interval);
             }
         }
     }
@@ -202,8 +226,10 @@ impl SeriesGroup {
                 current = Some((slot, early.remove(&(closing.bin, slot)).unwrap_or_default()));
             }
             let (_, tally) = current.as_mut().expect("set just above");
-            let told = (&mut self.counters, &mut self.overlapped);
-            take(&mut self.last, &mut self.totals, told, tally, point, closing.interval);
+            let last = &mut self.last[slot as usize];
+            if !tally.take_steady(last, point) {
+                take(last, &mut self.unusual, &mut self.counters, tally, point, closing.interval);
+            }
         }
         if let Some((done, tally)) = current.take() {
             self.finish(done, &tally, closing.interval, out);
@@ -217,14 +243,14 @@ impl SeriesGroup {
 
     /// All points of a series in the bin were taken.
     fn finish(&mut self, slot: u32, tally: &Tally, interval: Span, out: &mut Partials) {
-        let kind = self.last[slot as usize].kind;
+        let kind = self.last[slot as usize].kind();
         emit(self.feeds.of(slot), kind, tally, interval, out);
         self.contributors.take(slot, kind, tally, interval);
     }
 
-    /// The slot whose delta overlapped last since this was last asked.
-    pub(super) const fn take_overlap(&mut self) -> Option<u32> {
-        self.overlapped.take()
+    /// The slots whose writers got into each other's way last since this was last asked.
+    pub(super) fn take_shared(&mut self) -> SharedSlots {
+        std::mem::take(&mut self.unusual.shared)
     }
 
     pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
@@ -233,12 +259,13 @@ impl SeriesGroup {
         let mut rank_of_slot = vec![0; self.last.len()];
         for (rank, slot) in order.iter().enumerate() {
             rank_of_slot[*slot as usize] = rank as u32;
-            let last = &self.last[*slot as usize];
-            (last.kind as u8).encode(out);
-            { last.at }.encode(out);
-            { last.total }.encode(out);
-            self.totals.contains_key(slot).encode(out);
-            if let Some(h) = self.totals.get(slot) {
+            let Unusual { totals, watches, .. } = &self.unusual;
+            self.last[*slot as usize].encode(out);
+            if let Some(watch) = watches.get(slot) {
+                watch.encode(out);
+            }
+            totals.contains_key(slot).encode(out);
+            if let Some(h) = totals.get(slot) {
                 h.bounds.encode(out);
                 h.counts.encode(out);
             }
@@ -266,11 +293,13 @@ impl SeriesGroup {
         }
         self.counters = Counters::decode(reader)?;
         for slot in 0..self.last.len() {
-            let kind = *Kind::ALL.get(u8::decode(reader)? as usize).ok_or(Corrupt::Value("kind"))?;
-            self.last[slot] = Last { kind, at: Codec::decode(reader)?, total: Codec::decode(reader)? };
+            self.last[slot] = Last::decode(reader)?;
+            if self.last[slot].is_watched() {
+                self.unusual.watches.insert(slot as u32, Watch::decode(reader)?);
+            }
             if bool::decode(reader)? {
                 let h = Histogram { bounds: Codec::decode(reader)?, counts: Codec::decode(reader)? };
-                self.totals.insert(slot as u32, h);
+                self.unusual.totals.insert(slot as u32, h);
             }
         }
         for _ in 0..reader.len(12, "open bins")? {
@@ -294,38 +323,43 @@ impl SeriesGroup {
         let logs: usize =
             self.open.iter().map(|(_, log)| log).chain([&self.spare]).map(Log::state_bytes).sum();
         let shared = self.contributors.state_bytes();
-        self.last.capacity() * size_of::<Last>() + self.feeds.state_bytes() + shared + logs
+        // A map's entry takes about half as much again as its content.
+        let watches = self.unusual.watches.len() * (size_of::<(u32, Watch)>() * 3 / 2);
+        self.last.capacity() * size_of::<Last>() + self.feeds.state_bytes() + watches + shared + logs
     }
 }
 
+/// Takes a point that is not steady.
+#[inline(never)]
 fn take(
-    last: &mut [Last],
-    totals: &mut BTreeMap<u32, Histogram>,
-    (counters, overlapped): (&mut Counters, &mut Option<u32>),
+    last: &mut Last,
+    unusual: &mut Unusual,
+    counters: &mut Counters,
     tally: &mut Tally,
     point: Waiting<'_>,
     interval: Span,
 ) {
     let slot = point.slot;
-    let last = &mut last[slot as usize];
-    let fate = if point.kind.is_histogram() {
-        let mut total = totals.remove(&slot);
-        let fate = tally.take(last, &mut total, point, interval);
-        if let Some(total) = total {
-            totals.insert(slot, total);
-        }
-        fate
-    } else {
-        tally.take(last, &mut None, point, interval)
-    };
+    let Unusual { totals, watches, shared } = unusual;
+    let mut watch = if last.is_watched() { watches.remove(&slot) } else { None };
+    let mut total = if last.kind().is_histogram() { totals.remove(&slot) } else { None };
+    let fate = tally.take(last, (&mut watch, &mut total), point, interval);
+    last.watch(watch.is_some());
+    watches.extend(watch.map(|watch| (slot, watch)));
+    totals.extend(total.map(|total| (slot, total)));
     match fate {
         Fate::Taken => {}
+        Fate::Fell(fall) => counters.fell(fall),
         Fate::Superseded => counters.refuse(Reason::FoldedEarly, 1),
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
+        Fate::Shared => {
+            counters.refuse(Reason::SharedCounter, 1);
+            shared.cumulative = Some(slot);
+        }
         Fate::Overlap => {
             counters.refuse(Reason::DeltaOverlap, 1);
-            *overlapped = Some(slot);
+            shared.delta = Some(slot);
         }
     }
 }
@@ -363,19 +397,24 @@ fn emit(feeds: &[Feed], kind: Kind, tally: &Tally, interval: Span, out: &mut Par
 mod tests {
     use super::*;
 
-    /// Scenario: deltas of one series overlap, then of one whose place another series takes before anybody asks.
-    /// Guarantee: the last is told, once, and never by the name of another.
+    /// Scenario: deltas of one series overlap, then of one whose place another series takes before anybody asks; and so do
+    /// running totals.
+    /// Guarantee: the last is named, once, and never by the name of another.
     #[test]
     fn the_last_overlap_is_told_once() {
         let mut group = SeriesGroup::default();
         for slot in 0..2 {
             group.add(&NewSeries { at: SeriesAddr { group: KeyGroup::nth(0), slot }, feeds: Vec::new() });
         }
-        group.overlapped = Some(1);
-        group.forget(0);
-        assert_eq!((group.take_overlap(), group.take_overlap()), (Some(1), None));
-        group.overlapped = Some(1);
-        group.forget(1);
-        assert_eq!(group.take_overlap(), None);
+        let delta = SharedSlots { delta: Some(1), cumulative: None };
+        let cumulative = SharedSlots { delta: None, cumulative: Some(1) };
+        for shared in [delta, cumulative] {
+            group.unusual.shared = shared;
+            group.forget(0);
+            assert_eq!((group.take_shared(), group.take_shared()), (shared, SharedSlots::default()));
+            group.unusual.shared = shared;
+            group.forget(1);
+            assert_eq!(group.take_shared(), SharedSlots::default());
+        }
     }
 }

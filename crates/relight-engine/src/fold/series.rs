@@ -1,39 +1,25 @@
 //! Cumulative, delta and gauge semantics of one series.
 //!
-//! The first point of a cumulative series contributes nothing; a reset counts from zero; an increase
-//! belongs to the bin of its later point; a rate is increase over the time between the two points.
+//! The increase of a running total is worked out in `counter`. An increase belongs to the bin of its later point; a rate
+//! is increase over the time between the two points.
 
 use relight_core::codec::{Codec, Corrupt, Reader};
 use relight_core::record::{Histogram, Kind};
 use relight_core::{Span, Timestamp};
 
+use super::counter::{Basis, Increase, Next, Watch, step};
+use super::last::{Last, Pace, rate};
 use super::log::Waiting;
-
-/// The last point of a series: what the next one is a difference to. Packed, since there is one a
-/// series and alignment would cost seven bytes of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(C, packed)]
-pub(super) struct Last {
-    pub(super) kind: Kind,
-    /// [`Timestamp::MIN`] before the first point.
-    pub(super) at: Timestamp,
-    /// The running total; 0 of histograms, whose totals lie elsewhere; of deltas the bits of [`Last::start`].
-    pub(super) total: f64,
-}
-
-impl Last {
-    pub(super) const NEVER: Self = Self { kind: Kind::Gauge, at: Timestamp::MIN, total: 0.0 };
-
-    /// Of a delta, the start that was sent with it: there is no total, and a field of its own would be 8 bytes a series.
-    const fn start(self) -> Timestamp {
-        Timestamp::from_ns(self.total.to_bits().cast_signed())
-    }
-}
+use crate::counters::Fall;
 
 /// What came of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Taken,
+    /// Taken: a running total that fell.
+    Fell(Fall),
+    /// Several writers share the running total.
+    Shared,
     Duplicate,
     Conflict,
     /// Older than a total that was folded early; the difference is counted already.
@@ -102,29 +88,47 @@ impl Tally {
         Some(increase / covered.secs_f64())
     }
 
+    /// Takes the next point of a running total, if nothing about it is unusual: most points of most streams.
+    #[inline]
+    pub(super) fn take_steady(&mut self, last: &mut Last, point: Waiting<'_>) -> bool {
+        let Waiting { kind, at, start, value, .. } = point;
+        let (before, total) = (last.at, last.total);
+        let is_next = kind == Kind::Cumulative && last.is_calm(kind) && before.is_known();
+        if !is_next || at <= before || start > before || value < total {
+            return false;
+        }
+        let increase = value - total;
+        last.pace = last.pace.follow(rate(increase, at.since(before)));
+        (last.at, last.total) = (at, value);
+        self.add(before, at, increase);
+        self.n += 1;
+        self.sum += value;
+        self.newest = Some((at, value));
+        true
+    }
+
     /// Takes the next point of the series in order of time.
     pub(super) fn take(
         &mut self,
         last: &mut Last,
-        totals: &mut Option<Histogram>,
+        (watch, totals): (&mut Option<Watch>, &mut Option<Histogram>),
         point: Waiting<'_>,
         interval: Span,
     ) -> Fate {
-        let at = point.at;
+        let Waiting { at, kind, .. } = point;
         if let Some((newest, value)) = self.newest
             && newest == at
         {
             let same = point.histogram.is_some() || value == point.value;
             return if same { Fate::Duplicate } else { Fate::Conflict };
         }
-        let kind = point.kind;
         let before = last.at;
-        if last.kind == kind && kind.is_cumulative() && at < before {
+        if last.kind() == kind && kind.is_cumulative() && at < before {
             // Only where points were folded early: a total from before the last one is no reset.
             return Fate::Superseded;
         }
         let start = told_start(last, point);
-        if last.kind == kind && kind.is_delta() && start.is_known() && start < before && before <= at {
+        if last.kind() == kind && kind.is_delta() && start.is_known() && start < before && before <= at {
             // Two writers under one name, or a time sent again: added up, it would count twice. Behind a point that was
             // folded early nobody knows.
             return Fate::Overlap;
@@ -132,69 +136,113 @@ impl Tally {
         // A histogram's value is its place in the bin's log, which tells who came first: none of it is kept.
         let value = if kind.is_histogram() { 0.0 } else { point.value };
         self.newest = Some((at, value));
-        if last.kind != kind {
+        if last.kind() != kind {
             // Another kind is another stream: nothing before it can be subtracted from it.
-            *last = Last { kind, ..Last::NEVER };
-            *totals = None;
-        }
-        match (kind, point.histogram) {
-            (Kind::Gauge, _) => {}
-            (Kind::Cumulative, _) => self.cumulative(last, point),
-            (Kind::Delta, _) => self.count(last, (start, at), value, interval),
-            (_, Some(h)) => self.histogram(last, totals, (start, point), h, interval),
-            (_, None) => {}
+            *last = Last::new(kind, Timestamp::MIN, 0.0);
+            (*watch, *totals) = (None, None);
         }
         if point.histogram.is_none() {
             self.n += 1;
             self.sum += value;
         }
+        let fate = match (kind, point.histogram) {
+            (Kind::Cumulative, _) => self.running(last, watch, Next::new(at, point.start, value), interval).0,
+            (Kind::CumulativeHistogram, Some(h)) => {
+                self.buckets_of(last, (watch, totals), point, h, interval)
+            }
+            (Kind::Delta, _) => self.count(last, (start, at), value, interval),
+            (Kind::DeltaHistogram, Some(h)) => {
+                self.collect(h.clone());
+                self.count(last, (start, at), h.total() as f64, interval)
+            }
+            (Kind::Gauge | Kind::CumulativeHistogram | Kind::DeltaHistogram, _) => Fate::Taken,
+        };
         last.at = at;
-        last.total = if kind.is_delta() { f64::from_bits(point.start.ns().cast_unsigned()) } else { value };
+        if !kind.is_cumulative() {
+            last.total =
+                if kind.is_delta() { f64::from_bits(point.start.ns().cast_unsigned()) } else { value };
+        }
+        fate
+    }
+
+    /// The next point of a running total, and what it counts.
+    fn running(
+        &mut self,
+        last: &mut Last,
+        watch: &mut Option<Watch>,
+        next: Next,
+        interval: Span,
+    ) -> (Fate, Option<Basis>) {
+        let step = step(*last, *watch, next, interval);
+        *watch = step.watch;
+        (last.pace, last.total) = (step.pace, next.total);
+        if let Some(Increase { from, amount, .. }) = step.increase {
+            self.add(from, next.at, amount);
+        }
+        let fate = match step.fall {
+            _ if step.is_shared => Fate::Shared,
+            Some(fall) => Fate::Fell(fall),
+            None => Fate::Taken,
+        };
+        (fate, step.increase.map(|increase| increase.basis))
+    }
+
+    /// The next point of a running histogram. That its count fell is what makes it a reset or a correction: a bucket that
+    /// fell while the count rose was corrected.
+    fn buckets_of(
+        &mut self,
+        last: &mut Last,
+        (watch, totals): (&mut Option<Watch>, &mut Option<Histogram>),
+        point: Waiting<'_>,
+        now: &Histogram,
+        interval: Span,
+    ) -> Fate {
+        let next = Next::new(point.at, point.start, now.total() as f64);
+        let before = totals.replace(now.clone());
+        let since = before.map(|before| since(now, &before));
+        let is_restart = next.start > { last.at };
+        if matches!(since, Some(None)) && !is_restart {
+            // Other bounds are another stream: its total is no difference to the one before.
+            *watch = None;
+            (last.pace, last.total) = (Pace::UNKNOWN, next.total);
+            return Fate::Taken;
+        }
+        let (fate, basis) = self.running(last, watch, next, interval);
+        match (basis, since.flatten()) {
+            (Some(Basis::Start), _) => self.collect(now.clone()),
+            (Some(Basis::Last), Some((observed, fell))) => {
+                self.collect(observed);
+                if fell && fate == Fate::Taken {
+                    return Fate::Fell(Fall::Correction);
+                }
+            }
+            _ => {}
+        }
+        fate
+    }
+
+    /// Adds observations to those of the bin.
+    fn collect(&mut self, observed: Histogram) {
+        match &mut self.buckets {
+            Some(sum) => sum.add(&observed),
+            None => self.buckets = Some(observed),
+        }
+    }
+
+    fn count(
+        &mut self,
+        last: &Last,
+        (start, at): (Timestamp, Timestamp),
+        increase: f64,
+        interval: Span,
+    ) -> Fate {
+        // A start after the point before is a gap: of its time nothing is known.
+        let from = { last.at }.max(start).min(at);
+        self.add(if from.is_known() { from } else { at.minus(interval) }, at, increase);
         Fate::Taken
     }
 
-    fn cumulative(&mut self, last: &Last, point: Waiting<'_>) {
-        if last.at.is_known() {
-            let value = point.value;
-            // What counts has no value below zero: one that is sent is no decrease either.
-            let increase =
-                if is_reset(last, point, value < last.total) { value.max(0.0) } else { value - last.total };
-            self.add(last.at, point.at, increase);
-        }
-    }
-
-    fn count(&mut self, last: &Last, (start, at): (Timestamp, Timestamp), increase: f64, interval: Span) {
-        // A start after the point before is a gap: of its time nothing is known.
-        let from = last.at.max(start).min(at);
-        self.add(if from.is_known() { from } else { at.minus(interval) }, at, increase);
-    }
-
-    fn histogram(
-        &mut self,
-        last: &Last,
-        totals: &mut Option<Histogram>,
-        (start, point): (Timestamp, Waiting<'_>),
-        now: &Histogram,
-        interval: Span,
-    ) {
-        let observed = if point.kind == Kind::DeltaHistogram {
-            self.count(last, (start, point.at), now.total() as f64, interval);
-            now.clone()
-        } else {
-            let before = totals.replace(now.clone());
-            let Some(before) = before else { return };
-            let shrunk =
-                before.bounds != now.bounds || now.counts.iter().zip(&before.counts).any(|(a, b)| a < b);
-            let observed = if is_reset(last, point, shrunk) { now.clone() } else { minus(now, &before) };
-            self.add(last.at, point.at, observed.total() as f64);
-            observed
-        };
-        match &mut self.buckets {
-            Some(sum) if sum.bounds == observed.bounds => plus(sum, &observed),
-            buckets => *buckets = Some(observed),
-        }
-    }
-
+    #[inline]
     fn add(&mut self, from: Timestamp, to: Timestamp, increase: f64) {
         self.increase += increase;
         self.increments += 1;
@@ -232,22 +280,22 @@ impl Codec for Tally {
 fn told_start(last: &Last, point: Waiting<'_>) -> Timestamp {
     let Waiting { kind, at, start, .. } = point;
     let before = last.at;
-    let is_old = last.kind == kind && before.is_known() && last.start() == start;
+    let is_old = last.kind() == kind && before.is_known() && last.start() == start;
     if start < at && !is_old { start } else { Timestamp::MIN }
 }
 
-fn is_reset(last: &Last, point: Waiting<'_>, shrunk: bool) -> bool {
-    let before = last.at;
-    shrunk || (point.start.is_known() && point.start > before)
-}
-
-fn minus(now: &Histogram, before: &Histogram) -> Histogram {
-    let counts = now.counts.iter().zip(&before.counts).map(|(a, b)| a - b).collect();
-    Histogram { bounds: now.bounds.clone(), counts }
-}
-
-fn plus(sum: &mut Histogram, more: &Histogram) {
-    for (a, b) in sum.counts.iter_mut().zip(&more.counts) {
-        *a = a.saturating_add(*b);
+/// What came since, by bucket, and whether a bucket fell; `None` if the two cannot be compared.
+fn since(now: &Histogram, before: &Histogram) -> Option<(Histogram, bool)> {
+    if now.bounds == before.bounds {
+        return Some(minus(now, before));
     }
+    let bounds = now.common_bounds(before)?;
+    Some(minus(&now.merged(&bounds), &before.merged(&bounds)))
+}
+
+fn minus(now: &Histogram, before: &Histogram) -> (Histogram, bool) {
+    let pairs = now.counts.iter().zip(&before.counts);
+    let fell = pairs.clone().any(|(now, before)| now < before);
+    let counts = pairs.map(|(now, before)| now.saturating_sub(*before)).collect();
+    (Histogram { bounds: now.bounds.clone(), counts }, fell)
 }

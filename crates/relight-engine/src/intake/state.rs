@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::directory::Directory;
 
 /// Version of what [`Intake::save`] writes, and of what Fold and the counters do: it is read first.
-const VERSION: u16 = 7;
+const VERSION: u16 = 8;
 
 impl Intake {
     /// Other settings and names from now on. Partitions, held records, open bins and what was counted stay.

@@ -165,6 +165,8 @@ pub(super) struct HistogramPoint<'a> {
     pub(super) scale: Option<Small>,
     #[serde(default, deserialize_with = "or_default", rename = "zeroCount", alias = "zero_count")]
     pub(super) zero_count: Unsigned,
+    #[serde(default, deserialize_with = "or_default", rename = "zeroThreshold", alias = "zero_threshold")]
+    pub(super) zero_threshold: Float,
     pub(super) positive: Option<Buckets>,
     pub(super) negative: Option<Buckets>,
     #[serde(default, deserialize_with = "or_default")]

@@ -152,6 +152,9 @@ impl Figures {
         for (reason, n) in &totals.refused {
             samples.push(Sample::labelled(metrics::REFUSED, [reason.name()], *n as f64));
         }
+        for (fall, n) in &totals.falls {
+            samples.push(Sample::labelled(metrics::COUNTER_FALLS, [fall.name()], *n as f64));
+        }
         Ok(samples)
     }
 }

@@ -9,8 +9,8 @@ use super::{Live, holds};
 use crate::error::RuntimeError;
 
 /// How often it is asked whether deltas overlap, and after they did: whoever writes them goes on.
-const OVERLAPS_ASKED: Span = Span::from_secs(1);
-const OVERLAPS_TOLD: Span = Span::from_secs(3_600);
+const SHARED_ASKED: Span = Span::from_secs(1);
+const SHARED_TOLD: Span = Span::from_secs(3_600);
 
 /// Something is wrong with relight, or with what it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,15 +125,15 @@ impl Live {
         Ok(())
     }
 
-    /// Series whose deltas overlap: in the log, at once and then hourly.
-    pub(super) fn tell_overlaps(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
-        if now < self.next_overlaps {
+    /// Series that several writers share: in the log, at once and then hourly.
+    pub(super) fn tell_shared(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+        if now < self.next_shared {
             return Ok(());
         }
-        self.next_overlaps = now.plus(OVERLAPS_ASKED);
-        if let Some(told) = self.pipeline.take_overlaps()? {
-            self.next_overlaps = now.plus(OVERLAPS_TOLD);
-            self.notice(&told);
+        self.next_shared = now.plus(SHARED_ASKED);
+        for notice in self.pipeline.take_shared()? {
+            self.next_shared = now.plus(SHARED_TOLD);
+            self.notice(&notice);
         }
         Ok(())
     }

@@ -107,6 +107,9 @@ const fn words(reason: Reason) -> &'static str {
         Reason::DeltaOverlap => {
             "of overlapping deltas: their time is counted already; tell their writers apart by a label"
         }
+        Reason::SharedCounter => {
+            "of counters that several writers share: which of them is right is not known; give each writer a label of its own"
+        }
         Reason::NoRecordedValue => "without a value: an empty field, or a marker that a series ended",
     }
 }

@@ -62,6 +62,8 @@ pub(crate) fn in_lines(lines: &[Value]) -> Result<String, Failure> {
 fn totals(totals: &Totals) -> Value {
     let refused: Map<String, Value> =
         totals.refused.iter().map(|(reason, n)| (reason.name().to_owned(), json!(n))).collect();
+    let falls: Map<String, Value> =
+        totals.falls.iter().map(|(fall, n)| (fall.name().to_owned(), json!(n))).collect();
     json!({
         "record": "totals",
         "partitions": totals.partitions,
@@ -75,6 +77,7 @@ fn totals(totals: &Totals) -> Value {
         "first": known(totals.first),
         "last": known(totals.last),
         "refused": refused,
+        "counter_falls": falls,
     })
 }
 

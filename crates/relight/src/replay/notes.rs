@@ -1,6 +1,7 @@
 //! What a replay tells about itself when it is over: why there may be less in the result than was hoped for.
 
 use relight_core::record::Reason;
+use relight_engine::counters::Fall;
 use relight_engine::detect::Warming;
 use relight_engine::directory::{Unfit, Unmatched};
 use relight_runtime::{Report, Totals};
@@ -19,6 +20,7 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     let mut notes: Vec<String> = earlier_runs(report).into_iter().collect();
     notes.extend(report.unmatched.iter().map(unmatched));
     notes.extend(report.warming.iter().map(warming));
+    notes.extend(counter_falls(&report.totals));
     notes
 }
 
@@ -47,6 +49,22 @@ fn earlier_runs(report: &Report) -> Option<String> {
             count(totals.records, "record"),
         ),
     })
+}
+
+/// Counters that fell without being reset. Resets alone are ordinary.
+fn counter_falls(totals: &Totals) -> Option<String> {
+    let of = |kind| totals.falls.iter().find(|(fall, _)| *fall == kind).map_or(0, |(_, n)| *n);
+    let (corrections, unexplained) = (of(Fall::Correction), of(Fall::Unexplained));
+    let parts = [
+        (corrections, "by a little or with an unchanged start, taken as a correction"),
+        (
+            unexplained,
+            "too far for a correction and not to about zero, counted once the next points had shown what it was",
+        ),
+    ];
+    let parts = parts.iter().filter(|(n, _)| *n > 0);
+    let parts: Vec<String> = parts.map(|(n, what)| format!("{} {what}", count(*n, "time"))).collect();
+    (!parts.is_empty()).then(|| format!("counters fell {}; none of these is a reset", parts.join(", ")))
 }
 
 fn warming((detector, of): &(String, Warming)) -> String {

@@ -8,6 +8,7 @@ use relight_core::record::{Event, Reason};
 use relight_core::responder::{EffectKind, Plan};
 use relight_core::{Labels, Span, Timestamp};
 use relight_engine::control::summary::summarize;
+use relight_engine::counters::Fall;
 use relight_runtime::{Report, Totals};
 
 use super::labels::{Fault, judge};
@@ -120,6 +121,7 @@ fn report() -> Report {
         first: at(-600),
         last: at(1_980),
         refused: vec![(Reason::Malformed, 3)],
+        falls: vec![(Fall::Reset, 7), (Fall::Correction, 2)],
     };
     let rules = summarize(&incidents, &actions);
     Report {
@@ -220,6 +222,7 @@ fn for_programs() {
     let records: Vec<&str> = lines.iter().map(|line| line["record"].as_str().expect("its kind")).collect();
     assert_eq!(records, ["totals", "incident", "action", "rule", "labels", "fault", "fault", "fault"]);
     assert_eq!(lines[0]["refused"], serde_json::json!({"malformed": 3}));
+    assert_eq!(lines[0]["counter_falls"], serde_json::json!({"reset": 7, "correction": 2}));
     assert_eq!(lines[1]["onset"], "2025-11-23T08:00:00Z");
     assert_eq!(lines[1]["time_to_recover_s"], 50.0);
     assert_eq!(lines[1]["worst_score"], f64::MAX);

@@ -9,7 +9,7 @@ use relight_core::record::{Histogram, Reason};
 
 use super::{NS_PER_MS, is_stale};
 use crate::listen::proto::{Fields, Value};
-use crate::otlp::exponential::of_buckets;
+use crate::otlp::exponential::{Counted, of_buckets};
 
 /// The schema of a histogram with bounds of its own.
 const CUSTOM: i64 = -53;
@@ -26,6 +26,7 @@ pub(super) type Refused = (Reason, &'static str);
 struct Wire {
     schema: i64,
     sum: f64,
+    zero_threshold: f64,
     zero_count: f64,
     negative: Side,
     positive: Side,
@@ -60,9 +61,14 @@ pub(super) fn read(message: &[u8]) -> Result<(Timestamp, Histogram), Refused> {
 }
 
 fn exponential(wire: &Wire) -> Option<Histogram> {
-    let ((first, positive), (_, negative)) = (wire.positive.dense()?, wire.negative.dense()?);
-    let (scale, offset) = (i32::try_from(wire.schema).ok()?, i32::try_from(first - 1).ok()?);
-    of_buckets(scale, whole(wire.zero_count)?, (offset, &positive), &negative)
+    let ((first, positive), (first_below, negative)) = (wire.positive.dense()?, wire.negative.dense()?);
+    let offset = |first: i64| i32::try_from(first - 1).ok();
+    of_buckets(&Counted {
+        scale: i32::try_from(wire.schema).ok()?,
+        zero: (whole(wire.zero_count)?, wire.zero_threshold),
+        positive: (offset(first)?, &positive),
+        negative: (offset(first_below)?, &negative),
+    })
 }
 
 fn custom(wire: &Wire) -> Option<Histogram> {
@@ -119,6 +125,7 @@ fn wire(message: &[u8]) -> Result<Wire, &'static str> {
         match field? {
             (3, value) => wire.sum = f64::from_bits(value.fixed64()?),
             (4, value) => wire.schema = zigzag(value.varint()?),
+            (5, value) => wire.zero_threshold = f64::from_bits(value.fixed64()?),
             (6, value) => wire.zero_count = value.varint()? as f64,
             (7, value) => wire.zero_count = f64::from_bits(value.fixed64()?),
             (8, value) => wire.negative.spans.push(span(value)?),

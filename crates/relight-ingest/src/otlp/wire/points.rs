@@ -389,11 +389,12 @@ impl<'a> Points<'_, '_, 'a> {
                 7 => read.zero_count = Unsigned(point.eight(wire)?),
                 8 => self.side(point.message(wire)?, read.positive.get_or_insert_default())?,
                 9 => self.side(point.message(wire)?, read.negative.get_or_insert_default())?,
+                14 => read.zero_threshold = Float(point.double(wire)?),
                 _ => self.common(EXPONENTIAL, (field, wire), &mut point, &mut common)?,
             }
         }
-        // What it becomes has the same buckets whatever it came with.
-        self.walk.budget.buckets(crate::otlp::exponential::BUCKETS)?;
+        // The explicit form has its own number of buckets, whatever the point came with.
+        self.walk.budget.buckets(crate::otlp::exponential::size(&read))?;
         self.bucketed(whole, EXPONENTIAL, &common, &read)
     }
 

@@ -6,10 +6,10 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::Summary;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogramDataPoint, Summary};
 use relight_core::aliases::Aliases;
 use relight_core::record::{Event, Histogram, Kind, Point, Reason, Record};
 use relight_core::series::key_of;
@@ -123,7 +123,7 @@ impl Reader {
             }
             Some(Data::ExponentialHistogram(h)) => {
                 for p in &h.data_points {
-                    let made = exponential(p.scale, p.zero_count, p.positive.as_ref(), p.negative.as_ref());
+                    let made = exponential(p);
                     let times = (p.flags, p.time_unix_nano, p.start_time_unix_nano);
                     self.histogram(
                         bucket_kind(h.aggregation_temporality),
@@ -295,26 +295,41 @@ const fn bucket_kind(temporality: i32) -> Option<Kind> {
 }
 
 /// Puts each bucket where its upper end lies, by comparing with the bounds.
-fn exponential(
-    scale: i32,
-    zero: u64,
-    positive: Option<&Buckets>,
-    negative: Option<&Buckets>,
-) -> Option<Histogram> {
-    if !(-10..=20).contains(&scale) {
+fn exponential(p: &ExponentialHistogramDataPoint) -> Option<Histogram> {
+    if !(-10..=20).contains(&p.scale) {
         return None;
     }
-    let mut bounds = vec![0.0];
-    bounds.extend((-80..=160).map(|quarter| (f64::from(quarter) / 4.0).exp2()));
+    let step = if p.scale < 2 { 1 << (2 - p.scale) } else { 1 };
+    let threshold = if p.zero_threshold >= (-20_f64).exp2() { p.zero_threshold } else { 0.0 };
+    let floor = (threshold.log2() * 4.0 - 1e-6).min(160.0);
+    let is_bound = |quarters: &i64| quarters % step == 0 && (threshold == 0.0 || *quarters as f64 >= floor);
+    let grid: Vec<i64> = (-80..=160).filter(is_bound).collect();
+    let of = |buckets: &Option<Buckets>| -> Vec<(i128, u64)> {
+        let all = buckets.iter().flat_map(|b| (i128::from(b.offset)..).zip(b.bucket_counts.iter().copied()));
+        all.filter(|(_, n)| *n > 0).collect()
+    };
+    let (positive, negative) = (of(&p.positive), of(&p.negative));
+    let mut ends: Vec<i64> = Vec::new();
+    if !negative.is_empty() {
+        ends.extend(grid.iter().rev());
+    }
+    let below = ends.len();
+    let mut bounds: Vec<f64> = ends.iter().map(|q| -(*q as f64 / 4.0).exp2()).collect();
+    if threshold == 0.0 {
+        bounds.push(0.0);
+    }
+    let above = bounds.len();
+    bounds.extend(grid.iter().map(|q| (*q as f64 / 4.0).exp2()));
     let mut counts = vec![0_u64; bounds.len() + 1];
-    counts[0] = negative.iter().flat_map(|b| &b.bucket_counts).fold(zero, |sum, n| sum.saturating_add(*n));
-    for (i, n) in positive.iter().flat_map(|b| b.bucket_counts.iter().enumerate()) {
-        let end = i128::from(positive.map_or(0, |b| b.offset)) + i as i128 + 1;
-        // In quarters of a doubling, exactly: `end` / 2^scale * 4, rounded up.
-        let quarters = (end << 2 << 10).div_euclid(1 << (scale + 10))
-            + i128::from((end << 12).rem_euclid(1 << (scale + 10)) > 0);
-        let slot = (quarters + 80).clamp(0, 241) as usize + 1;
-        counts[slot] = counts[slot].saturating_add(*n);
+    let mut put = |slot: usize, n: u64| counts[slot] = counts[slot].saturating_add(n);
+    put(below, p.zero_count);
+    // In 2^-20ths of quarters of a doubling, exactly.
+    let place = |end: i128| end << (22 - p.scale);
+    for (index, n) in positive {
+        put(above + grid.iter().filter(|q| i128::from(**q) << 20 < place(index + 1)).count(), n);
+    }
+    for (index, n) in negative {
+        put(below - grid.iter().filter(|q| i128::from(**q) << 20 <= place(index)).count(), n);
     }
     Some(Histogram { bounds, counts })
 }

@@ -179,7 +179,7 @@ fn exponential() -> impl Strategy<Value = ExponentialHistogramDataPoint> {
                 exemplars,
                 min,
                 max,
-                zero_threshold: 0.0,
+                zero_threshold: [0.0, 0.3, 2.0, -1.0, f64::NAN][zero_count as usize],
             }
         },
     )
