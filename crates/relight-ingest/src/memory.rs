@@ -191,7 +191,7 @@ mod tests {
         let mut small = budget.promise();
         assert!(small.grow(3 * MIB) && !small.grow(MIB), "the second makes it a large one");
         resident.store(228 * MIB, Ordering::Relaxed);
-        assert!(!budget.promise().grow(1 << 20) && budget.promise().grow(1 << 10));
+        assert!(!budget.promise().grow(4 << 20) && budget.promise().grow(1 << 10));
         drop((held, small));
         assert_eq!(budget.promised(), 0);
         assert!(budget.promise().grow(2 * MIB) && !budget.promise().grow(3 * MIB));
