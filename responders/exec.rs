@@ -11,8 +11,8 @@ use std::time::Duration;
 use relight_core::Span;
 use relight_core::detector::ConfigError;
 use relight_core::responder::{
-    Attempt, Capabilities, EffectKind, Observation, Plan, PlanError, Reach, Receipt, Request, Responder,
-    ResponderError, Retry, Secret, Secrets,
+    Attempt, Capabilities, EffectKind, NotSent, Observation, Plan, PlanError, Reach, Receipt, Request,
+    Responder, ResponderError, Retry, Secret, Secrets,
 };
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use schemars::JsonSchema;
@@ -169,11 +169,11 @@ impl Responder for Exec {
 
 impl Exec {
     fn start(&self, attempt: &Attempt, plan: &Plan) -> Result<Running, ResponderError> {
-        let never = |message: String| ResponderError { message, retry: Retry::Never };
+        let unsent = |message: String| ResponderError { message, retry: Retry::Unsent(NotSent::Start) };
         let argv: Vec<&str> =
             plan.body["argv"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let Some((program, arguments)) = argv.split_first() else {
-            return Err(never("the plan names no program".to_owned()));
+            return Err(unsent("the plan names no program".to_owned()));
         };
         let document = &plan.body["stdin"];
         let incident = document["incident"]["id"].as_str().unwrap_or_default();
@@ -189,7 +189,7 @@ impl Exec {
         // std marks all that it opens; librdkafka's wake-up pipes are not, and there is one for each of its queues.
         close_fds::set_fds_cloexec_threadsafe(3, &[]);
         // Nothing has run: no such program, no permission, or a program that is being written.
-        let child = command.spawn().map_err(|error| never(format!("failed to start {program}: {error}")))?;
+        let child = command.spawn().map_err(|error| unsent(format!("failed to start {program}: {error}")))?;
         Ok(Running::new(child, document.to_string().into_bytes(), attempt))
     }
 }

@@ -228,7 +228,7 @@ fn f25_exec_injection() {
 fn f26_exec_missing() {
     for program in ["/nonexistent/program", "/etc/passwd", "/"] {
         let error = run(&exec(json!({ "command": [program] })).expect("builds")).expect_err("no program");
-        assert_eq!(error.retry, Retry::Never, "{program}");
+        assert_eq!(error.retry, Retry::Unsent(NotSent::Start), "{program}");
         assert!(error.message.contains(program), "{error}");
     }
 }

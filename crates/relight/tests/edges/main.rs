@@ -3,6 +3,7 @@
 //! What a source answers to one request is tested beside it; here is what only a whole process shows.
 
 mod daemon;
+mod fleet;
 mod flood;
 mod foreign;
 mod h2;
