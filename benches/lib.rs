@@ -48,6 +48,7 @@ pub fn settings(detectors: &[&str]) -> Settings {
         signals,
         rules: Vec::new(),
         trouble: None,
+        fleet_limit: None,
         fingerprint: Vec::new(),
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use relight_core::Span;
 use relight_core::detector::ConfigError;
 use relight_core::responder::{
-    Attempt, Capabilities, EffectKind, Observation, Plan, PlanError, Reach, Receipt, Request, Responder,
-    ResponderError, Retry, Secret, Secrets,
+    Attempt, Capabilities, EffectKind, NotSent, Observation, Plan, PlanError, Reach, Receipt, Request,
+    Responder, ResponderError, Retry, Secret, Secrets,
 };
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use schemars::JsonSchema;
@@ -53,6 +53,32 @@ pub struct ExecConfig {
     /// Whether running it twice is the same as once; else it is never run again in doubt.
     #[serde(default)]
     idempotent: bool,
+    /// What a replaced argument may contain besides harmless characters: `..` leads out of a folder, and `@` names a file
+    /// or another host to many programs.
+    #[serde(default)]
+    allow: Vec<Allowed>,
+}
+
+/// A text that is refused in a replaced argument unless it is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+enum Allowed {
+    /// Such as in `image@sha256:...`.
+    #[serde(rename = "@")]
+    At,
+    /// Such as in a range of revisions.
+    #[serde(rename = "..")]
+    Dots,
+}
+
+impl Allowed {
+    const ALL: [Self; 2] = [Self::At, Self::Dots];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::At => "@",
+            Self::Dots => "..",
+        }
+    }
 }
 
 const fn a_minute() -> Span {
@@ -75,6 +101,7 @@ pub struct Exec {
     timeout: Duration,
     reach: Reach,
     effect: EffectKind,
+    allow: Vec<Allowed>,
 }
 
 impl Responder for Exec {
@@ -112,6 +139,7 @@ impl Responder for Exec {
             timeout: Duration::from_nanos(config.timeout.ns().unsigned_abs()),
             reach: config.reach,
             effect: if config.idempotent { EffectKind::Idempotent } else { EffectKind::FireOnce },
+            allow: config.allow,
         })
     }
 
@@ -121,7 +149,7 @@ impl Responder for Exec {
 
     fn plan(&self, request: &Request<'_>) -> Result<Plan, PlanError> {
         let argv: Result<Vec<String>, PlanError> =
-            self.command.iter().map(|part| argument(part, request)).collect();
+            self.command.iter().map(|part| argument(part, request, &self.allow)).collect();
         let argv = argv?;
         let summary = one_line(&format!("run {}", argv.join(" ")));
         let document = document(request);
@@ -169,11 +197,11 @@ impl Responder for Exec {
 
 impl Exec {
     fn start(&self, attempt: &Attempt, plan: &Plan) -> Result<Running, ResponderError> {
-        let never = |message: String| ResponderError { message, retry: Retry::Never };
+        let unsent = |message: String| ResponderError { message, retry: Retry::Unsent(NotSent::Start) };
         let argv: Vec<&str> =
             plan.body["argv"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let Some((program, arguments)) = argv.split_first() else {
-            return Err(never("the plan names no program".to_owned()));
+            return Err(unsent("the plan names no program".to_owned()));
         };
         let document = &plan.body["stdin"];
         let incident = document["incident"]["id"].as_str().unwrap_or_default();
@@ -189,7 +217,7 @@ impl Exec {
         // std marks all that it opens; librdkafka's wake-up pipes are not, and there is one for each of its queues.
         close_fds::set_fds_cloexec_threadsafe(3, &[]);
         // Nothing has run: no such program, no permission, or a program that is being written.
-        let child = command.spawn().map_err(|error| never(format!("failed to start {program}: {error}")))?;
+        let child = command.spawn().map_err(|error| unsent(format!("failed to start {program}: {error}")))?;
         Ok(Running::new(child, document.to_string().into_bytes(), attempt))
     }
 }
@@ -286,7 +314,7 @@ fn part(text: &str) -> Part {
     }
 }
 
-fn argument(part: &Part, request: &Request<'_>) -> Result<String, PlanError> {
+fn argument(part: &Part, request: &Request<'_>, allow: &[Allowed]) -> Result<String, PlanError> {
     let (name, value) = match part {
         Part::Text(text) => return Ok(text.clone()),
         Part::Arg(name) => (name, scalar(&request.action.args[name.as_str()])),
@@ -295,6 +323,11 @@ fn argument(part: &Part, request: &Request<'_>) -> Result<String, PlanError> {
     let value = value.ok_or_else(|| PlanError(format!("`{name}` is not given, or is no text or number")))?;
     let is_harmless = |c: char| c.is_ascii_alphanumeric() || "._:/@=+,-".contains(c);
     let fits = !value.is_empty() && value.len() <= MAX_ARGUMENT && !value.starts_with('-');
+    let mut refused = Allowed::ALL.iter().filter(|text| !allow.contains(text)).map(|text| text.text());
+    if let Some(text) = refused.find(|text| value.contains(text)) {
+        let value = one_line(&value);
+        return Err(PlanError(format!("`{name}` holds `{text}`, which `allow` does not name: {value}")));
+    }
     if fits && value.chars().all(is_harmless) {
         return Ok(value);
     }

@@ -210,7 +210,15 @@ fn f25_exec_injection() {
         ("`id`", false),
         ("a b", false),
         ("ü", false),
-        ("eu-1/shop:v1.2@x", true),
+        ("../../etc/shadow", false),
+        ("a/..", false),
+        ("..", false),
+        ("v1..v2", false),
+        ("@/etc/passwd", false),
+        ("root@db", false),
+        ("shop@sha256:0123", false),
+        ("eu-1/shop:v1.2", true),
+        ("./a.b/.c", true),
     ] {
         incident.group = Labels::new([("service".to_owned(), value.to_owned())]);
         let plan = exec.plan(&Request { action: &action, incident: &incident });
@@ -223,12 +231,34 @@ fn f25_exec_injection() {
     assert!(exec.plan(&Request { action: &action, incident: &incident }).is_err(), "no such label");
 }
 
+/// Guarantee: `..` and `@` pass where `allow` names them, each by itself; what stands in the config is nobody's label.
+#[test]
+fn what_an_argument_may_contain_is_allowed_by_name() {
+    let (mut incident, action) = incident_and_action();
+    let image = "shop@sha256:6c3c624b58dbbcd3c0dd82b4c53f04194d1247c6eebdaab7c610cf7d66709b3b";
+    for (allow, value, fits) in [
+        (json!(["@"]), image, true),
+        (json!(["@"]), "v1..v2", false),
+        (json!([".."]), "v1..v2", true),
+        (json!([".."]), image, false),
+        (json!(["@", ".."]), "a@b..c", true),
+        (json!(["@", ".."]), "-@..", false),
+        (json!([]), image, false),
+    ] {
+        let exec =
+            exec(json!({ "command": ["/bin/echo", "user@host:..", "{group.service}"], "allow": allow }));
+        incident.group = Labels::new([("service".to_owned(), value.to_owned())]);
+        let plan = exec.expect("builds").plan(&Request { action: &action, incident: &incident });
+        assert_eq!(plan.is_ok(), fits, "{allow} {value}: {plan:?}");
+    }
+}
+
 /// Guarantee: a program that cannot be started is a failure at once, and says which.
 #[test]
 fn f26_exec_missing() {
     for program in ["/nonexistent/program", "/etc/passwd", "/"] {
         let error = run(&exec(json!({ "command": [program] })).expect("builds")).expect_err("no program");
-        assert_eq!(error.retry, Retry::Never, "{program}");
+        assert_eq!(error.retry, Retry::Unsent(NotSent::Start), "{program}");
         assert!(error.message.contains(program), "{error}");
     }
 }

@@ -37,7 +37,9 @@ fn incident() -> Incident {
         worst_score: 2.0,
         evidence: vec![evidence(at)],
         context: vec![deploy(at)],
+        groups_known: 0,
         next_step: 0,
+        moments_cut: 0,
         timeline: Vec::new(),
     }
 }
@@ -53,6 +55,7 @@ fn action() -> Action {
         incident: "01HF7YAT00TESTTESTTESTTEST".to_owned(),
         episode: 1,
         rule: "bad-deploy".to_owned(),
+        group: Labels::default(),
         step: 0,
         action: "rollback".to_owned(),
         with: "k8s-prod".to_owned(),
@@ -73,6 +76,10 @@ fn action() -> Action {
         verify_until: None,
         verified_for: Span::ZERO,
         sampled: false,
+        fresh_until: None,
+        reached: false,
+        not_sent: None,
+        limit_lifted: false,
         detail: String::new(),
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use relight_core::detector::ConfigError;
 use relight_core::responder::{
-    Attempt, Capabilities, EffectKind, Observation, Plan, PlanError, Reach, Receipt, Request, Responder,
-    ResponderError, Retry, Secret, Secrets,
+    Attempt, Capabilities, EffectKind, NotSent, Observation, Plan, PlanError, Reach, Receipt, Request,
+    Responder, ResponderError, Retry, Secret, Secrets,
 };
 use relight_core::{Span, Timestamp};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -268,8 +268,10 @@ impl Webhook {
                 .build()
                 .map_err(|error| error.without_url().to_string())
         });
-        let failed =
-            |message: &String| ResponderError { message: message.clone(), retry: Retry::After(None) };
+        let failed = |message: &String| ResponderError {
+            message: message.clone(),
+            retry: Retry::Unreached(NotSent::Connect),
+        };
         client.as_ref().map_err(failed)
     }
 
@@ -314,10 +316,11 @@ impl Webhook {
     fn broken(&self, error: &reqwest::Error) -> ResponderError {
         let fail = |message: String, retry| ResponderError { message, retry };
         if error.is_builder() {
-            return fail("the request cannot be built".to_owned(), Retry::Never);
+            return fail("the request cannot be built".to_owned(), Retry::Unsent(NotSent::Request));
         }
         if error.is_connect() || error.is_dns() {
-            return fail(format!("failed to connect: {}", cause(error)), Retry::After(None));
+            let (why, kind) = cause(error);
+            return fail(format!("failed to connect: {why}"), Retry::Unreached(kind));
         }
         let what = if error.is_timeout() { "no answer within" } else { "the connection broke within" };
         fail(format!("{what} {:?}", self.timeout), Retry::Unknown)
@@ -325,22 +328,22 @@ impl Webhook {
 }
 
 /// Why there is no connection, in words that hold no part of the URL.
-fn cause(error: &reqwest::Error) -> String {
+fn cause(error: &reqwest::Error) -> (String, NotSent) {
     let mut source = error.source();
     while let Some(error) = source {
         if error.is::<Refused>() {
-            return Refused.to_string();
+            return (Refused.to_string(), NotSent::Egress);
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>()
             && error.raw_os_error().is_some()
         {
-            return error.kind().to_string();
+            return (error.kind().to_string(), NotSent::Connect);
         }
         source = error.source();
     }
     let words =
         if error.is_timeout() { "it took too long" } else { "its name or its certificate is not in order" };
-    words.to_owned()
+    (words.to_owned(), NotSent::Connect)
 }
 
 fn headers(values: &BTreeMap<String, Secret>) -> Result<HeaderMap, ConfigError> {

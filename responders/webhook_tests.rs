@@ -192,8 +192,17 @@ fn f01_connection_refused() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("loopback").port();
     let settings = json!({ "url": format!("http://127.0.0.1:{port}/{CANARY}") });
     let error = send(&webhook(settings).expect("builds")).expect_err("nobody listens");
-    assert_eq!(error.retry, Retry::After(None));
+    assert_eq!(error.retry, Retry::Unreached(NotSent::Connect));
     assert_eq!(error.message, "failed to connect: connection refused");
+}
+
+/// Scenario: a name whose address `egress` does not permit.
+/// Guarantee: nothing is sent, and the error says that this is why.
+#[test]
+fn f17_a_refused_address_was_never_sent_to() {
+    let settings = json!({ "url": "https://localhost:9/x", "allow_insecure_loopback": false });
+    let error = send(&webhook(settings).expect("builds")).expect_err("it is this machine");
+    assert_eq!(error.retry, Retry::Unreached(NotSent::Egress), "{error}");
 }
 
 /// Guarantee: a target that closes connections after each answer never gets a request twice: there is exactly
@@ -242,7 +251,7 @@ fn f22_tls_bad() {
     let target = Target::new(vec![says("200 OK", "", "")]);
     let settings = json!({ "url": target.url().replace("http:", "https:") });
     let error = send(&webhook(settings).expect("builds")).expect_err("no TLS");
-    assert_eq!(error.retry, Retry::After(None), "nothing was sent");
+    assert_eq!(error.retry, Retry::Unreached(NotSent::Connect), "nothing was sent");
     assert!(!error.message.contains("127.0.0.1"), "{error}");
     target.requests();
 }

@@ -12,6 +12,7 @@ mod change;
 mod check;
 mod condition;
 mod errors;
+mod fleet;
 mod names;
 mod raw;
 mod report;

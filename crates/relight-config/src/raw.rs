@@ -59,6 +59,9 @@ pub(crate) struct File {
     /// Who is told of trouble with relight itself and with what it reads; left out, only the log.
     #[schemars(with = "Option<Trouble>")]
     pub(crate) trouble: Option<Value>,
+    /// How much may be changed before a human has to look, or `off`. Left out: the defaults of its keys.
+    #[schemars(with = "FleetLimitOrOff")]
+    pub(crate) fleet_limit: Value,
     /// Secrets by name. A name that ends in `_file` gives the file that holds the secret.
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) secrets: BTreeMap<String, Value>,
@@ -96,6 +99,7 @@ impl Default for File {
             admin_hosts: Vec::new(),
             heartbeat: None,
             trouble: None,
+            fleet_limit: Value::Object(serde_json::Map::new()),
             secrets: BTreeMap::new(),
             sources: None,
             signals: None,
@@ -136,6 +140,42 @@ pub(crate) struct Heartbeat {
 pub(crate) struct Trouble {
     /// Name of a responder that only tells somebody: `reach: notify`.
     pub(crate) with: String,
+}
+
+/// How much may be changed in all before a human has to look.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct FleetLimit {
+    /// At most this many actions that change the world, `within`.
+    #[schemars(range(min = 1))]
+    pub(crate) actions: u32,
+    /// The window: at most `1d`.
+    pub(crate) within: Span,
+    /// At most this part of the groups that a rule knows, `within`: a percentage above 0, such as `20%`.
+    pub(crate) share: String,
+    /// That part is never less than this many groups.
+    #[schemars(range(min = 1))]
+    pub(crate) minimum: u32,
+}
+
+impl Default for FleetLimit {
+    fn default() -> Self {
+        Self { actions: 5, within: Span::from_secs(600), share: "20%".to_owned(), minimum: 1 }
+    }
+}
+
+/// The limit's keys, or `off`.
+pub(crate) struct FleetLimitOrOff;
+
+impl JsonSchema for FleetLimitOrOff {
+    fn schema_name() -> Cow<'static, str> {
+        "FleetLimitOrOff".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let map = generator.subschema_for::<FleetLimit>();
+        json_schema!({ "anyOf": [{ "type": "string", "const": "off", "description": "without a limit" }, map] })
+    }
 }
 
 fn a_minute() -> Span {

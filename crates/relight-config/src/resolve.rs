@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::errors::{nearest, no_such};
+use crate::fleet;
 use crate::raw;
 use crate::report::Report;
 use crate::rules::{self, Surroundings};
@@ -58,6 +59,7 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
     daemon.heartbeat = beat.map(|written| heartbeat(written, &responders, binning, report));
     let trouble = file.trouble.take().and_then(|entry| read::<raw::Trouble>(entry, "trouble", report));
     let trouble = trouble.and_then(|raw::Trouble { with }| trouble_step(with, &responders, report));
+    let fleet_limit = fleet::limit(std::mem::take(&mut file.fleet_limit), report);
     let written = file.rules.take();
     let around =
         Surroundings { signals: &signals, detectors: &detectors, responders: &responders, mode: file.mode };
@@ -82,6 +84,7 @@ pub(crate) fn resolve(file: Value, registry: &Registry, report: &mut Report) -> 
         detectors,
         rules,
         trouble,
+        fleet_limit,
     };
     let ready = responders.into_iter().filter_map(|(name, ready)| Some((name, ready?.responder)));
     let Sources { listeners, kafka } = sources;

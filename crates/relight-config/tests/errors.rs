@@ -425,3 +425,25 @@ fn trouble_is_told_to_somebody() {
     let step = config.expect("it is valid").settings.trouble.expect("it is named");
     assert_eq!((&*step.with, step.mutates, step.mode), ("pager", false, relight_core::rule::Mode::Auto));
 }
+
+/// Guarantee: a fleet limit that bounds nothing, or nothing that can be counted, is an error where it stands.
+#[test]
+fn fleet_limits() {
+    let found = errors("fleet_limit: {actions: 0, within: 2d, share: 0%, minimum: 0, per: 1}");
+    for expected in [
+        "c.yaml:1:24: fleet_limit.actions: 0 is below 1",
+        "fleet_limit.within: 2d is no window: longer than nothing, at most 1d",
+        "fleet_limit.share: `0%` is no share: above 0% and at most 100%, such as 20%",
+        "fleet_limit.minimum: 0 is below 1",
+        "fleet_limit.per: unknown key",
+        "5 errors; nothing was started",
+    ] {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+    for share in ["20", "half", "101%", "-1%", "NaN%", "inf%", "%"] {
+        let found = errors(&format!("fleet_limit: {{share: '{share}'}}"));
+        assert!(found.contains("fleet_limit.share") && found.contains("such as 20%"), "{share}: {found}");
+    }
+    check("fleet_limit: on", &["1:14: fleet_limit: `on`: unknown word; did you mean `off`?"]);
+    assert!(errors("fleet_limit: {within: 0s}").contains("fleet_limit.within: 0s is no window"));
+}

@@ -4,7 +4,7 @@ mod fake;
 
 use relight_config::{Config, defaults, parse, schema};
 use relight_core::responder::Reach;
-use relight_core::rule::{DetectorView, GroupBy, Mode, RuleView};
+use relight_core::rule::{DetectorView, FleetLimit, GroupBy, Mode, RuleView};
 use relight_core::signal::{Binning, By, SignalKind};
 use relight_core::{Labels, Span};
 
@@ -211,7 +211,7 @@ fn the_default_config_is_the_default() {
         let Config { settings, mode, responders, .. } = config;
         let bounds =
             (settings.max_series, settings.series_ttl, settings.sources.clone(), config.daemon.memory);
-        (settings.allowed_lateness, settings.max_skew, bounds, *mode, responders.len())
+        (settings.allowed_lateness, settings.max_skew, bounds, settings.fleet_limit, *mode, responders.len())
     };
     assert_eq!(numbers(&written), numbers(&silent));
     assert_eq!(written.sources, silent.sources);
@@ -221,7 +221,7 @@ fn the_default_config_is_the_default() {
     let keys = |schema: &serde_json::Value| -> Vec<String> {
         schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
     };
-    let defs = ["Signal", "Rule", "Step", "Limits", "Verify", "CircuitBreaker"];
+    let defs = ["Signal", "Rule", "Step", "Limits", "Verify", "CircuitBreaker", "FleetLimit"];
     let source_kinds = schema["properties"]["sources"]["additionalProperties"]["oneOf"].as_array();
     let source_keys = source_kinds.into_iter().flatten().flat_map(keys);
     let of_sources = ["otlp.Tls", "otlp.Limits"].into_iter().flat_map(|name| keys(&schema["$defs"][name]));
@@ -230,6 +230,18 @@ fn the_default_config_is_the_default() {
     let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let missing: Vec<String> = all.filter(|key| !words.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "config/default.yaml says nothing of {missing:?}");
+}
+
+/// Guarantee: a fleet limit holds unless it is switched off; what is left out is as documented.
+#[test]
+fn a_fleet_limit_is_on_by_default() {
+    let limit = |text: &str| config(text).settings.fleet_limit;
+    let documented = FleetLimit { actions: 5, within: Span::from_secs(600), share_percent: 20.0, minimum: 1 };
+    assert_eq!(limit(""), Some(documented));
+    assert_eq!(limit("fleet_limit: {}"), Some(documented));
+    assert_eq!(limit("fleet_limit: off"), None);
+    let written = FleetLimit { actions: 2, share_percent: 12.5, within: Span::from_secs(60), minimum: 3 };
+    assert_eq!(limit("fleet_limit: {actions: 2, within: 1m, share: 12.5%, minimum: 3}"), Some(written));
 }
 
 /// Guarantee: bounds are what is written, of each source its own; without any it is the table's.

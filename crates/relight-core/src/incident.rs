@@ -2,13 +2,14 @@
 //!
 //! Plain data. What moves them from state to state is Control, in the engine.
 
+mod bits;
 mod evidence;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::record::Event;
-use crate::responder::{EffectKind, Plan};
+use crate::responder::{EffectKind, NotSent, Plan};
 use crate::series::{Labels, key_of};
 use crate::time::{Span, Timestamp};
 
@@ -118,10 +119,16 @@ pub struct Incident {
     /// agree with the group, oldest first, at most [`MAX_CONTEXT`], cut to what a page has room for.
     #[serde(default)]
     pub context: Vec<Event>,
+    /// How many groups its rule knew when it opened, this episode, as far as the fleet limit counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub groups_known: u64,
     /// The rung of the ladder that is next.
     pub next_step: u32,
     /// What happened, oldest first, at most [`MAX_MOMENTS`].
     pub timeline: Vec<Moment>,
+    /// Moments that the timeline has no room for: those before its last one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moments_cut: u64,
 }
 
 /// Rows of evidence kept of one incident.
@@ -159,8 +166,10 @@ impl Incident {
             worst_score: 0.0,
             evidence: Vec::new(),
             context: Vec::new(),
+            groups_known: 0,
             next_step: 0,
             timeline: Vec::new(),
+            moments_cut: 0,
         }
     }
 
@@ -178,6 +187,7 @@ impl Incident {
     pub fn note(&mut self, at: Timestamp, what: &str, detail: impl Into<String>) {
         if self.timeline.len() >= MAX_MOMENTS {
             self.timeline.pop();
+            self.moments_cut += 1;
         }
         self.timeline.push(Moment { at, what: what.to_owned(), detail: detail.into() });
     }
@@ -233,6 +243,9 @@ pub struct Action {
     pub episode: u32,
     /// Rule's name.
     pub rule: String,
+    /// Its incident's group.
+    #[serde(default)]
+    pub group: Labels,
     /// Rung of the ladder, from 0.
     pub step: u32,
     /// The verb.
@@ -281,8 +294,36 @@ pub struct Action {
     pub verified_for: Span,
     /// Whether a sample from after the action has been seen.
     pub sampled: bool,
+    /// Until when, in event time, the last of those samples counts as current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_until: Option<Timestamp>,
+    /// An attempt has reached the target.
+    #[serde(default)]
+    pub reached: bool,
+    /// Why nothing was sent, by the last attempt or at all. Of a failed action: it was never sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_sent: Option<NotSent>,
+    /// A human has lifted the fleet limit since it started, so it does not count towards that limit any more.
+    #[serde(default)]
+    pub limit_lifted: bool,
     /// The gate that blocked it, with value and limit; or what the responder said.
     pub detail: String,
+}
+
+impl Action {
+    /// Whether it ended without anything having left for its target: it says nothing about whether the step helps.
+    pub const fn was_never_sent(&self) -> bool {
+        match self.state {
+            ActionState::Failed => self.not_sent.is_some(),
+            ActionState::Blocked => !self.reached,
+            _ => false,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 // An action without the field was recorded by a release that sent nothing.
@@ -417,36 +458,6 @@ pub fn action_id(incident: &str, episode: u32, step: u32) -> String {
     format!("{incident}-{episode}-{step}")
 }
 
-/// Floats in JSON that keep infinities and NaN: JSON has none, so those are texts.
-mod bits {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Raw {
-        Number(f64),
-        Text(String),
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` asks for this signature")]
-    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        if value.is_finite() {
-            serializer.serialize_f64(*value)
-        } else if value.is_nan() {
-            serializer.serialize_str("NaN")
-        } else {
-            serializer.serialize_str(if *value > 0.0 { "+Inf" } else { "-Inf" })
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        match Raw::deserialize(deserializer)? {
-            Raw::Number(value) => Ok(value),
-            Raw::Text(text) => text.parse().map_err(serde::de::Error::custom),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,6 +471,16 @@ mod tests {
         assert!(early < late);
         assert_eq!(early, incident_id("r", &group, Timestamp::from_secs(1_700_000_000)));
         assert_ne!(early[10..], incident_id("q", &group, Timestamp::from_secs(1_700_000_000))[10..]);
+        // The same rule and bin: only the group tells them apart, by key, by value and by how many there are.
+        for pairs in
+            [&[("service", "cart")][..], &[("svc", "shop")], &[("service", "shop"), ("zone", "b")], &[]]
+        {
+            let other =
+                Labels::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+            let id = incident_id("r", &other, Timestamp::from_secs(1_700_000_000));
+            assert_eq!(id[..10], early[..10], "the time part");
+            assert_ne!(id[10..], early[10..], "{other}");
+        }
     }
 
     #[test]

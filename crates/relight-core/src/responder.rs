@@ -168,12 +168,51 @@ pub enum Observation {
 #[error("{0}")]
 pub struct PlanError(pub String);
 
+/// Why an action was not sent. Its word stands in the ledger and in `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotSent {
+    /// The responder cannot make a request of it: an argument that it refuses, a template that fails.
+    Request,
+    /// The egress policy refuses the target's address.
+    Egress,
+    /// No connection to the target.
+    Connect,
+    /// The program cannot be started.
+    Start,
+    /// No responder has this name any more.
+    Responder,
+    /// Another relight acts.
+    Standby,
+    /// The ledger cannot be written.
+    Ledger,
+}
+
+impl NotSent {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Egress => "egress",
+            Self::Connect => "connect",
+            Self::Start => "start",
+            Self::Responder => "responder",
+            Self::Standby => "standby",
+            Self::Ledger => "ledger",
+        }
+    }
+}
+
 /// What to do after a failure. An error carries its decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Try again, after this long if the target said so.
+    /// The target has not done it. Try again, after this long if the target said so.
     After(Option<Span>),
-    /// It will never work.
+    /// Nothing has left for the target. Try again.
+    Unreached(NotSent),
+    /// Nothing has left for the target, and another attempt would end the same way.
+    Unsent(NotSent),
+    /// It was sent, and will never work.
     Never,
     /// It may have happened.
     Unknown,

@@ -29,6 +29,8 @@ pub struct DetectorView {
     pub left: u32,
     /// When any of them last had data.
     pub last: Timestamp,
+    /// Until when that counts as current: two intervals of its row's cadence.
+    pub fresh_until: Timestamp,
     /// No row has had data for two intervals of its cadence.
     pub stale: bool,
 }
@@ -37,7 +39,7 @@ impl Default for DetectorView {
     /// A group without rows.
     fn default() -> Self {
         let (score, last) = (0.0, Timestamp::MIN);
-        Self { score, rows: 0, anomalous: 0, with_data: 0, left: 0, last, stale: false }
+        Self { score, rows: 0, anomalous: 0, with_data: 0, left: 0, last, fresh_until: last, stale: false }
     }
 }
 
@@ -64,6 +66,7 @@ impl DetectorView {
             with_data: self.with_data + other.with_data,
             left: self.left + other.left,
             last: self.last.max(other.last),
+            fresh_until: self.fresh_until.max(other.fresh_until),
             stale: match (self.rows, other.rows) {
                 (0, _) => other.stale,
                 (_, 0) => self.stale,
@@ -198,6 +201,34 @@ pub struct Limits {
     pub lock: String,
 }
 
+/// How much may be changed in the whole fleet before a human has to look. Counted as after the action.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FleetLimit {
+    /// At most this many actions that change the world are started `within`.
+    pub actions: u32,
+    /// The window. Control time, at most a day.
+    pub within: Span,
+    /// At most this part of the groups that a rule knows is changed `within`; in percent, above 0.
+    pub share_percent: f64,
+    /// That part is never less than this many groups.
+    pub minimum: u32,
+}
+
+impl FleetLimit {
+    /// How many groups may be changed where a rule knows `known`.
+    pub fn groups(&self, known: u64) -> u64 {
+        // 7 % of 100 is 7.000000000000001 in one order and 6.999999999999999 in another: whole groups must not hang on
+        // the last bit.
+        let share = (known as f64 * self.share_percent / 100.0 + 1e-9).floor();
+        (share as u64).max(u64::from(self.minimum))
+    }
+
+    /// Beyond this many groups the share allows more than `actions` does: nobody has to count further.
+    pub fn groups_enough(&self) -> usize {
+        (f64::from(self.actions) / self.share_percent * 100.0).ceil() as usize + 1
+    }
+}
+
 /// One step of the response ladder.
 #[derive(Clone)]
 pub struct Step {
@@ -296,6 +327,8 @@ pub struct Settings {
     pub rules: Vec<RuleSpec>,
     /// How people are told of trouble with relight itself and with what it reads; `None` leaves it to the log.
     pub trouble: Option<Step>,
+    /// How much may be changed before a human has to look; `None` is without a bound.
+    pub fleet_limit: Option<FleetLimit>,
     /// Bytes that name this configuration: what state depends on. Hashed into manifests.
     pub fingerprint: Vec<u8>,
 }

@@ -50,6 +50,9 @@ catalogue! {
     ACTS = Gauge "relight_acts" [];
     /// Actions in the ledger that are not final, by state.
     ACTIONS = Gauge "relight_actions" ["state"];
+    /// Actions that would change the world and were not sent: by the gate that said no, or by why nothing left for the
+    /// target. None of them counts for a circuit breaker.
+    ACTIONS_NOT_SENT = Counter "relight_actions_not_sent_total" ["reason"];
     /// Bins that have had their turn.
     BINS = Counter "relight_bins_total" [];
     /// Control time less the newest bin's end: how far behind the present relight is.
@@ -74,6 +77,8 @@ catalogue! {
     /// Seconds of a listener's stream that may be missing, because the process before this one was killed: from the
     /// newest point in the snapshot to the start.
     GAP = Gauge "relight_gap_seconds" ["partition"];
+    /// Actions that count towards `fleet_limit` at present. While the limit is engaged `relight_held` has `fleet_limit`.
+    FLEET_ACTIONS = Gauge "relight_fleet_actions" [];
     /// Heartbeats, by outcome: sent, failed, and skipped because the one before was still on its way.
     HEARTBEATS = Counter "relight_heartbeats_total" ["outcome"];
     /// 1 while something keeps relight from changing anything: `paused`, `warm_up` and the like.
@@ -84,6 +89,8 @@ catalogue! {
     LEDGER_COMMITS = Counter "relight_ledger_commits_total" [];
     /// Commits that the ledger refused: the disk is full, read-only, or held by somebody.
     LEDGER_REFUSALS = Counter "relight_ledger_refusals_total" [];
+    /// Writes that wait for the ledger, which cannot be written.
+    LEDGER_WAITING = Gauge "relight_ledger_waiting_writes" [];
     /// Lines of the log that were dropped because standard error was not read in time.
     LOG_DROPPED = Counter "relight_log_lines_dropped_total" [];
     /// 1 while sources are held back because memory is short.

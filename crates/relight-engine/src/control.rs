@@ -9,7 +9,7 @@
 //! `incident_escalated`, `incident_acknowledged`, `action_planned`, `action_blocked`,
 //! `action_awaiting`, `action_started`, `action_attempt`, `action_retried`, `action_unknown`,
 //! `action_handed_on`, `action_ended`, `breaker_reset`, `held`, `resumed`, `command_ignored`, `stands_by`, `leads`, `trouble`,
-//! `config_loaded`.
+//! `config_loaded`, `fleet_limit_engaged`.
 //!
 //! An action's way out: [`Effect::Start`] offers it to its responder, who asks with
 //! [`ControlInput::Ready`]; the gates are read again, the attempt is written, and [`Effect::Send`] lets it
@@ -19,6 +19,7 @@ mod attempts;
 mod changes;
 mod context;
 mod findings;
+mod fleet;
 mod gates;
 mod holds;
 mod incident;
@@ -40,7 +41,7 @@ use relight_core::incident::{
     Action, ActionState, Applied, Hold, Incident, IncidentState, LedgerState, LedgerWrite,
 };
 use relight_core::record::Event;
-use relight_core::responder::Plan;
+use relight_core::responder::{NotSent, Plan};
 use relight_core::rule::{DetectorView, Finding, RuleSpec, Settings};
 use relight_core::series::KeyView;
 use relight_core::{Labels, Span, Timestamp};
@@ -50,6 +51,7 @@ use crate::intake::Recent;
 use attempts::deadline_of;
 pub use attempts::{HAND_ON_AFTER, LONGEST_PAUSE, MUTATE_FOR, NOTIFY_FOR, pause_after};
 use changes::Changes;
+pub use fleet::FLEET_LIMIT;
 pub use holds::SOURCE_DOWN;
 use incident::GroupTurn;
 use memory::Out;
@@ -80,6 +82,8 @@ pub struct BinTurn<'a> {
     pub findings: &'a [Finding],
     /// The answers to [`Control::queries`], in its order; views in the order of the rule's detectors.
     pub views: &'a [(GroupQuery, Vec<DetectorView>)],
+    /// Of the rules that [`Control::counted_rules`] names how many groups have had a value, as far as the fleet limit counts.
+    pub groups_known: &'a BTreeMap<usize, u64>,
 }
 
 /// What sets off a control turn.
@@ -154,10 +158,14 @@ pub enum ControlInput {
 pub enum Answer {
     /// It was carried out.
     Done,
-    /// It was not, and never will be.
+    /// It was sent and was not carried out, and never will be.
     Failed,
-    /// It was not. Again, if the target wishes so not before this is over.
+    /// It was not carried out. Again, if the target wishes so not before this is over.
     Retry(Option<Span>),
+    /// Nothing has left for the target. Again.
+    Unreached(NotSent),
+    /// Nothing has left for the target, and nothing ever will.
+    Unsent(NotSent),
     /// It may have been.
     Ambiguous,
 }
@@ -224,6 +232,10 @@ pub struct Control {
     /// Whose turn it is to act. Not in the ledger: a process with a standby is told when it starts.
     turn: Turn,
     counters: Counters,
+    /// Actions that would change the world and were not sent, by reason.
+    not_sent: BTreeMap<&'static str, u64>,
+    /// See [`Control::measure_when_sent`].
+    measures_when_sent: bool,
     /// The first condition that could not be evaluated, for people.
     condition_error: Option<String>,
 }
@@ -247,6 +259,8 @@ impl Control {
             holds: state.holds.into_iter().collect(),
             turn: Turn::Alone,
             counters: Counters::default(),
+            not_sent: BTreeMap::new(),
+            measures_when_sent: false,
             condition_error: None,
             settings,
         };
@@ -364,6 +378,12 @@ impl Control {
         self.condition_error.as_deref()
     }
 
+    /// Actions that would change the world and were not sent since this Control was made: by the gate that said no, or by
+    /// why nothing left for the target.
+    pub fn not_sent(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.not_sent.iter().map(|(reason, count)| (*reason, *count))
+    }
+
     const fn now(&self) -> Timestamp {
         self.applied.control
     }
@@ -402,7 +422,8 @@ impl Control {
             };
             let findings = groups.get(query).map_or(&[][..], Vec::as_slice);
             let BinTurn { start, end, recent, .. } = *turn;
-            let group = GroupTurn { rule, query, start, end, recent, views, findings };
+            let groups_known = turn.groups_known.get(&query.rule).copied().unwrap_or(0);
+            let group = GroupTurn { rule, query, start, end, recent, views, findings, groups_known };
             self.group_turn(&group, out);
         }
     }

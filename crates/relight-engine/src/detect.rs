@@ -222,6 +222,14 @@ impl Detect {
         self.groups.iter().flatten().filter_map(|group| group.silence_due).min()
     }
 
+    /// Of these rule groups those that have a row with a value in a closed bin.
+    pub fn with_history(&self, groups: &[u32]) -> Vec<u32> {
+        let has_history =
+            |row: &RowAddr| self.groups[row.signal as usize][row.group.ix()].has_history(row.row);
+        let known = |group: &&u32| self.members.get(*group).is_some_and(|rows| rows.iter().any(has_history));
+        groups.iter().filter(known).copied().collect()
+    }
+
     /// What a rule's detectors say about one of its groups, as of the step at `at`.
     pub fn views(&self, rule: usize, rule_group: u32, at: Timestamp) -> Vec<DetectorView> {
         let rows = self.members.get(&rule_group).map_or(&[][..], Vec::as_slice);

@@ -239,6 +239,11 @@ impl Directory {
         self.rows.display_key(row, &self.arena)
     }
 
+    /// The groups of a rule that rows fall into, as Detect numbers them, in the order of their labels.
+    pub fn rule_groups(&self, rule: usize) -> impl Iterator<Item = u32> + '_ {
+        self.rows.rule_groups(rule)
+    }
+
     /// The group that a rule puts a set of labels into, as Detect numbers it; `None` if no row ever fell into it.
     pub fn rule_group(&self, rule: usize, group: &relight_core::Labels) -> Option<u32> {
         self.rows.rule_group(rule, group)

@@ -14,7 +14,9 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use relight_core::Timestamp;
 use relight_core::incident::{Action, Incident};
-use relight_core::responder::{AnyResponder, Attempt, Observation, Plan, Request, ResponderError, Retry};
+use relight_core::responder::{
+    AnyResponder, Attempt, NotSent, Observation, Plan, Request, ResponderError, Retry,
+};
 use relight_engine::control::{Answer, ControlInput, Effect};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender as Queue, channel};
@@ -192,7 +194,7 @@ impl Outbox for BusOutbox {
                 let id = action.id.clone();
                 if (self.guard)().is_none() {
                     self.asked.answer(&id, Effect::Withdraw { action: id.clone() });
-                    self.answer(id, Answer::Retry(None), NOT_HELD.to_owned(), now);
+                    self.answer(id, Answer::Unreached(NotSent::Standby), NOT_HELD.to_owned(), now);
                 } else if !self.asked.answer(&id, effect) {
                     self.answer(id, Answer::Retry(None), "not sent: nobody waited for it".to_owned(), now);
                 }
@@ -222,7 +224,8 @@ impl Outbox for BusOutbox {
 impl BusOutbox {
     fn queue(&mut self, id: String, with: &str, job: Effect, now: Timestamp) {
         let Some(queue) = self.queues.get(with) else {
-            return self.answer(id, Answer::Failed, format!("there is no responder `{with}` any more"), now);
+            let why = format!("there is no responder `{with}` any more");
+            return self.answer(id, Answer::Unsent(NotSent::Responder), why, now);
         };
         let is_taken = (self.guard)().is_some_and(|epoch| queue.try_send((epoch, Box::new(job))).is_ok());
         if !is_taken {
@@ -270,7 +273,10 @@ impl Worker {
     ) -> Option<ControlInput> {
         let plan = match self.responder().plan(&Request { action, incident }) {
             Ok(plan) => plan,
-            Err(error) => return Some(self.outcome(action, Answer::Failed, format!("no plan: {error}"))),
+            Err(error) => {
+                let why = format!("no request can be made: {error}");
+                return Some(self.outcome(action, Answer::Unsent(NotSent::Request), why));
+            }
         };
         let mut answered = self.asked.ask(&action.id);
         self.tell(ControlInput::Ready { action: action.id.clone(), plan: Some(plan) }).await;
@@ -286,7 +292,7 @@ impl Worker {
         match answer {
             Some(Effect::Send { action, .. }) if self.is_held(epoch) => Some(self.send(&action).await),
             Some(Effect::Send { action, .. }) => {
-                Some(self.outcome(&action, Answer::Retry(None), NOT_HELD.to_owned()))
+                Some(self.outcome(&action, Answer::Unreached(NotSent::Standby), NOT_HELD.to_owned()))
             }
             _ => None,
         }
@@ -310,7 +316,8 @@ impl Worker {
 
     async fn send(&self, action: &Action) -> ControlInput {
         let Some(plan) = &action.plan else {
-            return self.outcome(action, Answer::Failed, "it was written without a plan".to_owned());
+            let why = "it was written without a plan".to_owned();
+            return self.outcome(action, Answer::Unsent(NotSent::Request), why);
         };
         let attempt =
             Attempt { number: action.attempts, idempotency_key: action.id.clone(), at: (self.now)() };
@@ -383,6 +390,8 @@ impl<T> Drop for OnDrop<T> {
 const fn answer_of(retry: Retry) -> Answer {
     match retry {
         Retry::After(wish) => Answer::Retry(wish),
+        Retry::Unreached(why) => Answer::Unreached(why),
+        Retry::Unsent(why) => Answer::Unsent(why),
         Retry::Never => Answer::Failed,
         Retry::Unknown => Answer::Ambiguous,
     }

@@ -169,6 +169,7 @@ impl Live {
         }
         let now = clock.now();
         pipeline.set_now(now);
+        pipeline.measure_when_sent();
         let (cut, cuts) = bounded(1);
         let mut run = Self {
             figures: Figures::new(now, pipeline.generation()),
@@ -276,6 +277,7 @@ impl Live {
             self.hold_blind(now)?;
             self.silence(now, watch)?;
             self.tell_panics(now)?;
+            self.watch_fleet_limit();
             self.tell_shared(now)?;
             self.deadlines(now)?;
             self.tell_news(now);

@@ -344,8 +344,9 @@ impl Pipeline {
             views.push((query, seen));
         }
         let start = if ready.bin == ready.end { ready.at } else { ready.bin };
+        let groups_known = &self.groups_known(&views)?;
         let (events, recent) = (&*ready.events, self.intake.recent());
-        let turn = BinTurn { start, end: ready.end, events, recent, findings, views: &views };
+        let turn = BinTurn { start, end: ready.end, events, recent, findings, views: &views, groups_known };
         let mut effects = Vec::new();
         let from = self.writes.len();
         self.control.bin_turn(&turn, &mut self.writes, &mut effects);
@@ -374,6 +375,35 @@ impl Pipeline {
         Ok(sum)
     }
 
+    /// How many groups with history the rules have that a fleet limit measures: as many as make a difference to it.
+    fn groups_known(
+        &mut self,
+        views: &[(GroupQuery, Vec<DetectorView>)],
+    ) -> Result<BTreeMap<usize, u64>, RuntimeError> {
+        let rules: Vec<usize> =
+            self.control.counted_rules(views.iter().map(|(query, _)| query.rule)).collect();
+        let enough = self.settings.fleet_limit.map_or(0, |limit| limit.groups_enough());
+        let mut known = BTreeMap::new();
+        for rule in rules {
+            // A group may have rows in several shards.
+            let mut found = BTreeSet::new();
+            let mut numbers = self.intake.directory().rule_groups(rule);
+            while found.len() < enough {
+                let some: Arc<[u32]> = numbers.by_ref().take(GROUPS_AT_A_TIME).collect();
+                if some.is_empty() {
+                    break;
+                }
+                let part = self.shards.each(|_| {
+                    let some = Arc::clone(&some);
+                    move |shard: &mut Shard| shard.detect.with_history(&some)
+                })?;
+                found.extend(part.into_iter().flatten());
+            }
+            known.insert(rule, found.len().min(enough) as u64);
+        }
+        Ok(known)
+    }
+
     /// Sets control time: from now on a clock and not the bins drive Control's deadlines. It never runs
     /// backwards.
     pub fn set_now(&mut self, now: Timestamp) {
@@ -390,6 +420,11 @@ impl Pipeline {
     /// When Control's next deadline is due, in control time.
     pub fn control_timeout(&self) -> Option<Timestamp> {
         self.control.poll_timeout().map(|(at, _)| at)
+    }
+
+    /// The outbox asks before it sends: see [`Control::measure_when_sent`].
+    pub const fn measure_when_sent(&mut self) {
+        self.control.measure_when_sent();
     }
 
     /// The state of all incidents and actions, to read.
@@ -444,7 +479,11 @@ impl Pipeline {
     fn commit_turn(&mut self) -> Result<bool, RuntimeError> {
         // `applied_through` alone may wait: a turn that changed nothing can be applied again.
         let changed = self.writes.iter().any(|write| !matches!(write, LedgerWrite::Applied(_)));
-        if self.commit == Commit::EveryTurn && changed { self.commit_if_due() } else { Ok(true) }
+        match self.commit {
+            Commit::EveryTurn if changed => self.commit_if_due(),
+            Commit::EveryTurn => Ok(true),
+            Commit::AtSnapshots => self.bound_writes().map(|()| true),
+        }
     }
 
     /// The ledger, to read what it holds.
@@ -462,6 +501,9 @@ impl Pipeline {
         self.intake.counters().points
     }
 }
+
+/// Groups that the shards are asked about at a time: more than any usual limit needs to see.
+const GROUPS_AT_A_TIME: usize = 1_024;
 
 fn scored(ready: &ReadyBin, all: &[RowFinding]) -> Vec<ScoredRow> {
     let scored = |f: &RowFinding| ScoredRow {

@@ -30,6 +30,9 @@ pub fn with_people(world: &World, calm: &Outcome, seed: u64) -> (World, BTreeMap
         if crowd.rng.one_in(2) {
             crowd.say(at, "reset", "errors");
         }
+        if crowd.rng.one_in(3) {
+            crowd.say(action.planned, "resume", "");
+        }
         crowd.say(action.planned, "dance", &action.id);
     }
     (crowd.world, outcomes)

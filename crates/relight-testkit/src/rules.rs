@@ -5,8 +5,8 @@ use std::sync::Arc;
 use relight_core::detector::Policy;
 use relight_core::responder::EffectKind;
 use relight_core::rule::{
-    Condition, ConditionError, DetectorUse, GroupBy, Limits, Mode, OnInconclusive, RuleSpec, RuleView,
-    Settings, Step, Verify,
+    Condition, ConditionError, DetectorUse, FleetLimit, GroupBy, Limits, Mode, OnInconclusive, RuleSpec,
+    RuleView, Settings, Step, Verify,
 };
 use relight_core::signal::{Aggregate, Binning, By, Select, Selector, SignalInfo, SignalKind, SignalSpec};
 use relight_core::{KeyView, Span};
@@ -128,6 +128,12 @@ pub fn simulated() -> Settings {
         detectors,
         rules: rules(),
         trouble: None,
+        fleet_limit: Some(FleetLimit {
+            actions: 6,
+            within: Span::from_secs(600),
+            share_percent: 50.0,
+            minimum: 2,
+        }),
         fingerprint: b"simulated".to_vec(),
     }
 }

@@ -11,7 +11,7 @@ use relight_core::series::{Labels, key_of};
 use relight_core::signal::{Binning, By, SignalKind, SignalSpec};
 use relight_core::{Span, Timestamp};
 use relight_runtime::{Commit, Pipeline, Responders, Stores, Turn, Watch};
-use relight_store::{MemoryBaselines, MemoryLedger};
+use relight_store::{Ledger as _, MemoryBaselines, MemoryLedger};
 use relight_testkit::rules::{self, When};
 
 const INTERVAL: Span = Span::from_secs(10);
@@ -48,6 +48,7 @@ fn settings(max_series: usize) -> Settings {
         detectors,
         rules: vec![rule],
         trouble: None,
+        fleet_limit: None,
         fingerprint: b"bounds".to_vec(),
     }
 }
@@ -106,11 +107,20 @@ impl Run {
     }
 
     fn on(disk: &Disk, settings: Settings, threads: usize, notices: &mut Vec<String>) -> Self {
+        Self::committing(Commit::EveryTurn, disk, settings, threads, notices)
+    }
+
+    fn committing(
+        commit: Commit,
+        disk: &Disk,
+        settings: Settings,
+        threads: usize,
+        notices: &mut Vec<String>,
+    ) -> Self {
         let stores =
             Stores { baselines: Box::new(disk.baselines.clone()), ledger: Box::new(disk.ledger.clone()) };
         let responders = Box::new(Responders::default());
-        let engine =
-            Pipeline::open(Arc::new(settings), threads, stores, responders, Commit::EveryTurn, notices);
+        let engine = Pipeline::open(Arc::new(settings), threads, stores, responders, commit, notices);
         Self { engine: engine.expect("it opens"), next_offset: BTreeMap::new(), said: Said::default() }
     }
 
@@ -329,6 +339,42 @@ fn d03_what_left_its_band_goes_in_the_end() {
     assert_eq!((incident(&mut run), run.series()), (IncidentState::Open, 6));
     (43 + 29 * TTL_BINS..43 + 33 * TTL_BINS).for_each(|bin| run.steady("otlp", bin, 5));
     assert_eq!((incident(&mut run), run.series()), (IncidentState::Resolved, 5));
+}
+
+/// Scenario: a replay, which commits when it is over, of an incident that lasts for 9,000 bins: its rows fall silent now and
+/// then, which stands in its story.
+/// Guarantee: what waits for the commit has a bound, and so has the story, which says how much of it is cut; the incident is
+/// that of a run that commits every turn.
+#[test]
+fn an_incident_of_weeks_costs_as_much_as_one_of_minutes() {
+    let replayed = |commit: Commit| {
+        let (disk, mut settings) = (Disk::default(), settings(100));
+        let params = serde_json::json!({"above": 50.0});
+        let of = (0, &settings.signals[0]);
+        settings.detectors =
+            vec![rules::detector("every", "threshold", &params, &Policy::default(), of, INTERVAL)];
+        settings.rules[0].detectors = vec![0];
+        let mut run = Run::committing(commit, &disk, settings, 1, &mut Vec::new());
+        let mut most = 0;
+        for bin in 0..9_000 {
+            // Another service keeps time going while this one is silent.
+            let is_silent = bin % 60 >= 50;
+            let points = (!is_silent).then(|| (key("load", "service", 1), 90.0));
+            let other = key_of("idle", &Labels::new([("service".to_owned(), "cart".to_owned())]));
+            run.feed("otlp", bin, points.into_iter().chain([(other, 1.0)]));
+            most = most.max(run.engine.writes_waiting());
+        }
+        run.engine.commit().expect("there is a ledger");
+        let (state, _) = disk.ledger.clone().load().expect("there is a ledger");
+        (most, state.incidents)
+    };
+    let (most, incidents) = replayed(Commit::AtSnapshots);
+    assert!((256..1_024).contains(&most), "{most} writes wait");
+    let [incident] = &*incidents else { panic!("{incidents:?}") };
+    assert_eq!(incident.findings, 9_000 * 50 / 60);
+    assert_eq!(incident.timeline.len(), 256);
+    assert!(incident.moments_cut > 0);
+    assert_eq!(replayed(Commit::EveryTurn).1, incidents);
 }
 
 /// Scenario: 3,000 series, of which 2,000 fall silent, are in a snapshot; the next start allows for 1,000.

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::output::{self, BOLD, DIM, GREEN, RED, YELLOW, visible};
 use crate::replay::json;
 use crate::steer;
-use crate::words::{REASON_SHOWN, happened, left, live, moments, resolution, shown, step};
+use crate::words::{REASON_SHOWN, grouped, happened, left, live, moments, resolution, shown, step};
 
 pub(crate) fn run(args: &IncidentsArgs) -> Result<(), Failure> {
     let state = steer::state_of(&args.at)?;
@@ -105,7 +105,10 @@ fn whole<'a>(incident: &Incident, actions: impl Iterator<Item = &'a Action>) -> 
     }
     incident.context.iter().for_each(|event| text += &happened(event, incident.onset));
     actions.for_each(|action| text += &of_action(action));
-    for moment in &incident.timeline {
+    for (n, moment) in incident.timeline.iter().enumerate() {
+        if incident.moments_cut > 0 && n + 1 == incident.timeline.len() {
+            writeln!(text, "  {DIM}({} moments cut){DIM:#}", grouped(incident.moments_cut)).expect(ANY_TEXT);
+        }
         let detail = visible(&moment.detail, REASON_SHOWN);
         writeln!(text, "  {DIM}{} {} {detail}{DIM:#}", moment.at, moment.what).expect(ANY_TEXT);
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use relight_core::incident::{Action, ActionState, LedgerState};
+use relight_core::incident::{Action, ActionState, Hold, LedgerState};
 use relight_core::text;
+use relight_engine::control::FLEET_LIMIT;
 use relight_runtime::{Clock as _, SystemClock};
 use relight_store::{Spool, StateDir};
 
@@ -15,6 +16,8 @@ use crate::check;
 use crate::cli::StateArgs;
 use crate::failure::Failure;
 use crate::incidents::is_open;
+use crate::output::visible;
+use crate::words::REASON_SHOWN;
 use crate::{output, words};
 
 /// Names that are listed where one was not known.
@@ -28,8 +31,30 @@ pub(crate) fn pause(reason: &str, at: &StateArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn resume(at: &StateArgs) -> Result<(), Failure> {
+    let waiting = |at: &StateArgs| -> Result<Vec<(String, Hold)>, Failure> {
+        let holds = look(at)?.holds;
+        Ok(holds.into_iter().filter(|(_, hold)| hold.until.is_none()).collect())
+    };
+    let before = waiting(at)?;
     obeyed("resume", "", at)?;
-    output::print("resumed: what waited for a human is lifted\n")
+    let after = waiting(at)?;
+    let lifted = before.iter().filter(|(name, _)| after.iter().all(|(other, _)| other != name));
+    output::print(&resumed(lifted))
+}
+
+/// One line for each hold that is lifted: the pause, what relight held by itself, the fleet limit.
+fn resumed<'a>(lifted: impl Iterator<Item = &'a (String, Hold)>) -> String {
+    let lines = lifted.map(|(name, hold)| {
+        let what = match name.as_str() {
+            "paused" => "the pause".to_owned(),
+            FLEET_LIMIT => "the fleet limit, which counts from 0".to_owned(),
+            name => format!("the hold {}", visible(name, REASON_SHOWN)),
+        };
+        format!("lifted {what}: {}\n", visible(&hold.why, REASON_SHOWN))
+    });
+    let lines: String = lines.collect();
+    let lines = if lines.is_empty() { "nothing was held until `relight resume`\n".to_owned() } else { lines };
+    format!("resumed\n{lines}")
 }
 
 /// What is named is looked up first: the daemon would pass over a slip without a word.

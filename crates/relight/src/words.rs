@@ -133,6 +133,7 @@ pub(crate) fn outcome(action: &Action) -> String {
         ActionState::Verifying => "being verified".to_owned(),
         ActionState::Ineffective => format!("{RED}did not help{RED:#}"),
         ActionState::Inconclusive => "inconclusive".to_owned(),
+        ActionState::Failed if action.not_sent.is_some() => format!("{RED}not sent{RED:#}"),
         ActionState::Failed => format!("{RED}failed{RED:#}"),
     }
 }

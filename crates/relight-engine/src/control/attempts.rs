@@ -8,7 +8,7 @@ use relight_core::incident::{Action, ActionState, Incident};
 use relight_core::responder::{EffectKind, Plan};
 use relight_core::{Span, Timestamp};
 
-use super::gates::Gate;
+use super::gates::{Asked, Gate, Refusal};
 use super::ladder::{name_of, needs_action};
 use super::{Answer, Control, Effect, Out, is_sent};
 
@@ -63,10 +63,10 @@ impl Control {
                 action.retry_at = None;
                 self.await_approval(&mut incident, action, out);
             }
-            Gate::Blocked(detail) => {
+            Gate::Blocked(refusal) => {
                 out.effects.push(Effect::Withdraw { action: id.to_owned() });
                 action.retry_at = None;
-                self.block(&mut incident, action, &detail, out);
+                self.block(&mut incident, action, refusal, out);
             }
         }
         self.advance(&mut incident, out);
@@ -80,12 +80,12 @@ impl Control {
             return Gate::Pass;
         }
         let Some((rule, step)) = self.step_of(&self.settings.rules, action) else {
-            return Gate::Blocked("config: its step is gone".to_owned());
+            return Gate::Blocked(Refusal::step_is_gone());
         };
         if incident.episode != action.episode || !needs_action(incident, rule) {
-            return Gate::Blocked("recovered".to_owned());
+            return Gate::Blocked(Refusal::new("recovered", "recovered"));
         }
-        self.gate(incident, rule, step, Some(action))
+        self.gate(Asked { incident, rule, step, own: Some(action) })
     }
 
     fn send(&mut self, incident: &Incident, mut action: Action, out: &mut Out<'_>) {
@@ -109,14 +109,21 @@ impl Control {
     ) {
         let sent = self.actions.get(id).filter(|action| is_sent(action.state)).cloned();
         let about = sent.and_then(|action| Some((self.incidents.remove(&action.incident)?, action)));
-        let Some((mut incident, action)) = about else {
+        let Some((mut incident, mut action)) = about else {
             self.counters.stray_inputs += 1;
             return;
         };
         match answer {
+            Answer::Unreached(why) | Answer::Unsent(why) => {
+                action.not_sent = (!action.reached).then_some(why)
+            }
+            _ => (action.reached, action.not_sent) = (true, None),
+        }
+        match answer {
             Answer::Done => self.ended(&mut incident, action, at, true, detail, out),
-            Answer::Failed => self.ended(&mut incident, action, at, false, detail, out),
+            Answer::Failed | Answer::Unsent(_) => self.ended(&mut incident, action, at, false, detail, out),
             Answer::Retry(wish) => self.try_again(&mut incident, action, at, wish, detail, out),
+            Answer::Unreached(_) => self.try_again(&mut incident, action, at, None, detail, out),
             Answer::Ambiguous => self.in_doubt(&mut incident, action, at, detail, out),
         }
         self.advance(&mut incident, out);
@@ -216,6 +223,7 @@ impl Control {
                 ActionState::Running if !is_start => {}
                 ActionState::Running => {
                     let why = "the process ended before the answer came".to_owned();
+                    (action.reached, action.not_sent) = (true, None);
                     self.in_doubt(&mut incident, action, self.now(), why, out);
                     self.advance(&mut incident, out);
                 }

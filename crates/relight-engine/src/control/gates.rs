@@ -1,7 +1,7 @@
 //! The conditions that a step must pass before anything is touched, in DESIGN's order.
 //!
 //! Decides and changes nothing. Asked when a step is started, and again right before each attempt: time has
-//! passed, and what was true may not be. Silences, storm brake, precondition and preflight are not here yet.
+//! passed, and what was true may not be. Silences, precondition and preflight are not here yet.
 
 use relight_core::Span;
 use relight_core::incident::{Action, ActionState, Incident, IncidentState};
@@ -16,49 +16,124 @@ pub(super) enum Gate {
     Pass,
     /// A human must agree.
     Approval,
-    /// The gate that says no, with value and limit.
-    Blocked(String),
+    /// A gate says no.
+    Blocked(Refusal),
+}
+
+/// Why a step does not start.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// A stable word: the gate's, or one of `approval`, `rejected`, `recovered`, `config`, `standby`.
+    pub(super) reason: &'static str,
+    /// The gate with value and limit, for people.
+    pub(super) detail: String,
+    /// The step would exceed the fleet limit, which is not engaged yet.
+    pub(super) exceeds: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), exceeds: None }
+    }
+
+    pub(super) fn step_is_gone() -> Self {
+        Self::new("config", "config: its step is gone")
+    }
+}
+
+macro_rules! gates {
+    ($($(#[doc = $doc:literal])+ $gate:ident = $word:literal;)+) => {
+        /// A condition before anything is touched.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum GateKind { $($(#[doc = $doc])+ $gate),+ }
+
+        impl GateKind {
+            /// All of them, in the order in which they are asked.
+            pub(super) const ALL: &[Self] = &[$(Self::$gate),+];
+
+            /// Its word in `/metrics`.
+            pub(super) const fn word(self) -> &'static str {
+                match self { $(Self::$gate => $word),+ }
+            }
+        }
+    };
+}
+
+gates! {
+    /// A hold that waits for a human.
+    KillSwitch = "kill_switch";
+    /// Another relight acts, or did when the incident opened.
+    Standby = "standby";
+    /// The lowest mode of config, rule and responder.
+    Mode = "mode";
+    /// A hold that ends by itself.
+    WarmUp = "warm_up";
+    /// No action on data that is missing or old.
+    Freshness = "freshness";
+    /// The incident waits for a human.
+    Escalated = "escalated";
+    /// How much may be changed in the whole fleet.
+    FleetLimit = "fleet_limit";
+    /// Actions of the rule that did not help.
+    Breaker = "breaker";
+    /// The time after an action on the same lock.
+    Cooldown = "cooldown";
+    /// Actions a day on the same lock.
+    Budget = "budget";
+    /// One action at a time on a lock.
+    Lock = "lock";
+}
+
+/// What a gate is asked about. `own` is the action that the step has become, if it has: it does not stand in its own way.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) incident: &'a Incident,
+    pub(super) rule: &'a RuleSpec,
+    pub(super) step: &'a Step,
+    pub(super) own: Option<&'a Action>,
 }
 
 impl Control {
     /// Asks all gates, in order. A step that only notifies has to pass the mode alone: pages fail open.
-    /// `own` is the action that the step has become, if it has: it does not stand in its own way.
-    pub(super) fn gate(
-        &self,
-        incident: &Incident,
-        rule: &RuleSpec,
-        step: &Step,
-        own: Option<&Action>,
-    ) -> Gate {
-        let blocked = if step.mutates {
-            let lock = lock_of(incident, step);
-            let others = || self.actions.values().filter(|a| own.is_none_or(|own| own.id != a.id));
-            self.kill_switch_gate()
-                .or_else(|| self.standby_gate(incident))
-                .or_else(|| self.mode_gate(step))
-                .or_else(|| self.warm_up_gate())
-                .or_else(|| freshness_gate(self, incident))
-                .or_else(|| escalation_gate(incident))
-                .or_else(|| self.breaker_gate(rule))
-                .or_else(|| self.cooldown_gate(&lock, step))
-                .or_else(|| self.budget_gate(&lock, step, others()))
-                .or_else(|| lock_gate(&lock, others()))
-        } else {
-            self.mode_gate(step)
-        };
-        let approved = own.is_some_and(|own| own.approved);
-        match blocked {
-            Some(detail) => Gate::Blocked(detail),
-            None if step.mutates && step.mode == Mode::Approve && !approved => Gate::Approval,
+    pub(super) fn gate(&self, asked: Asked<'_>) -> Gate {
+        let step = asked.step;
+        for gate in GateKind::ALL {
+            if !step.mutates && *gate != GateKind::Mode {
+                continue;
+            }
+            if let Some(detail) = self.ask_gate(*gate, asked) {
+                return Gate::Blocked(Refusal::new(gate.word(), detail));
+            }
+        }
+        let approved = asked.own.is_some_and(|own| own.approved);
+        if step.mutates && step.mode == Mode::Approve && !approved {
+            return Gate::Approval;
+        }
+        // Last: only a step that would start is measured, and only then does the limit engage.
+        match self.fleet_excess(asked) {
+            Some(refusal) => Gate::Blocked(refusal),
             None => Gate::Pass,
         }
     }
 
-    #[expect(clippy::unused_self, reason = "all gates are asked in the same way")]
-    fn mode_gate(&self, step: &Step) -> Option<String> {
-        let wanted = if step.mutates { "auto" } else { "suggest" };
-        is_mode_blocked(step)
-            .then(|| format!("mode: the config allows `{}`, this needs `{wanted}`", mode_name(step.mode)))
+    /// Why one gate says no, with value and limit.
+    fn ask_gate(&self, gate: GateKind, asked: Asked<'_>) -> Option<String> {
+        let Asked { incident, rule, step, own } = asked;
+        let lock = || lock_of(incident, step);
+        let others = || self.actions.values().filter(|action| own.is_none_or(|own| own.id != action.id));
+        match gate {
+            GateKind::KillSwitch => self.kill_switch_gate(),
+            GateKind::Standby => self.standby_gate(incident),
+            GateKind::Mode => mode_gate(step),
+            GateKind::WarmUp => self.warm_up_gate(),
+            GateKind::Freshness => freshness_gate(self, incident),
+            GateKind::Escalated => escalation_gate(incident),
+            GateKind::FleetLimit => self.fleet_gate(own),
+            GateKind::Breaker => self.breaker_gate(rule),
+            GateKind::Cooldown => self.cooldown_gate(&lock(), step),
+            GateKind::Budget => self.budget_gate(&lock(), step, others()),
+            GateKind::Lock => lock_gate(&lock(), others()),
+        }
     }
 
     fn breaker_gate(&self, rule: &RuleSpec) -> Option<String> {
@@ -81,11 +156,20 @@ impl Control {
         let limit = step.limits.max_per_day?;
         let since = self.now().minus(DAY);
         let started = others.filter(|action| {
-            action.mutates && action.lock == lock && action.started.is_some_and(|at| at > since)
+            action.mutates
+                && action.lock == lock
+                && !action.was_never_sent()
+                && action.started.is_some_and(|at| at > since)
         });
         let count = started.count();
         (count >= limit as usize).then(|| format!("budget: {count} of {limit} in 24h on {lock}"))
     }
+}
+
+fn mode_gate(step: &Step) -> Option<String> {
+    let wanted = if step.mutates { "auto" } else { "suggest" };
+    is_mode_blocked(step)
+        .then(|| format!("mode: the config allows `{}`, this needs `{wanted}`", mode_name(step.mode)))
 }
 
 fn lock_gate<'a>(lock: &str, others: impl Iterator<Item = &'a Action>) -> Option<String> {
@@ -111,7 +195,7 @@ fn freshness_gate(control: &Control, incident: &Incident) -> Option<String> {
     let blind = control.episode_actions(incident).find(|action| {
         action.state == ActionState::Inconclusive
             && !action.sampled
-            && action.ended.is_some_and(|ended| incident.last_data <= ended)
+            && action.fresh_until.or(action.ended).is_some_and(|since| incident.last_data <= since)
     })?;
     Some(format!("freshness: no data since {} ended", blind.id))
 }

@@ -6,6 +6,7 @@
 use relight_core::Timestamp;
 use relight_core::incident::{Hold, LedgerWrite};
 
+use super::fleet::FLEET_LIMIT;
 use super::{Control, Out};
 
 /// The hold while a source is down. Besides what every hold does, it keeps missing data from meaning anything.
@@ -47,6 +48,9 @@ impl Control {
         let waits = self.holds.iter().filter(|(_, hold)| hold.until.is_none());
         let names: Vec<String> = waits.map(|(name, _)| name.clone()).collect();
         for name in &names {
+            if name == FLEET_LIMIT {
+                self.lift_fleet_limit(out);
+            }
             self.holds.remove(name);
             out.audit(self.now(), "resumed", name, "");
             out.log.push(LedgerWrite::Hold(name.clone(), None));
@@ -54,9 +58,10 @@ impl Control {
         !names.is_empty()
     }
 
-    /// Holds that wait for a human: the first of all gates.
+    /// Holds that wait for a human, but for the fleet limit, which has a gate of its own: the first of all gates.
     pub(super) fn kill_switch_gate(&self) -> Option<String> {
-        let (name, hold) = self.holds.iter().find(|(_, hold)| hold.until.is_none())?;
+        let waits = |(name, hold): &(&String, &Hold)| hold.until.is_none() && *name != FLEET_LIMIT;
+        let (name, hold) = self.holds.iter().find(waits)?;
         Some(format!("kill switch: {name}, {}", hold.why))
     }
 

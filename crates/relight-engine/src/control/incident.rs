@@ -8,6 +8,7 @@ use relight_core::{Span, Timestamp};
 
 use super::context::context;
 use super::findings::{describe, onset};
+use super::gates::Refusal;
 use super::{Control, GroupQuery, Out, reopens};
 use crate::intake::Recent;
 
@@ -27,6 +28,7 @@ pub(super) struct GroupTurn<'a> {
     pub(super) recent: &'a Recent,
     pub(super) views: &'a [DetectorView],
     pub(super) findings: &'a [&'a Finding],
+    pub(super) groups_known: u64,
 }
 
 impl GroupTurn<'_> {
@@ -116,6 +118,21 @@ impl Control {
         let silent = rule.detectors.iter().zip(views).filter(|(_, view)| is_silent(view));
         let mut names = silent.filter_map(|(ix, _)| self.settings.detectors.get(*ix)).map(|d| &d.name);
         !names.any(|name| incident.evidence.iter().any(|evidence| evidence.detector == *name))
+    }
+
+    /// Until when the values count as current of the detector that spoke for the incident and is the first to fall silent.
+    pub(super) fn speakers_fresh_until(
+        &self,
+        incident: &Incident,
+        rule: &RuleSpec,
+        views: &[DetectorView],
+    ) -> Option<Timestamp> {
+        let spoke = |ix: usize| {
+            let name = self.settings.detectors.get(ix).map(|detector| &detector.name);
+            name.is_some_and(|name| incident.evidence.iter().any(|evidence| evidence.detector == *name))
+        };
+        let speakers = rule.detectors.iter().zip(views).filter(|(ix, _)| spoke(**ix));
+        speakers.map(|(_, view)| view.fresh_until).min()
     }
 
     /// Counts a condition's error, and tells it once an incident.
@@ -290,6 +307,7 @@ impl Control {
         if incident.state == IncidentState::Pending {
             incident.state = IncidentState::Open;
             incident.detected = Some(turn.end);
+            incident.groups_known = turn.groups_known;
             incident.context = context(turn.recent.events(), turn.query, incident.onset);
             let what = incident.evidence.first().map(describe).unwrap_or_default();
             incident.note(turn.end, "opened", what.clone());
@@ -351,6 +369,7 @@ impl Control {
         incident.onset = incident.first_finding;
         incident.onset = onset(incident, turn, not_before);
         incident.detected = Some(turn.end);
+        incident.groups_known = turn.groups_known;
         incident.context = context(turn.recent.events(), turn.query, incident.onset);
         note_stale(incident, turn);
         let reopenings = incident.episode - 1;
@@ -396,7 +415,9 @@ impl Control {
         let Some(action) = self.current_action(incident).cloned() else { return };
         let why = if incident.calm_for > Span::ZERO { "recovered" } else { "the incident is over" };
         match action.state {
-            ActionState::AwaitingApproval => self.block(incident, action, why, out),
+            ActionState::AwaitingApproval => {
+                self.block(incident, action, Refusal::new("recovered", why), out)
+            }
             ActionState::Verifying => {
                 self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);
             }

@@ -9,7 +9,7 @@ use relight_core::incident::{Action, ActionState, Incident, IncidentState, Ledge
 use relight_core::rule::{RuleSpec, Step};
 use relight_core::{Span, Timestamp};
 
-use super::gates::{Gate, is_mode_blocked, lock_of};
+use super::gates::{Asked, Gate, Refusal, is_mode_blocked, lock_of};
 use super::incident::is_held;
 use super::{Control, Effect, Out};
 
@@ -54,13 +54,14 @@ impl Control {
             let moved = self.has_moved(incident, rule, step);
             let action = self.plan(incident, step, out);
             if moved {
-                self.block(incident, action, "config: it was done about this already, as another step", out);
+                let why = "config: it was done about this already, as another step";
+                self.block(incident, action, Refusal::new("config", why), out);
                 continue;
             }
-            match self.gate(incident, rule, step, None) {
+            match self.gate(Asked { incident, rule, step, own: None }) {
                 Gate::Pass => self.start(incident, action, out),
                 Gate::Approval => self.await_approval(incident, action, out),
-                Gate::Blocked(detail) => self.block(incident, action, &detail, out),
+                Gate::Blocked(refusal) => self.block(incident, action, refusal, out),
             }
         }
     }
@@ -71,7 +72,9 @@ impl Control {
             let place = rule.respond.get(action.step as usize);
             place.is_some_and(|place| is_of(action, place))
         };
-        let mut started = self.episode_actions(incident).filter(|action| action.started.is_some());
+        let mut started = self
+            .episode_actions(incident)
+            .filter(|action| action.started.is_some() && !action.was_never_sent());
         step.mutates && started.any(|action| is_of(action, step) && !was_here(action))
     }
 
@@ -83,6 +86,7 @@ impl Control {
             incident: incident.id.clone(),
             episode: incident.episode,
             rule: incident.rule.clone(),
+            group: incident.group.clone(),
             step: rung,
             action: step.action.clone(),
             with: step.with.clone(),
@@ -103,6 +107,10 @@ impl Control {
             verify_until: None,
             verified_for: Span::ZERO,
             sampled: false,
+            fresh_until: None,
+            reached: false,
+            not_sent: None,
+            limit_lifted: false,
             detail: String::new(),
         };
         out.audit(self.now(), "action_planned", &action.id, name_of(&action));
@@ -142,15 +150,22 @@ impl Control {
         &mut self,
         incident: &mut Incident,
         mut action: Action,
-        detail: &str,
+        refusal: Refusal,
         out: &mut Out<'_>,
     ) {
+        let Refusal { reason, detail, exceeds } = refusal;
         action.state = ActionState::Blocked;
         action.verify_until = None;
         detail.clone_into(&mut action.detail);
         incident.note(self.now(), "blocked", format!("{}: {detail}", name_of(&action)));
         out.audit(self.now(), "action_blocked", &action.id, detail);
+        if action.mutates {
+            *self.not_sent.entry(reason).or_default() += 1;
+        }
         self.put_action(action, out);
+        if let Some(why) = exceeds {
+            self.engage_fleet_limit(why, out);
+        }
     }
 
     /// The responder is done with an action: it was carried out, or never will be.
@@ -202,14 +217,20 @@ impl Control {
             ActionState::Succeeded if action.verify_until.is_some() => "verified",
             ActionState::Succeeded => "sent",
             ActionState::Ineffective => "ineffective",
+            ActionState::Failed if action.not_sent.is_some() => "not_sent",
             ActionState::Failed => "failed",
             _ => "inconclusive",
         };
         incident.note(self.now(), word, format!("{}: {detail}", name_of(&action)));
         out.audit(self.now(), "action_ended", &action.id, format!("{word}: {detail}"));
-        if action.mutates {
-            self.cool_down(&action, out);
-            self.count_breaker(&action, out);
+        match action.not_sent.filter(|_| action.was_never_sent()) {
+            // Nothing has touched the target: there is nothing to cool down from, and nothing that did not help.
+            Some(why) if action.mutates => *self.not_sent.entry(why.word()).or_default() += 1,
+            None if action.mutates => {
+                self.cool_down(&action, out);
+                self.count_breaker(&action, out);
+            }
+            _ => {}
         }
         self.put_action(action, out);
     }
@@ -223,7 +244,7 @@ impl Control {
     }
 
     /// Ineffective and failed actions count; a verified one clears the count; what cannot be told
-    /// does neither.
+    /// does neither. An action that was never sent does not come here.
     fn count_breaker(&mut self, action: &Action, out: &mut Out<'_>) {
         let count = self.breakers.get(&action.rule).copied().unwrap_or(0);
         let next = match action.state {
@@ -260,7 +281,11 @@ impl Control {
             return;
         };
         if incident.state != IncidentState::Escalated {
-            let how = if action.state == ActionState::Blocked { "was held back" } else { "did not help" };
+            let how = match action.state {
+                ActionState::Blocked => "was held back",
+                ActionState::Failed if action.not_sent.is_some() => "was not sent",
+                _ => "did not help",
+            };
             let why = format!("the ladder is exhausted: {} {how}", name_of(action));
             self.escalate(incident, &why, out);
         }

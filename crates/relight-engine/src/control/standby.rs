@@ -8,6 +8,7 @@ use relight_core::incident::{Action, ActionState, Incident};
 use relight_core::rule::Step;
 use relight_core::{Span, Timestamp};
 
+use super::gates::Refusal;
 use super::{Control, Out};
 
 /// What was to be told this long before a takeover is told again, though its incident may be over: nobody may have
@@ -46,7 +47,8 @@ impl Control {
             let Some(mut incident) = self.incidents.remove(&action.incident) else { continue };
             let is_over = !incident.is_live() || incident.episode != action.episode;
             if is_over && action.planned < self.now().minus(UNTOLD) {
-                self.block(&mut incident, action, "standby: over before this relight took over", out);
+                let why = "standby: over before this relight took over";
+                self.block(&mut incident, action, Refusal::new("standby", why), out);
             }
             self.put(incident, out);
         }
@@ -63,6 +65,14 @@ impl Control {
                 let was_open = incident.detected.is_none_or(|detected| detected <= since);
                 was_open.then(|| format!("takeover: it was open before {since}, when this relight took over"))
             }
+        }
+    }
+
+    /// Until when it is unknown how much the other has changed within the last `window`.
+    pub(super) fn unknown_until(&self, window: Span) -> Option<Timestamp> {
+        match self.turn {
+            Turn::Own(since) => Some(since.plus(window)).filter(|until| *until > self.now()),
+            Turn::Alone | Turn::Others => None,
         }
     }
 

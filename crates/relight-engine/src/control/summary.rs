@@ -48,7 +48,7 @@ pub struct RuleSummary {
 /// Sums resolved incidents up by rule, in the order of the rules' names.
 pub fn summarize(incidents: &[Incident], actions: &[Action]) -> Vec<RuleSummary> {
     let mut first_mutation: BTreeMap<(&str, u32), Timestamp> = BTreeMap::new();
-    for action in actions.iter().filter(|action| action.mutates) {
+    for action in actions.iter().filter(|action| action.mutates && !action.was_never_sent()) {
         let Some(started) = action.started else { continue };
         let first = first_mutation.entry((&action.incident, action.episode)).or_insert(started);
         *first = started.min(*first);

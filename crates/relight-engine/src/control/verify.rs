@@ -10,7 +10,7 @@ use relight_core::incident::{Action, ActionState, Incident, IncidentState, Resol
 use relight_core::rule::{DetectorView, OnInconclusive, RuleSpec, Step, Verify};
 use relight_core::{Span, Timestamp};
 
-use super::gates::Gate;
+use super::gates::{Asked, Gate, Refusal};
 use super::incident::{GroupTurn, add};
 use super::ladder::{name_of, needs_action};
 use super::{Control, Out, is_sent};
@@ -31,10 +31,12 @@ impl Control {
             return;
         };
         let after: Vec<DetectorView> = turn.views.iter().map(|view| view.since(from)).collect();
-        if turn.start < from || !self.speakers_are_known(incident, turn.rule, &after) {
+        // A bin that only overlaps `settle` holds values from before its end: a view knows nothing older than `from`.
+        if !self.speakers_are_known(incident, turn.rule, &after) {
             return;
         }
         action.sampled = true;
+        action.fresh_until = self.speakers_fresh_until(incident, turn.rule, &after);
         if self.requirement(incident, (verify, &after), turn, out) {
             let begins = action.verified_for == Span::ZERO;
             let span = if begins { turn.own() } else { turn.covered(incident, self.settings.interval()) };
@@ -87,7 +89,8 @@ impl Control {
         let settings = Arc::clone(&self.settings);
         let verify = self.step_of(&settings.rules, &action).and_then(|(_, step)| step.verify.as_ref());
         if action.state == ActionState::AwaitingApproval {
-            self.block(&mut incident, action, "approval: nobody gave it in time", out);
+            let refusal = Refusal::new("approval", "approval: nobody gave it in time");
+            self.block(&mut incident, action, refusal, out);
         } else {
             action.verify_until = due;
             self.verification_over(&mut incident, action, verify, out);
@@ -103,9 +106,9 @@ impl Control {
         verify: Option<&Verify>,
         out: &mut Out<'_>,
     ) {
+        let is_current = action.sampled && self.is_current(&action);
         // In band at present, but not yet for long enough: that is not "did not help".
-        let cannot_tell = !action.sampled || action.verified_for > Span::ZERO;
-        if !cannot_tell {
+        if is_current && action.verified_for == Span::ZERO {
             return self.finish(incident, action, ActionState::Ineffective, "still out of band", out);
         }
         let waits = verify.filter(|verify| verify.on_inconclusive == OnInconclusive::Wait);
@@ -117,8 +120,26 @@ impl Control {
                 return self.put_action(action, out);
             }
         }
-        let why = if action.sampled { "not in band for long enough" } else { "no data since it ended" };
-        self.finish(incident, action, ActionState::Inconclusive, why, out);
+        let why = match (action.sampled, is_current) {
+            (false, _) => "no data since it ended".to_owned(),
+            (true, true) => "not in band for long enough".to_owned(),
+            (true, false) => {
+                let until = action.fresh_until.unwrap_or(Timestamp::MIN);
+                format!("no data since {until}")
+            }
+        };
+        action.sampled = is_current;
+        self.finish(incident, action, ActionState::Inconclusive, &why, out);
+    }
+
+    /// Whether the last sample of a verification still counts, now that its time is over: traffic that has stopped since
+    /// proves nothing. By event time as far as bins have closed; and by control time where none closes any more, plus what a
+    /// stream in good health is behind.
+    fn is_current(&self, action: &Action) -> bool {
+        let Some(until) = action.fresh_until else { return false };
+        let behind = add(self.settings.interval().times(2), self.settings.allowed_lateness);
+        let known = self.now().min(self.applied.turn);
+        !self.is_blind() && known <= until && self.now() <= until.plus(behind)
     }
 
     /// A human asked for something. A command from before the last bin turn was applied then, and
@@ -180,10 +201,10 @@ impl Control {
         let settings = Arc::clone(&self.settings);
         let gate = match self.step_of(&settings.rules, &action) {
             Some((rule, step)) => self.answer_gate(&incident, rule, step, &action),
-            None => Gate::Blocked("config: its step is gone".to_owned()),
+            None => Gate::Blocked(Refusal::step_is_gone()),
         };
         match gate {
-            Gate::Blocked(detail) => self.block(&mut incident, action, &detail, out),
+            Gate::Blocked(refusal) => self.block(&mut incident, action, refusal, out),
             Gate::Pass | Gate::Approval => self.start(&mut incident, action, out),
         }
         self.advance(&mut incident, out);
@@ -193,11 +214,11 @@ impl Control {
 
     fn answer_gate(&self, incident: &Incident, rule: &RuleSpec, step: &Step, action: &Action) -> Gate {
         if !action.approved {
-            Gate::Blocked("rejected".to_owned())
+            Gate::Blocked(Refusal::new("rejected", "rejected"))
         } else if !needs_action(incident, rule) {
-            Gate::Blocked("recovered".to_owned())
+            Gate::Blocked(Refusal::new("recovered", "recovered"))
         } else {
-            self.gate(incident, rule, step, Some(action))
+            self.gate(Asked { incident, rule, step, own: Some(action) })
         }
     }
 

@@ -289,6 +289,11 @@ impl RowGroup {
         (0..self.last.len()).filter_map(due).min()
     }
 
+    /// Whether a row has had a value in a closed bin.
+    pub(super) fn has_history(&self, row: u32) -> bool {
+        self.last.get(row as usize).is_some_and(|last| last.is_known())
+    }
+
     /// What one detector says of one row, as of the step at `at`; `None` for a row without history.
     pub(super) fn view(&self, signal: &Signal, row: u32, bank: usize, at: Timestamp) -> Option<DetectorView> {
         let last = *self.last.get(row as usize)?;
@@ -299,10 +304,13 @@ impl RowGroup {
         let cadence = f64::from(self.cadence[row as usize]).max(signal.interval.secs_f64());
         // A score of silence is a verdict, and no data.
         let has_data = last == at && !score.is_nan();
-        let is_late = || at.since(last).secs_f64() > 2.0 * cadence;
         let shared = self.shared_at(row, at);
-        let is_silent = shared.is_none() && is_late();
+        let own = last.plus(Span::from_ns((2.0e9 * cadence) as i64));
+        let is_silent = shared.is_none() && at > own;
         let stale = !has_data && (is_silent || self.faults.is_quarantined(bank, row));
+        // A shared row is current while its series count, which their cadence decides.
+        let counts = shared.is_some_and(|shared| !shared.value.is_nan());
+        let fresh_until = if counts { own.max(at.plus(signal.interval.times(2))) } else { own };
         // Of any detector of its signal: between two values nobody else can tell.
         let had_left = self.found.get(&row).is_some_and(|found| *found >= last);
         let reading = Reading::new(f64::from(score), relight_core::detector::Band::UNKNOWN);
@@ -314,6 +322,7 @@ impl RowGroup {
             left: u32::from(had_left && !has_data && !stale),
             // A value is as old as the oldest point that it rests on.
             last: shared.map_or(last, |shared| shared.oldest),
+            fresh_until,
             stale,
         })
     }

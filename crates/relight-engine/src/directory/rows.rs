@@ -147,6 +147,15 @@ impl Rows {
         self.rule_groups.get(&(rule, group.clone())).map(|group| group.number)
     }
 
+    /// The numbers of all groups of a rule, in the order of their labels.
+    pub(super) fn rule_groups(&self, rule: usize) -> impl Iterator<Item = u32> + '_ {
+        let from = (rule, Labels::default());
+        self.rule_groups
+            .range(from..)
+            .take_while(move |((of, _), _)| *of == rule)
+            .map(|(_, group)| group.number)
+    }
+
     pub(super) fn knows(&self, signal: usize, key: &[u8]) -> bool {
         self.by_key.contains_key(&(signal as u16, key.into()))
     }

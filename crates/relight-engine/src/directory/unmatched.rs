@@ -186,6 +186,7 @@ mod tests {
             detectors: Vec::new(),
             rules: Vec::new(),
             trouble: None,
+            fleet_limit: None,
             fingerprint: Vec::new(),
         })
     }

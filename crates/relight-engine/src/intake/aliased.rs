@@ -25,6 +25,7 @@ fn intake(max_series: usize) -> (Intake, u32) {
         signals: Vec::new(),
         rules: Vec::new(),
         trouble: None,
+        fleet_limit: None,
         fingerprint: Vec::new(),
     });
     let partition = intake.partition("otlp");

@@ -26,6 +26,7 @@ fn intake() -> Intake {
         detectors: Vec::new(),
         rules: Vec::new(),
         trouble: None,
+        fleet_limit: None,
         fingerprint: Vec::new(),
     })
 }

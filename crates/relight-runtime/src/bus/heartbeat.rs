@@ -108,6 +108,7 @@ fn sign_of_life(with: &str, now: Timestamp) -> (Action, Incident) {
         incident: incident.id.clone(),
         episode: 1,
         rule: incident.rule.clone(),
+        group: Labels::default(),
         step: 0,
         action: "heartbeat".to_owned(),
         with: with.to_owned(),
@@ -128,6 +129,10 @@ fn sign_of_life(with: &str, now: Timestamp) -> (Action, Incident) {
         verify_until: None,
         verified_for: Span::ZERO,
         sampled: false,
+        fresh_until: None,
+        reached: false,
+        not_sent: None,
+        limit_lifted: false,
         detail: String::new(),
     };
     (action, incident)

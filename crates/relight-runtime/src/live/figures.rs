@@ -21,6 +21,8 @@ pub(super) struct Figures {
     pub(super) refused: RefusalLog,
     /// A step of the wall clock was told.
     pub(super) stepped: bool,
+    /// The fleet limit is engaged, and that was logged.
+    pub(super) limited: bool,
     /// The ledger cannot be written, and that was told.
     pub(super) ledger_failing: bool,
     /// Control time of the cut that is being written, of the newest one, and its size.
@@ -39,6 +41,7 @@ impl Figures {
             notices: Vec::new(),
             refused: RefusalLog::default(),
             stepped: false,
+            limited: false,
             ledger_failing: false,
             cutting,
             newest,
@@ -124,6 +127,7 @@ impl Figures {
             (metrics::FINDINGS, totals.findings),
             (metrics::LEDGER_COMMITS, pipeline.commits().0),
             (metrics::LEDGER_REFUSALS, pipeline.commits().1),
+            (metrics::LEDGER_WAITING, pipeline.writes_waiting() as u64),
             (metrics::POINTS, totals.points),
             (metrics::RECORDS, totals.records),
             (metrics::ROWS, totals.rows),
@@ -172,6 +176,10 @@ fn of_control(pipeline: &Pipeline, samples: &mut Vec<Sample>) {
     for action in control.actions().filter(|action| !action.state.is_final()) {
         *actions.entry(word(&action.state)).or_default() += 1;
     }
+    samples.push(Sample::plain(metrics::FLEET_ACTIONS, control.fleet_actions() as f64));
+    let not_sent = control.not_sent();
+    samples
+        .extend(not_sent.map(|(reason, n)| Sample::labelled(metrics::ACTIONS_NOT_SENT, [reason], n as f64)));
     samples.extend(control.holds().map(|(name, _)| Sample::labelled(metrics::HELD, [name], 1.0)));
     for (metric, states) in [(metrics::INCIDENTS, incidents), (metrics::ACTIONS, actions)] {
         samples.extend(states.iter().map(|(state, n)| Sample::labelled(metric, [&**state], f64::from(*n))));

@@ -3,7 +3,7 @@
 //! Says what happened and what follows from it; when people are told is Control's.
 
 use relight_core::{Span, Timestamp};
-use relight_engine::control::{ControlInput, SOURCE_DOWN};
+use relight_engine::control::{ControlInput, FLEET_LIMIT, SOURCE_DOWN};
 
 use super::{Live, holds};
 use crate::error::RuntimeError;
@@ -110,6 +110,20 @@ impl Live {
         );
         self.pipeline.control(holds::clock_jump(away), now)?;
         self.trouble(Trouble::new("clock_jump", "the wall clock", why), now)
+    }
+
+    /// The fleet limit engages in a turn of Control, which pages people itself: here it is logged.
+    pub(super) fn watch_fleet_limit(&mut self) {
+        let why = {
+            let mut holds = self.pipeline.control_state().holds();
+            holds.find(|(name, _)| *name == FLEET_LIMIT).map(|(_, hold)| hold.why.clone())
+        };
+        let was_logged = std::mem::replace(&mut self.figures.limited, why.is_some());
+        if let Some(why) = why.filter(|_| !was_logged) {
+            self.notice(&format!(
+                "{FLEET_LIMIT}: engaged: {why}; nothing is changed until `relight resume`, people are still paged"
+            ));
+        }
     }
 
     /// Detectors that panicked in the turns so far.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use relight_core::incident::{Action, LedgerWrite};
+use relight_core::responder::NotSent;
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{Answer, ControlInput, Effect};
 use relight_store::StoreError;
@@ -21,6 +22,12 @@ const LONGEST_PAUSE: Span = Span::from_secs(30);
 const HELD_FOR: Span = Span::from_secs(120);
 /// Writes that wait are looked through for those that later ones replace, each time they have grown by this.
 const SWEEP: usize = 4_096;
+
+/// Writes of a replay are looked through each time that they have doubled, from so many on.
+const FEW_WRITES: usize = 256;
+/// More writes than this are committed before the next snapshot. As many incidents of a few KiB take as much memory as a
+/// million points.
+const MOST_WRITES: usize = 16 * SWEEP;
 
 /// How the ledger has done so far.
 #[derive(Debug, Default)]
@@ -55,6 +62,11 @@ impl Pipeline {
     /// Why the ledger cannot be written at present.
     pub fn ledger_fault(&self) -> Option<&str> {
         self.commits.failing.as_ref().map(|failing| failing.why.as_str())
+    }
+
+    /// Writes that wait to be committed.
+    pub const fn writes_waiting(&self) -> usize {
+        self.writes.len()
     }
 
     /// Commits so far, and those that the ledger refused.
@@ -124,11 +136,23 @@ impl Pipeline {
         inputs
     }
 
+    /// Keeps what waits for the next snapshot's commit bounded: an incident is written anew in each of its turns, and may last
+    /// for weeks. What no later write replaces is committed when there is too much of it.
+    pub(super) fn bound_writes(&mut self) -> Result<(), RuntimeError> {
+        if self.writes.len() >= 2 * self.commits.swept.max(FEW_WRITES) {
+            self.drop_replaced();
+        }
+        if self.writes.len() >= MOST_WRITES { self.commit() } else { Ok(()) }
+    }
+
     /// Drops writes that a later one replaces.
     fn sweep(&mut self) {
-        if self.writes.len() < self.commits.swept + SWEEP {
-            return;
+        if self.writes.len() >= self.commits.swept + SWEEP {
+            self.drop_replaced();
         }
+    }
+
+    fn drop_replaced(&mut self) {
         let mut seen = BTreeSet::new();
         let newest_first = std::mem::take(&mut self.writes).into_iter().rev();
         self.writes =
@@ -143,7 +167,8 @@ const HOLD: &str = "ledger";
 
 fn not_sent(action: &Action, now: Timestamp) -> ControlInput {
     let detail = "the ledger could not be written, so it was not sent".to_owned();
-    ControlInput::Outcome { at: now, action: action.id.clone(), answer: Answer::Retry(None), detail }
+    let answer = Answer::Unreached(NotSent::Ledger);
+    ControlInput::Outcome { at: now, action: action.id.clone(), answer, detail }
 }
 
 fn pause_after(tries: u32) -> Span {

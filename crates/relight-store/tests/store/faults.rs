@@ -354,6 +354,9 @@ fn i20_an_edited_ledger_is_noticed() {
         "DELETE FROM audit WHERE n = 31",
         "DELETE FROM audit WHERE n = 1",
         "INSERT INTO audit SELECT n + 1, line, hash FROM audit WHERE n = 31",
+        // Two neighbours, and two that are apart, change places with their hashes: each hash is right for its line alone.
+        "UPDATE audit SET n = -3 WHERE n = 3; UPDATE audit SET n = 3 WHERE n = 4; UPDATE audit SET n = 4 WHERE n = -3",
+        "UPDATE audit SET n = -5 WHERE n = 5; UPDATE audit SET n = 5 WHERE n = 9; UPDATE audit SET n = 9 WHERE n = -5",
         "UPDATE cooldowns SET key = 'lock-9' WHERE key = 'lock-1'",
         "UPDATE breakers SET body = '0'",
         "UPDATE meta SET body = replace(body, '\"changes\":31', '\"changes\":30')",

@@ -79,7 +79,9 @@ pub(crate) fn incident(id: &str, nth: u32) -> Incident {
             };
             2
         ],
+        groups_known: 0,
         next_step: 1,
+        moments_cut: 0,
         timeline: vec![Moment { at, what: "opened".to_owned(), detail: "x".repeat(200) }; 5],
     }
 }
@@ -91,6 +93,7 @@ pub(crate) fn action(id: &str, nth: u32) -> Action {
         incident: "i".to_owned(),
         episode: nth,
         rule: "checkout-bad-deploy".to_owned(),
+        group: Labels::default(),
         step: 0,
         action: "rollback".to_owned(),
         with: "k8s-prod".to_owned(),
@@ -111,6 +114,10 @@ pub(crate) fn action(id: &str, nth: u32) -> Action {
         verify_until: None,
         verified_for: Span::ZERO,
         sampled: false,
+        fresh_until: None,
+        reached: false,
+        not_sent: None,
+        limit_lifted: false,
         detail: String::new(),
     }
 }

@@ -2,7 +2,8 @@
 
 use relight_core::Span;
 use relight_core::incident::{ActionState, IncidentState};
-use relight_core::responder::{EffectKind, Observation};
+use relight_core::responder::{EffectKind, NotSent, Observation};
+use relight_core::telemetry::ACTIONS_NOT_SENT;
 use relight_engine::control::{ControlInput, LONGEST_PAUSE, pause_after};
 use relight_runtime::{Clock, LiveInput};
 
@@ -275,4 +276,40 @@ fn f02_refusals_and_panics_hand_on() {
         rig.stop();
         assert_eq!(rig.journal.sent().iter().filter(|sent| sent.with == "deployer").count(), 1);
     }
+}
+
+/// Scenario: a telemetry label that no responder can make a request of, on three targets; then a legitimate one.
+/// Guarantee: each of the three is an error of its target, with a page behind it; nothing is sent for them, the reason is
+/// counted, the breaker is not, and the legitimate action goes out.
+#[test]
+fn f25_odd_labels_do_not_disable_a_rule() {
+    let mut rig = Rig::with_ladder(ROLLBACK);
+    rig.start();
+    let odd = ["--a", "--b", "--c"];
+    assert!(rig.config.settings.fleet_limit.is_some(), "of one group at a time in a fleet as small as this");
+    rig.load(&odd.map(|service| (service, 50.0)));
+    rig.load(&odd.map(|service| (service, 50.0)));
+    rig.journal.wait_calls("duty", 3);
+    rig.load(&[("shop", 50.0)]);
+    rig.load(&[("shop", 50.0)]);
+    rig.journal.wait_calls("deployer", 1);
+    rig.wait_board("the count by reason", |posted| {
+        posted.samples.iter().any(|sample| {
+            sample.metric == ACTIONS_NOT_SENT && sample.labels == ["request"] && sample.value == 3.0
+        })
+    });
+    rig.stop();
+    let on_disk = rig.on_disk();
+    assert!(on_disk.breakers.iter().all(|(_, count)| *count == 0), "{:?}", on_disk.breakers);
+    let odd: Vec<_> = on_disk.actions.iter().filter(|action| action.was_never_sent()).collect();
+    assert_eq!(odd.len(), 3);
+    assert!(odd.iter().all(|action| action.not_sent == Some(NotSent::Request)));
+    let incident =
+        on_disk.incidents.iter().find(|incident| incident.id == odd[0].incident).expect("it is there");
+    let told = story(incident);
+    assert!(
+        told.contains("not_sent rollback with deployer: no request can be made: the service is no"),
+        "{told}"
+    );
+    assert_eq!(rig.journal.sent().iter().filter(|sent| sent.with == "deployer").count(), 1);
 }

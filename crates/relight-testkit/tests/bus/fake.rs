@@ -57,6 +57,10 @@ impl Responder for Fake {
         Capabilities { effect: self.effect, reach: self.reach, observes, reverts: false }
     }
     fn plan(&self, request: &Request<'_>) -> Result<Plan, PlanError> {
+        let is_odd = self.reach == Reach::Mutate;
+        if is_odd && request.incident.group.get("service").is_some_and(|service| service.starts_with('-')) {
+            return Err(PlanError("the service is no argument".to_owned()));
+        }
         let body = serde_json::json!({ "do": request.action.action, "incident": request.incident.id });
         Ok(Plan { summary: request.action.action.clone(), body })
     }

@@ -4,7 +4,7 @@
 //! notices (bad lines of this very run, say) are left to standard error.
 
 use anyhow::Context;
-use relight_core::incident::{Action, Evidence, Incident};
+use relight_core::incident::{Action, ActionState, Evidence, Incident};
 use relight_core::responder::Plan;
 use relight_core::{Span, Timestamp};
 use relight_engine::control::summary::{Percentiles, RuleSummary};
@@ -156,7 +156,7 @@ fn finite(value: f64) -> f64 {
 
 /// An action, as every listing has it. A replay's plans are made afterwards.
 pub(crate) fn action(action: &Action, plan: Option<&Plan>) -> Value {
-    json!({
+    let mut value = json!({
         "record": "action",
         "id": action.id,
         "incident": action.incident,
@@ -173,7 +173,11 @@ pub(crate) fn action(action: &Action, plan: Option<&Plan>) -> Value {
         "ended": action.ended,
         "detail": action.detail,
         "plan": plan,
-    })
+    });
+    if action.state == ActionState::Failed && action.was_never_sent() {
+        value["not_sent"] = json!(action.not_sent);
+    }
+    value
 }
 
 fn rule(rule: &RuleSummary) -> Value {

@@ -69,7 +69,9 @@ fn incident() -> Incident {
         worst_score: f64::INFINITY,
         evidence: vec![evidence()],
         context: vec![deploy()],
+        groups_known: 0,
         next_step: 1,
+        moments_cut: 0,
         timeline: vec![Moment { at: at(20), what: "opened".to_owned(), detail: String::new() }],
     }
 }
@@ -80,6 +82,7 @@ fn action() -> Action {
         incident: "01KARELIGHT0000000000000AA".to_owned(),
         episode: 1,
         rule: "bad-deploy".to_owned(),
+        group: Labels::default(),
         step: 0,
         action: "rollback".to_owned(),
         with: "k8s".to_owned(),
@@ -100,6 +103,10 @@ fn action() -> Action {
         verify_until: Some(at(320)),
         verified_for: Span::ZERO,
         sampled: true,
+        fresh_until: None,
+        reached: false,
+        not_sent: None,
+        limit_lifted: false,
         detail: String::new(),
     }
 }

@@ -4,6 +4,7 @@
 
 mod attack;
 mod daemon;
+mod fleet;
 mod flood;
 mod foreign;
 mod h2;

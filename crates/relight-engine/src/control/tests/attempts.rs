@@ -2,8 +2,8 @@
 
 use relight_core::Span;
 use relight_core::incident::{Action, ActionState, LedgerWrite};
-use relight_core::responder::EffectKind;
-use relight_core::rule::{Mode, RuleSpec, Step};
+use relight_core::responder::{EffectKind, NotSent};
+use relight_core::rule::{Limits, Mode, RuleSpec, Step};
 
 use super::stage::{Stage, Turned, ladder, page, rollback, secs};
 use crate::control::{
@@ -317,4 +317,72 @@ fn a_step_that_was_replaced_is_not_sent() {
     assert!(told(&changed.ready(&id)).starts_with("withdraw"));
     assert!(action(&changed, &id).detail.starts_with("config"), "{}", action(&changed, &id).detail);
     assert_eq!(told(&stage.ready(&id)), "send 1");
+}
+
+/// Scenario: an action of which nothing left for its target: its request cannot be made; no attempt got a connection, for as
+/// long as it is tried; and one that was sent once in between.
+/// Guarantee: an error of that target: the incident says why, the ladder goes on, the reason is counted apart; no breaker, no
+/// cooldown and no budget counts it. What was sent counts as ever.
+#[test]
+fn what_was_never_sent_says_nothing_about_the_action() {
+    let play = |answers: &[Answer]| {
+        let limits = Limits { cooldown: secs(600), max_per_day: Some(1), lock: "l".to_owned() };
+        let mut stage = Stage::new(vec![ladder(vec![Step { limits, ..rollback() }, page()])]);
+        stage.play("!!");
+        let id = stage.started[0].id.clone();
+        for n in 0.. {
+            stage.ready(&id);
+            stage.answer(id.clone(), answers[n.min(answers.len() - 1)]);
+            if stage.ledger.actions[&id].state.is_final() {
+                break;
+            }
+            // The stream goes on, and so does the trouble.
+            stage.play("!x6");
+        }
+        let page = stage.started.iter().any(|action| !action.mutates);
+        assert!(page, "{}", stage.story());
+        (stage, id)
+    };
+    let unsent: [(&[Answer], &str); 3] = [
+        (&[Answer::Unsent(NotSent::Request)], "request"),
+        (&[Answer::Unreached(NotSent::Egress)], "egress"),
+        (&[Answer::Unreached(NotSent::Connect), Answer::Unsent(NotSent::Start)], "start"),
+    ];
+    for (answers, reason) in unsent {
+        let (stage, id) = play(answers);
+        let action = &stage.ledger.actions[&id];
+        assert_eq!((action.state, action.was_never_sent()), (ActionState::Failed, true), "{reason}");
+        assert!(stage.story().contains(" not_sent"), "{}", stage.story());
+        assert_eq!(stage.control.not_sent().collect::<Vec<_>>(), [(reason, 1)]);
+        assert!(stage.ledger.breakers.is_empty() && stage.ledger.cooldowns.is_empty(), "{reason}");
+    }
+    let sent: [&[Answer]; 3] = [
+        &[Answer::Failed],
+        &[Answer::Unreached(NotSent::Connect), Answer::Retry(None), Answer::Unreached(NotSent::Connect)],
+        &[Answer::Ambiguous],
+    ];
+    for answers in sent {
+        let (stage, id) = play(answers);
+        assert!(!stage.ledger.actions[&id].was_never_sent(), "{answers:?}");
+        assert_eq!(stage.ledger.breakers.get("r"), Some(&1), "{answers:?}");
+        assert!(stage.ledger.cooldowns.contains_key("l") && stage.control.not_sent().count() == 0);
+    }
+}
+
+/// Scenario: the requests of two odd targets cannot be made, over and over; then a legitimate one needs its action.
+/// Guarantee: it is taken.
+#[test]
+fn odd_targets_do_not_disable_a_rule() {
+    let step = Step { limits: Limits::default(), ..rollback() };
+    let mut stage = Stage::new(vec![ladder(vec![step, page()])]);
+    for group in ["--a", "--b", "--c"] {
+        stage.bin(&[(group, '!')]);
+        stage.bin(&[(group, '!')]);
+        let id = stage.started.last().map(|action| action.id.clone()).unwrap_or_default();
+        stage.answer(id, Answer::Unsent(NotSent::Request));
+    }
+    stage.bin(&[("shop", '!')]);
+    stage.bin(&[("shop", '!')]);
+    let last = stage.started.iter().rfind(|action| action.mutates).expect("one was started");
+    assert_eq!(last.group, super::stage::labels("shop"));
 }

@@ -63,6 +63,7 @@ fn after_firing(views: impl Fn(i64) -> Vec<DetectorView>) -> IncidentState {
             recent: &crate::intake::Recent::default(),
             findings: &[],
             views: &views,
+            groups_known: &std::collections::BTreeMap::new(),
         };
         stage.control.bin_turn(&turn, &mut Vec::new(), &mut Vec::new());
     }
@@ -77,6 +78,7 @@ const WELL: DetectorView = DetectorView {
     with_data: 1,
     left: 0,
     last: Timestamp::MAX,
+    fresh_until: Timestamp::MAX,
     stale: false,
 };
 
@@ -259,6 +261,7 @@ fn an_incident_whose_rule_is_gone_ends() {
         recent: &crate::intake::Recent::default(),
         findings: &[],
         views: &[],
+        groups_known: &std::collections::BTreeMap::new(),
     };
     let mut writes = Vec::new();
     control.bin_turn(&turn, &mut writes, &mut Vec::new());

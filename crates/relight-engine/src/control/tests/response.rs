@@ -157,6 +157,49 @@ fn f13_missing_data_no_action() {
     );
 }
 
+/// Scenario: an action, and then traffic that stops: before the first sample, after one that is out of band, after one that is
+/// in it; at once, or as a source that goes silent altogether; `settle` is over long before.
+/// Guarantee: no traffic proves nothing: inconclusive, not counted by the breaker, and nothing else is changed until there is
+/// traffic again; the page goes out. With traffic to the end the same samples are "did not help".
+#[test]
+fn no_traffic_is_no_proof() {
+    let respond = || vec![rollback(), Step { action: "scale".to_owned(), ..rollback() }, page()];
+    let play = |script: &str| {
+        let free = |step: Step| Step { limits: Limits::default(), ..step };
+        let mut stage = Stage::new(vec![ladder(respond().into_iter().map(free).collect())]);
+        stage.play(script);
+        let breaker = stage.ledger.breakers.get("r").copied().unwrap_or(0);
+        (stage.story(), breaker)
+    };
+    let gone = ["!!+ sx14", "!!+ !! sx12", "!!+ !!! __ sx10", "!!+ !! ~x12 !", "!!+ !x5 sx9"];
+    for script in gone {
+        let (story, breaker) = play(script);
+        assert!(
+            story.contains("140 inconclusive rollback, 140 blocked scale by freshness, 140 started page"),
+            "{script}: {story}"
+        );
+        assert_eq!(breaker, 0, "{script}");
+    }
+    for script in ["!!+ !x13", "!!+ sx8 !x5", "!!+ _ ! _ ! _ ! _ ! _ ! _ ! _ !", "!!+ !x10 _ !"] {
+        let (story, breaker) = play(script);
+        assert!(story.contains("140 ineffective rollback"), "{script}: {story}");
+        assert_eq!(breaker, 1, "{script}");
+    }
+}
+
+/// Scenario: `settle` is 15 s, no multiple of the bin: one bin overlaps its end, the next is the first behind it.
+/// Guarantee: a bin of which a part is within `settle` proves nothing.
+#[test]
+fn a_bin_that_overlaps_settle_is_no_sample() {
+    let verify = rollback().verify.map(|verify| Verify { settle: secs(15), ..verify });
+    // The action ends at 20, so samples count from 35 on: the bin at 30 overlaps, those at 40 and 50 make up the 20 s.
+    check(
+        RuleSpec { keep_firing: secs(600), ..ladder(vec![Step { verify, ..rollback() }]) },
+        "!!+ .x6",
+        "20 opened, 20 started rollback, 20 verifying rollback, 30 recovering, 60 verified rollback, Mitigated",
+    );
+}
+
 /// Guarantee: `on_inconclusive: wait` waits once more, and once only; in band but not yet for long
 /// enough is no failure.
 #[test]
@@ -309,8 +352,8 @@ fn deadlines_survive_a_restart() {
         stage.play(script);
         (stage.story(), stage.ledger.state())
     };
-    let calm = story("!!+ !x5 ~x20 !");
-    assert_eq!(calm, story("!!r+r !x5r ~x20 r!"));
+    let calm = story("!!+ !x11 ~x20 !");
+    assert_eq!(calm, story("!!r+r !x11r ~x20 r!"));
     assert!(calm.0.contains("140 ineffective rollback, 140 started page"), "{}", calm.0);
 }
 

@@ -16,8 +16,8 @@ use relight_core::incident::{Action, Applied, Hold, Incident, LedgerState, Ledge
 use relight_core::record::Event;
 use relight_core::responder::{EffectKind, Plan};
 use relight_core::rule::{
-    Condition, ConditionError, DetectorUse, DetectorView, Finding, GroupBy, Limits, Mode, OnInconclusive,
-    RuleSpec, RuleView, Settings, Step, Verify,
+    Condition, ConditionError, DetectorUse, DetectorView, Finding, FleetLimit, GroupBy, Limits, Mode,
+    OnInconclusive, RuleSpec, RuleView, Settings, Step, Verify,
 };
 use relight_core::series::key_of;
 use relight_core::signal::Binning;
@@ -143,6 +143,7 @@ pub(super) fn settings(rules: Vec<RuleSpec>) -> Arc<Settings> {
         detectors: vec![detector("d"), detector("e")],
         rules,
         trouble: None,
+        fleet_limit: None,
         fingerprint: Vec::new(),
     })
 }
@@ -156,7 +157,7 @@ pub(super) struct Ledger {
     pub(super) cooldowns: BTreeMap<String, Timestamp>,
     changes: Vec<Event>,
     pub(super) breakers: BTreeMap<String, u32>,
-    holds: BTreeMap<String, Hold>,
+    pub(super) holds: BTreeMap<String, Hold>,
     pub(super) audit: Vec<String>,
 }
 
@@ -217,6 +218,8 @@ pub(super) struct Stage {
     pub(super) started: Vec<Action>,
     under_way: VecDeque<String>,
     events: Vec<Event>,
+    /// Of each rule.
+    pub(super) groups_known: u64,
 }
 
 impl Stage {
@@ -230,7 +233,17 @@ impl Stage {
             started: Vec::new(),
             under_way: VecDeque::new(),
             events: Vec::new(),
+            groups_known: 1,
         }
+    }
+
+    /// The same with a fleet limit.
+    pub(super) fn limited(rules: Vec<RuleSpec>, limit: FleetLimit, groups_known: u64) -> Self {
+        let mut stage = Self { groups_known, ..Self::new(rules) };
+        let settings = Settings { fleet_limit: Some(limit), ..Settings::clone(&stage.settings) };
+        stage.settings = Arc::new(settings);
+        stage.restart();
+        stage
     }
 
     pub(super) fn play(&mut self, script: &str) -> Vec<Turned> {
@@ -266,7 +279,8 @@ impl Stage {
 
     /// Other rules from now on.
     pub(super) fn reload(&mut self, rules: Vec<RuleSpec>) {
-        self.settings = settings(rules);
+        let fleet_limit = self.settings.fleet_limit;
+        self.settings = Arc::new(Settings { fleet_limit, ..Settings::clone(&settings(rules)) });
         let mut turned = Turned::default();
         self.control.reload(Arc::clone(&self.settings), self.now, &mut turned.0, &mut turned.1);
         turned.0.into_iter().for_each(|write| self.ledger.apply(write));
@@ -296,8 +310,10 @@ impl Stage {
         let mut recent = Recent::default();
         recent.remember(&events);
         let end = self.now;
-        let turn =
-            BinTurn { start, end, events: &events, recent: &recent, findings: &findings, views: &views };
+        let rules = self.control.counted_rules(views.iter().map(|(query, _)| query.rule));
+        let groups_known = &rules.map(|rule| (rule, self.groups_known)).collect();
+        let (events, recent, findings, views) = (&events[..], &recent, &findings[..], &views[..]);
+        let turn = BinTurn { start, end, events, recent, findings, views, groups_known };
         let mut turned = Turned::default();
         self.control.bin_turn(&turn, &mut turned.0, &mut turned.1);
         self.commit(turned)
@@ -455,7 +471,10 @@ fn view(symbol: char, at: Timestamp) -> DetectorView {
         _ => (0.5, 1, false),
     };
     let last = if with_data > 0 { at } else { Timestamp::MIN };
-    DetectorView { score, rows: 1, anomalous: u32::from(score > 1.0), with_data, left: 0, last, stale }
+    // Its cadence is that of the bins.
+    let fresh_until = if with_data > 0 { at.plus(INTERVAL.times(2)) } else { Timestamp::MIN };
+    let anomalous = u32::from(score > 1.0);
+    DetectorView { score, rows: 1, anomalous, with_data, left: 0, last, fresh_until, stale }
 }
 
 /// Plays a script and compares the story of the newest incident.
