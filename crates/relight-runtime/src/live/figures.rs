@@ -21,6 +21,10 @@ pub(super) struct Figures {
     pub(super) refused: RefusalLog,
     /// A step of the wall clock was told.
     pub(super) stepped: bool,
+    /// When it is asked again whether the ledger's file is there.
+    pub(super) next_check: Timestamp,
+    /// Why the state folder could not be opened: nothing of this run is kept.
+    pub(super) blind: Option<String>,
     /// The ledger cannot be written, and that was told.
     pub(super) ledger_failing: bool,
     /// Control time of the cut that is being written, of the newest one, and its size.
@@ -39,6 +43,8 @@ impl Figures {
             notices: Vec::new(),
             refused: RefusalLog::default(),
             stepped: false,
+            next_check: now,
+            blind: None,
             ledger_failing: false,
             cutting,
             newest,
@@ -82,6 +88,7 @@ impl Figures {
         for (partition, secs) in &self.gaps {
             samples.push(Sample::labelled(metrics::GAP, [&**partition], *secs));
         }
+        unready.extend(self.blind.clone());
         unready.extend(pipeline.ledger_fault().map(|why| format!("the ledger cannot be written: {why}")));
         for stream in streams {
             let name = &*stream.outlet.partition;
