@@ -66,6 +66,8 @@ pub(super) enum Way {
     Straight(Inlet),
     /// By the journal.
     Journal(Journal),
+    /// To nobody: the journal cannot be written, so each sender has to keep what it has. The source has no partition.
+    Refusing { source: String, why: String },
 }
 
 impl Way {
@@ -73,6 +75,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.partition(),
             Self::Journal(journal) => journal.partition(),
+            Self::Refusing { source, .. } => source,
         }
     }
 
@@ -80,6 +83,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.stands_by(),
             Self::Journal(journal) => journal.stands_by(),
+            Self::Refusing { .. } => false,
         }
     }
 
@@ -87,6 +91,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.is_held_back(),
             Self::Journal(journal) => journal.is_held_back(),
+            Self::Refusing { .. } => false,
         }
     }
 
@@ -94,6 +99,12 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.offer(delivery),
             Self::Journal(journal) => journal.offer(delivery),
+            Self::Refusing { why, .. } => {
+                if let Some(answer) = delivery.answer {
+                    answer(Verdict::Busy(why.clone()));
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod foreign;
 mod h2;
 mod lifecycle;
 mod start;
+mod state;
 mod steer;
 mod stop;
 mod system;
