@@ -28,6 +28,8 @@ mod excursions;
 #[cfg(test)]
 mod guarantees;
 #[cfg(test)]
+mod learning;
+#[cfg(test)]
 mod registry;
 
 use relight_core::detector::DetectorSpec;

@@ -257,8 +257,34 @@ pub fn open(kind: [u8; 4], known: u16, bytes: &[u8]) -> Result<(u16, &[u8]), Cor
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use proptest::prelude::*;
+
+    fn encoded(value: &impl Codec) -> Vec<u8> {
+        let mut out = Vec::new();
+        value.encode(&mut out);
+        out
+    }
+
+    thread_local! {
+        static READ: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// A byte that counts how often one is read.
+    #[derive(Debug)]
+    struct Counted;
+
+    impl Codec for Counted {
+        fn encode(&self, out: &mut Vec<u8>) {
+            0_u8.encode(out);
+        }
+        fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
+            READ.with(|count| count.set(count.get() + 1));
+            u8::decode(reader).map(|_| Self)
+        }
+    }
 
     proptest! {
         /// Guarantee: every bit of a float, infinities and NaN payloads included, survives.
@@ -269,12 +295,59 @@ mod tests {
             prop_assert_eq!(f64::decode(&mut Reader::new(&out)).expect("reads back").to_bits(), bits);
         }
 
-        /// Guarantee: no bytes whatever make a decoder panic or allocate more than it was given.
+        /// Guarantee: bytes that nobody wrote make no decoder panic. What is decoded all the same is what its bytes say, and
+        /// holds no more memory than elements that they could hold; anything else is an error.
         #[test]
-        fn hostile_bytes_are_an_error(bytes: Vec<u8>) {
-            let _ = Vec::<Vec<u64>>::decode(&mut Reader::new(&bytes));
-            let _ = String::decode(&mut Reader::new(&bytes));
-            let _ = open(*b"TEST", 1, &bytes);
+        fn hostile_bytes_are_an_error(
+            lists: Vec<Vec<u64>>,
+            text: String,
+            harm in proptest::option::of((any::<prop::sample::Index>(), 1..=255_u8)),
+            keep: prop::sample::Index,
+            noise: Vec<u8>,
+        ) {
+            for mut bytes in [encoded(&lists), encoded(&text), noise] {
+                bytes.truncate(keep.index(bytes.len() + 1));
+                if let Some((at, flips)) = harm.filter(|_| !bytes.is_empty()) {
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= flips;
+                }
+                let mut reader = Reader::new(&bytes);
+                if let Ok(lists) = Vec::<Vec<u64>>::decode(&mut reader) {
+                    prop_assert_eq!(encoded(&lists), &bytes[..bytes.len() - reader.left()]);
+                    let held: usize = lists.iter().map(Vec::capacity).sum();
+                    prop_assert!(lists.capacity() <= bytes.len() && held <= bytes.len());
+                }
+                let mut reader = Reader::new(&bytes);
+                if let Ok(text) = String::decode(&mut reader) {
+                    prop_assert_eq!(encoded(&text), &bytes[..bytes.len() - reader.left()]);
+                    prop_assert!(text.capacity() <= bytes.len());
+                }
+                // Without the checksum of its contents nothing is an envelope.
+                prop_assert!(open(*b"TEST", 1, &bytes).is_err());
+            }
+        }
+
+        /// Guarantee: a length beyond what is left is an error before any element is read or any memory is taken for it.
+        #[test]
+        fn a_length_is_bounded_by_what_is_left(n: u32, element_bytes in 0..64_usize, left in 0..4_096_usize) {
+            let bytes = [&n.to_le_bytes()[..], &vec![0; left]].concat();
+            let fits = n as usize * element_bytes.max(1) <= left;
+            let len = Reader::new(&bytes).len(element_bytes, "elements");
+            match len {
+                Ok(len) => prop_assert!(fits && len == n as usize),
+                Err(Corrupt::Short { what, missing }) => {
+                    prop_assert!(!fits && what == "elements");
+                    prop_assert_eq!(missing, n as usize * element_bytes.max(1) - left);
+                }
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+            let is_short = |what| move |error: Corrupt| matches!(error, Corrupt::Short { what: of, .. } if of == what);
+            if n as usize > left {
+                READ.set(0);
+                prop_assert!(Vec::<Counted>::decode(&mut Reader::new(&bytes)).is_err_and(is_short("list")));
+                prop_assert_eq!(READ.get(), 0, "elements were read");
+                prop_assert!(String::decode(&mut Reader::new(&bytes)).is_err_and(is_short("text")));
+            }
         }
 
         /// Guarantee: a flipped bit anywhere in a sealed payload is noticed.

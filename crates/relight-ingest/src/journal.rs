@@ -23,6 +23,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use relight_core::Timestamp;
 use relight_core::codec::Corrupt;
 
+pub(crate) use self::segments::Damage;
 use self::segments::Segments;
 use crate::live::{Brake, Budget, Delivery, Inlet, Load, QUEUE, Refused, Verdict};
 
@@ -83,8 +84,8 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens the journal and begins with what the state does not hold. Returns, for people, what was found
     /// damaged.
-    pub(crate) fn open(keeping: &Keeping, inlet: Inlet) -> Result<(Self, Vec<String>), JournalError> {
-        let (segments, damage) = Segments::open(&keeping.dir)?;
+    pub(crate) fn open(keeping: &Keeping, inlet: Inlet) -> Result<(Self, Damage), JournalError> {
+        let (segments, damage) = Segments::open(&keeping.dir, inlet.covered())?;
         let (sender, queue) = bounded(QUEUE);
         let budget = Budget::new(keeping.max_waiting_bytes);
         let (partition, stands_by) = (inlet.partition().into(), Arc::clone(&inlet.stands_by));

@@ -49,7 +49,7 @@ use self::front::{Front, ListenerShared, Way};
 use self::remote_write::Families;
 use self::reply::Payload;
 use crate::IngestError;
-use crate::journal::{Journal, Keeping};
+use crate::journal::{Damage, Journal, Keeping};
 use crate::live::{Budget, Hub, Reads};
 
 pub use stats::{Figure, Outcome, SourceStats};
@@ -65,8 +65,8 @@ pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Surroundings<'a> {
     /// The time of arrival.
     pub clock: Clock,
-    /// The folder for journals, one below it a source.
-    pub journals: &'a Path,
+    /// The folder for journals, one below it a source; or why none can be written, and then a source that keeps one takes nothing.
+    pub journals: Result<&'a Path, &'a str>,
     /// The folder for what sources know of metric families, a file a source; `None` keeps nothing.
     pub families: Option<&'a Path>,
     /// How far behind the newest a point may be and still count.
@@ -79,7 +79,7 @@ impl<'a> Surroundings<'a> {
     /// With the default lateness, where nothing is kept but journals and nobody is told.
     pub fn new(clock: Clock, journals: &'a Path) -> Self {
         let (families, allowed_lateness, tell) = (None, Span::from_secs(10), Arc::new(|_: &str| {}));
-        Self { clock, journals, families, allowed_lateness, tell }
+        Self { clock, journals: Ok(journals), families, allowed_lateness, tell }
     }
 }
 
@@ -129,6 +129,7 @@ pub struct Running {
     tls: Option<Arc<ServerTls>>,
     stopping: watch::Sender<bool>,
     listeners: JoinSet<()>,
+    gaps: Vec<String>,
     notices: Vec<String>,
 }
 
@@ -154,7 +155,7 @@ pub fn start_in(
         bound.push((key, address, listener));
     }
     let limits = *kind.limits();
-    let (way, mut notices) = way(spec, hub, around.journals)?;
+    let (way, Damage { lost: gaps, mended: mut notices }) = way(spec, hub, around.journals)?;
     let senders = (tokens, Arc::clone(&around.clock));
     let shared = Arc::new(ListenerShared::new(way, limits, senders, hub.memory().clone()));
     let (stopping, told) = watch::channel(false);
@@ -166,7 +167,7 @@ pub fn start_in(
         let listener = Listener { socket, tls, protocol, shared };
         listeners.spawn_on(accept::serve(listener, told.clone()), runtime);
     }
-    Ok(Running { addresses, shared, tls, stopping, listeners, notices })
+    Ok(Running { addresses, shared, tls, stopping, listeners, gaps, notices })
 }
 
 /// The same where nothing is kept but journals, and nobody is told.
@@ -182,15 +183,22 @@ fn start(
     start_in(&Surroundings::new(clock, journals), spec, secrets, hub, runtime)
 }
 
-/// Opens the source's partition, and its journal if it has one. Returns what people should know of that.
-fn way(spec: &SourceSpec, hub: &Hub, journals: &Path) -> Result<(Way, Vec<String>), IngestError> {
+/// Opens the source's partition, and its journal if it has one. Returns what of that is damaged.
+fn way(spec: &SourceSpec, hub: &Hub, journals: Result<&Path, &str>) -> Result<(Way, Damage), IngestError> {
     let limits = spec.kind.limits();
     // Peers' shares bound what waits; beyond the limit is their reserve.
     let max_waiting_bytes = limits.max_waiting_bytes.saturating_add(limits.max_waiting_bytes / 4);
     let budget = Budget::new(max_waiting_bytes);
     if spec.kind.journal() == Journalling::Off {
-        return Ok((Way::Straight(hub.open(&spec.name, Reads::Push, &budget)), Vec::new()));
+        return Ok((Way::Straight(hub.open(&spec.name, Reads::Push, &budget)), Damage::default()));
     }
+    let journals = match journals {
+        Ok(journals) => journals,
+        Err(why) => {
+            let refusing = Way::Refusing { source: spec.name.clone(), why: why.to_owned() };
+            return Ok((refusing, Damage::default()));
+        }
+    };
     let keeping = Keeping {
         dir: journals.join(file_name(&spec.name)),
         max_bytes: limits.max_journal_bytes,
@@ -199,8 +207,7 @@ fn way(spec: &SourceSpec, hub: &Hub, journals: &Path) -> Result<(Way, Vec<String
     let inlet = hub.open(&spec.name, Reads::Journalled, &budget);
     let (journal, damage) = Journal::open(&keeping, inlet)
         .map_err(|source| IngestError::Journal { key: format!("sources.{}.journal", spec.name), source })?;
-    let notices = damage.into_iter().map(|what| format!("gap: {}: {what}", spec.name)).collect();
-    Ok((Way::Journal(journal), notices))
+    Ok((Way::Journal(journal), damage))
 }
 
 /// A source's name as that of a folder: what is neither letter, digit, `-` nor `_` is written as its code.
@@ -229,7 +236,12 @@ impl Running {
         &self.addresses
     }
 
-    /// What people should know of how it started.
+    /// What its journal lost, for people: data that its senders were told to be safe.
+    pub fn gaps(&self) -> &[String] {
+        &self.gaps
+    }
+
+    /// What else people should know of how it started.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }

@@ -1,7 +1,7 @@
 //! Room that is kept for a full disk: a file that holds nothing and is let go of at each start, so that the state can be opened.
 //!
-//! While a run goes on nothing depends on it: a ledger that cannot be written is minded by the driver. Where the file system
-//! cannot keep room, there is none.
+//! While a run goes on nothing depends on it: a ledger that cannot be written is minded by the driver. It is made as soon as
+//! the disk has plenty of room, also during a run. Where the file system cannot keep room, there is none.
 
 use std::fs;
 use std::path::Path;
@@ -21,8 +21,11 @@ pub(crate) fn let_go(state: &Path) {
     let _ = fs::remove_file(state.join(FILE));
 }
 
-/// Keeps room for the next start. Whether there was enough to keep any.
+/// Keeps room for the next start, unless it is kept already. Whether there was enough to keep any.
 pub(crate) fn keep(state: &Path) -> bool {
+    if fs::metadata(state.join(FILE)).is_ok_and(|file| file.len() == BYTES) {
+        return true;
+    }
     let Ok(disk) = statvfs(state) else { return true };
     if disk.f_bavail.saturating_mul(disk.f_frsize) < PLENTY {
         return false;
@@ -51,6 +54,7 @@ mod tests {
             let_go(state.path());
             assert!(!state.path().join(FILE).exists());
         }
+        assert!(keep(state.path()) && keep(state.path()), "what is kept stays");
         assert!(keep(Path::new("/nowhere")), "of a disk that says nothing nothing is said");
     }
 }

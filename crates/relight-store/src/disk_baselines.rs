@@ -78,6 +78,11 @@ impl DiskBaselines {
         self.images().join(format!("{generation}.tmp"))
     }
 
+    /// Where a generation is moved before it is removed. What is left of one there goes at the next start.
+    fn pruned_folder(&self, generation: u64) -> PathBuf {
+        self.images().join(format!("{generation}.old"))
+    }
+
     fn survey(&self) -> Result<Survey, StoreError> {
         let mut troubles = Vec::new();
         let promised = match self.sentinel.read()? {
@@ -347,7 +352,12 @@ impl Baselines for DiskBaselines {
         };
         db.remove_records(keep_from)?;
         self.db = Some(db);
-        old.into_iter().try_for_each(|generation| files::remove(&self.generation_folder(generation)))
+        // Out of the way first: a kill while its files are removed must not leave half a generation under its name.
+        for generation in &old {
+            files::rename(&self.generation_folder(*generation), &self.pruned_folder(*generation))?;
+        }
+        files::sync(&self.images())?;
+        old.into_iter().try_for_each(|generation| files::remove(&self.pruned_folder(generation)))
     }
 
     fn reject(&mut self, generation: u64, why: &str) -> Result<Loaded, StoreError> {

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,18 @@ struct Open {
     conn: Connection,
     witness: File,
     head: Head,
+    /// The file that is written to, which must go on being found under its name.
+    place: Place,
+}
+
+/// Device and inode of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u64, u64);
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        path.metadata().map(|meta| Self(meta.dev(), meta.ino()))
+    }
 }
 
 fn main_file(state: &Path) -> PathBuf {
@@ -102,8 +115,11 @@ impl DiskLedger {
 
     /// Makes an empty ledger. It gets its name only when it is complete.
     fn create(&self) -> Result<(), StoreError> {
-        let failed =
-            |e: rusqlite::Error| StoreError::Backend { doing: "create the ledger", why: e.to_string() };
+        let failed = |e: rusqlite::Error| {
+            let (doing, why) = ("create the ledger", e.to_string());
+            let is_full = e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+            if is_full { StoreError::Unwritable { doing, why } } else { StoreError::Backend { doing, why } }
+        };
         let tmp = self.state.join("ledger.new");
         for end in ["", "-wal", "-shm", "-journal"] {
             files::remove(&self.state.join(format!("ledger.new{end}")))?;
@@ -124,6 +140,9 @@ impl DiskLedger {
     /// Opens the database and reads all of it; writes nothing unless all of it is whole.
     fn read(&self, witness: Witness) -> Result<(LedgerState, Open), Fault> {
         let path = main_file(&self.state);
+        // SQLite would open what it may not write to for reading, which looks like a damaged head.
+        File::options().read(true).write(true).open(&path).map_err(failed_to("open for writing", &path))?;
+        let place = Place::of(&path).map_err(failed_to("open", &path))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&path, flags)?;
         // Closing would fold the log into a file that may be about to go to quarantine.
@@ -143,7 +162,7 @@ impl DiskLedger {
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.sentinel.write(head.commits)?;
         let witness = self.sentinel.open()?;
-        Ok((state, Open { conn, witness, head }))
+        Ok((state, Open { conn, witness, head, place }))
     }
 
     fn start_anew(&mut self, why: &str) -> Result<LedgerHealth, StoreError> {
@@ -237,8 +256,23 @@ impl Ledger for DiskLedger {
         }
     }
 
+    fn check(&self) -> Result<(), StoreError> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let path = main_file(&self.state);
+        let why = match Place::of(&path) {
+            Ok(place) if place == open.place => return Ok(()),
+            Ok(_) => "was replaced by another file".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "was removed".to_owned(),
+            Err(error) => format!("cannot be reached ({error})"),
+        };
+        let why = format!("{} {why} while relight runs: put it back, or restart relight", path.display());
+        Err(StoreError::Unwritable { doing: "commit to the ledger", why })
+    }
+
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError> {
-        let Some(Open { conn, witness, head }) = &mut self.open else {
+        // SQLite goes on writing to a file that has no name any more.
+        self.check()?;
+        let Some(Open { conn, witness, head, .. }) = &mut self.open else {
             return Err(StoreError::Order("the ledger was not loaded".to_owned()));
         };
         let mut next = head.clone();

@@ -55,6 +55,20 @@ pub enum StoreError {
     Order(String),
 }
 
+impl StoreError {
+    /// Whether the disk is full or read-only: nothing is wrong with what it holds.
+    pub fn is_unwritable_disk(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+            }
+            Self::Unwritable { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Wraps an I/O error with what was being done to which file.
 pub(crate) fn failed_to(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();

@@ -32,6 +32,12 @@ pub trait Ledger: Send {
     /// them is in, and the same call may be tried again; after any other error the ledger is done with.
     fn commit(&mut self, writes: &[LedgerWrite]) -> Result<(), StoreError>;
 
+    /// Whether what is committed will be found at the next start; [`StoreError::Unwritable`] if its file was removed or is out
+    /// of reach. Cheap: it is asked once a second.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Puts the ledger aside and starts an empty one: for a ledger behind the baselines, and for
     /// whatever else only the caller can see. Returns [`LedgerHealth::Quarantined`].
     fn quarantine(&mut self, why: &str) -> Result<LedgerHealth, StoreError>;

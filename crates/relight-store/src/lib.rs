@@ -13,6 +13,7 @@
 //!   manifest.copy/           sled's files as they were before an open that has not ended well yet
 //!   images/<generation>/     one cut: manifest.img, s000.img .. s127.img, r000.img .. r127.img, all sealed
 //!   images/<generation>.tmp/ a cut that is being written
+//!   images/<generation>.old/ a cut that is being removed
 //!   ledger.sqlite (-wal, -shm)
 //!   ledger.sentinel          sealed: how many transactions the ledger has committed
 //!   ballast                  room for a full disk, let go of at each start

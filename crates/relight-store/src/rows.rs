@@ -275,15 +275,16 @@ impl From<rusqlite::Error> for Fault {
             Code::SystemIoFailure => {
                 ![SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_CORRUPTFS].contains(&e.extended_code)
             }
-            Code::DiskFull
-            | Code::CannotOpen
+            Code::CannotOpen
             | Code::PermissionDenied
             | Code::DatabaseBusy
             | Code::DatabaseLocked
             | Code::OutOfMemory => true,
             _ => false,
         });
-        if of_the_system {
+        if error.sqlite_error_code() == Some(Code::DiskFull) {
+            Self::Store(StoreError::Unwritable { doing: "open the ledger", why: error.to_string() })
+        } else if of_the_system {
             Self::Store(StoreError::Backend { doing: "read the ledger", why: error.to_string() })
         } else {
             Self::Damage(format!("ledger.sqlite: {error}"))

@@ -62,7 +62,8 @@ impl StateDir {
         }
     }
 
-    /// Once all is open: keeps room for the next start, which may find the disk full. Whether the disk has any to spare.
+    /// Once all is open, and from time to time: keeps room for the next start, which may find the disk full. Whether the disk
+    /// has any to spare.
     pub fn keep_room(path: &Path) -> bool {
         ballast::keep(path)
     }

@@ -7,6 +7,7 @@ mod news;
 mod notify;
 mod readers;
 mod reload;
+mod room;
 mod secrecy;
 mod standby;
 mod steering;
@@ -26,9 +27,9 @@ use relight_ingest::listen::{self, Running};
 use relight_ingest::live::{Hub, Outlet};
 use relight_runtime::{
     Bus, BusOutbox, Clock as _, Guard, Heartbeat, Live, LiveInput, LiveSettings, MemoryLimits, Now, Pipeline,
-    Pulse, ReceivedClock, RuntimeError, Stores, SystemClock, memory_limit, resident_bytes,
+    Pulse, ReceivedClock, RuntimeError, Stores, SystemClock, Trouble, memory_limit, resident_bytes,
 };
-use relight_store::{Spool, StateDir};
+use relight_store::{MemoryBaselines, MemoryLedger, Spool, StateDir, StoreError};
 use relight_web::Web;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -120,18 +121,11 @@ fn serve(
     let now: Now = Arc::new(|| SystemClock::default().wall());
     let mut standby = Standby::new(config);
     let guard = standby.guard();
-    let (bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
-    let mut live = open(args, config, &board, outbox)?;
+    let (mut bus, outbox) = Bus::start(&config.responders, &inputs, (&now, &guard), runtime.handle());
+    let (mut live, blind) = open(args, config, &board, (&mut bus, outbox))?;
     let known = known(live.pipeline()).map_err(|error| Failure::Run(error.into()))?;
     live.tell_of_incidents(Box::new(|news| output::styled_notice(&news::line(news))));
-    if !StateDir::keep_room(&config.daemon.state) {
-        output::notice(
-            "the disk of the state folder is nearly full: without room nothing is changed, and pages alone go out",
-        );
-    }
-    let spool = Spool::of(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
-    let mut commands = Commands::new(spool);
-    commands.at_start(&mut live)?;
+    let commands = if blind.is_some() { None } else { Some(with_state(config, runtime, &mut live)?) };
     let beats = heartbeat(config, &guard, runtime.handle()).map(|(shown, (every, pulse))| {
         live.heartbeat(every, pulse);
         shown
@@ -141,9 +135,13 @@ fn serve(
     live.wait_for(hub.awaited());
     limit_memory(memory, &mut live, &mut hub);
     standby.prepare(&hub, &inputs);
-    let families = config.daemon.state.join("families");
+    let (journals, families) = (config.daemon.state.join("journal"), config.daemon.state.join("families"));
+    let kept = match &blind {
+        None => (Ok(&*journals), Some(&*families)),
+        Some(why) => (Err(&**why), None),
+    };
     let received = live.received_clock();
-    let sources = start_sources(config, &hub, &received, runtime, &inputs, Some(&families))?;
+    let sources = start_sources(config, &hub, &received, runtime, &inputs, kept)?;
     let reloader = Reloader::new(args, written, &sources, &inputs, &guard, &shown);
     let stats: Vec<_> = sources.iter().map(|(name, s)| (name.clone(), Arc::clone(s.stats()))).collect();
     let readers = Readers::start(config, &hub, &received, &guard, &inputs)?;
@@ -162,30 +160,84 @@ fn serve(
     let around = Around { sources, readers, standby, bus, web, inputs, board };
     greet(config, &known, &around)?;
     let engine = spawn(live, opened, asked)?;
-    // It ends with the process.
-    std::thread::Builder::new()
-        .name("relight-steer".to_owned())
-        .spawn(move || commands.watch(&steered))
-        .context("failed to start a thread")?;
+    if let Some(commands) = commands {
+        // It ends with the process.
+        std::thread::Builder::new()
+            .name("relight-steer".to_owned())
+            .spawn(move || commands.watch(&steered))
+            .context("failed to start a thread")?;
+    }
     runtime.block_on(watch_over(engine, around, fenced, (reloader, hangups)))?;
+    if blind.is_some() {
+        return Ok(());
+    }
     StateDir::end(&config.daemon.state).map_err(|error| Failure::Run(error.into()))
 }
 
-fn open(args: &RunArgs, config: &Config, board: &Board, outbox: BusOutbox) -> Result<Live, Failure> {
-    let (baselines, ledger) =
-        StateDir::open(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
-    let was_killed = StateDir::begin(&config.daemon.state).map_err(|error| Failure::Run(error.into()))?;
+/// What a run does with its state folder beside the stores: it keeps room in it, and obeys the commands that were left there.
+fn with_state(config: &Config, runtime: &Runtime, live: &mut Live) -> Result<Commands, Failure> {
+    let state = &config.daemon.state;
+    if !StateDir::keep_room(state) {
+        output::notice(
+            "the disk of the state folder is nearly full: without room nothing is changed, and pages alone go out",
+        );
+    }
+    runtime.spawn(room::keep(state.clone()));
+    let spool = Spool::of(state).map_err(|error| Failure::Run(error.into()))?;
+    let mut commands = Commands::new(spool);
+    commands.at_start(live)?;
+    Ok(commands)
+}
+
+/// The engine, on its state folder. On a disk that is full or read-only it runs on memory alone, and this returns why: pages
+/// still leave, and a process that exits at each start helps nobody.
+fn open(
+    args: &RunArgs,
+    config: &Config,
+    board: &Board,
+    (bus, outbox): (&mut Bus, BusOutbox),
+) -> Result<(Live, Option<String>), Failure> {
+    let failed = |error: RuntimeError| Failure::Run(error.into());
+    let why = match open_state(config)
+        .map_err(RuntimeError::Store)
+        .and_then(|(stores, was_killed)| open_on(args, config, (stores, was_killed), board, outbox))
+    {
+        Err(RuntimeError::Store(error)) if error.is_unwritable_disk() => format!("{:#}", anyhow!(error)),
+        opened => return Ok((opened.map_err(failed)?, None)),
+    };
+    let (outbox, switch) = bus.reload(&config.responders);
+    switch();
+    let memory =
+        Stores { baselines: Box::new(MemoryBaselines::default()), ledger: Box::new(MemoryLedger::default()) };
+    let mut live = open_on(args, config, (memory, false), board, outbox).map_err(failed)?;
+    live.run_blind(&why).map_err(failed)?;
+    Ok((live, Some(format!("the state folder cannot be opened: {why}"))))
+}
+
+/// The stores of the state folder, and whether the run before this one was killed.
+fn open_state(config: &Config) -> Result<(Stores, bool), StoreError> {
+    let (baselines, ledger) = StateDir::open(&config.daemon.state)?;
+    let was_killed = StateDir::begin(&config.daemon.state)?;
+    Ok((Stores { baselines, ledger }, was_killed))
+}
+
+fn open_on(
+    args: &RunArgs,
+    config: &Config,
+    (stores, was_killed): (Stores, bool),
+    board: &Board,
+    outbox: BusOutbox,
+) -> Result<Live, RuntimeError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Live::open(
         Arc::new(config.settings.clone()),
         live_settings(config, was_killed),
         args.threads.map_or_else(cores, usize::from),
-        Stores { baselines, ledger },
+        stores,
         Box::new(outbox),
         Box::new(SystemClock::default()),
         (board.clone(), Box::new(output::notice)),
     )
-    .map_err(|error| Failure::Run(error.into()))
 }
 
 fn limit_memory(limits: Option<MemoryLimits>, live: &mut Live, hub: &mut Hub) {
@@ -221,24 +273,25 @@ fn heartbeat(config: &Config, guard: &Guard, runtime: &Handle) -> Option<(Heartb
     Some((heartbeat, (*every, beat)))
 }
 
-/// `families`: the folder in which sources keep what they know of metric families.
+/// Starts to listen. `journals`: the folder for them, or why there is none. `families`: the folder in which sources keep what
+/// they know of metric families.
 fn start_sources(
     config: &Config,
     hub: &Hub,
     received: &ReceivedClock,
     runtime: &Runtime,
     inputs: &Sender<LiveInput>,
-    families: Option<&Path>,
+    (journals, families): (Result<&Path, &str>, Option<&Path>),
 ) -> Result<Vec<(String, Running)>, Failure> {
-    let (received, inputs) = (received.clone(), inputs.clone());
+    let (received, told) = (received.clone(), inputs.clone());
     let around = listen::Surroundings {
         clock: Arc::new(move || received.now()),
-        journals: &config.daemon.state.join("journal"),
+        journals,
         families,
         allowed_lateness: config.settings.allowed_lateness,
         tell: Arc::new(move |line| {
             // A listener never waits: a full queue loses the line for `/readyz`, and not for the log.
-            if inputs.try_send(LiveInput::Notice(line.to_owned())).is_err() {
+            if told.try_send(LiveInput::Notice(line.to_owned())).is_err() {
                 output::notice(line);
             }
         }),
@@ -246,6 +299,12 @@ fn start_sources(
     let start = |spec: &relight_core::source::SourceSpec| {
         let running = listen::start_in(&around, spec, &config.secrets, hub, runtime.handle())?;
         running.notices().iter().for_each(|notice| output::notice(notice));
+        if !running.gaps().is_empty() {
+            let why = running.gaps().join("; ");
+            let gap = Trouble { kind: "gap", about: spec.name.clone(), why, is_loss: true };
+            // The engine takes it with its first inputs; so many sources that there is no room have none.
+            let _ = inputs.try_send(LiveInput::Trouble(gap));
+        }
         Ok((spec.name.clone(), running))
     };
     config.sources.iter().map(start).collect()

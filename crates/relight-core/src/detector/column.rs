@@ -1,5 +1,8 @@
 //! A bank made of a [`Detector`]: judge, mask, guard, absorb, in this order and for every author.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use super::{

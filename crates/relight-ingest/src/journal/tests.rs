@@ -12,7 +12,7 @@ use relight_core::record::{Event, Histogram, Kind, Reason, Record};
 use relight_core::series::Labels;
 use tokio::time::Instant;
 
-use super::{Journal, Keeping, entry};
+use super::{Damage, Journal, Keeping, entry};
 use crate::live::{Budget, Delivery, Hub, Load, Next, Outlet, Reads, Verdict};
 
 /// Longer than anything here takes on a busy machine.
@@ -22,7 +22,9 @@ const BOUND: Duration = Duration::from_mins(1);
 struct Life {
     journal: Journal,
     outlet: Outlet,
+    /// What was lost.
     damage: Vec<String>,
+    mended: Vec<String>,
     answers: (Sender<Verdict>, Receiver<Verdict>),
 }
 
@@ -30,8 +32,9 @@ fn open(dir: &Path, max_bytes: u64, resume: u64) -> Life {
     let (hub, opened) = Hub::new(BTreeMap::from([("s".to_owned(), resume)]));
     let keeping = Keeping { dir: dir.to_owned(), max_bytes, max_waiting_bytes: 1 << 20 };
     let inlet = hub.open("s", Reads::Journalled, &Budget::new(1 << 20));
-    let (journal, damage) = Journal::open(&keeping, inlet).unwrap_or_else(|e| panic!("{e}"));
-    Life { journal, outlet: opened.recv().expect("it is open"), damage, answers: unbounded() }
+    let (journal, Damage { lost, mended }) = Journal::open(&keeping, inlet).unwrap_or_else(|e| panic!("{e}"));
+    let outlet = opened.recv().expect("it is open");
+    Life { journal, outlet, damage: lost, mended, answers: unbounded() }
 }
 
 impl Life {
@@ -76,7 +79,12 @@ impl Life {
     fn forget(&self, dir: &Path) {
         let until = Instant::now() + BOUND;
         let mut snapshots = 1_000..;
-        while fs::read_dir(dir).expect("a folder").count() != 0 {
+        let bytes = || -> u64 {
+            let files = fs::read_dir(dir).expect("a folder").map_while(Result::ok);
+            files.map(|file| file.metadata().map_or(0, |meta| meta.len())).sum()
+        };
+        // One file without entries is left.
+        while bytes() > 8 {
             assert!(Instant::now() < until, "nothing was dropped");
             self.outlet.cover(snapshots.next().expect("without end"));
             std::thread::park_timeout(Duration::from_millis(10));
@@ -321,6 +329,133 @@ fn damage_is_told() {
     let error = Journal::open(&keeping, inlet).err().expect("refused");
     assert!(error.to_string().contains("newer than this release's 1"), "{error}");
     assert_eq!(fs::read(&path).expect("it is there"), bytes);
+}
+
+/// Scenario: each bit of the head of each of two files is flipped; then the whole head, and the first entry with it.
+/// Guarantee: no start is refused. While the entries are whole all of them come, the head is mended, and the next start finds
+/// nothing; else what is lost is named, the file is put aside, and the entries of the other file come.
+#[test]
+fn a_damaged_head_refuses_no_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (resume, n) in [(0, 1), (1, 2)] {
+        let life = open(dir.path(), 1 << 20, resume);
+        life.offer(metrics(n));
+        life.take(1 + usize::from(n == 2));
+    }
+    let names = [0, 1].map(|first| format!("{first:020}.journal"));
+    let whole = names.clone().map(|name| fs::read(dir.path().join(name)).expect("it is there"));
+    let harm = |file: usize, change: &dyn Fn(&mut [u8])| {
+        let again = tempfile::tempdir().expect("a folder");
+        for (i, bytes) in whole.iter().enumerate() {
+            let mut bytes = bytes.clone();
+            if i == file {
+                change(&mut bytes);
+            }
+            fs::write(again.path().join(&names[i]), bytes).expect("written");
+        }
+        again
+    };
+    for file in 0..2 {
+        for bit in 0..64 {
+            let again = harm(file, &|bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+            let life = open(again.path(), 1 << 20, 0);
+            assert_eq!((life.damage.len(), life.mended.len()), (0, 1), "bit {bit} of file {file}");
+            assert_eq!(life.take(3).len(), 3, "bit {bit} of file {file}");
+            drop(life);
+            let life = open(again.path(), 1 << 20, 0);
+            assert_eq!(
+                (life.damage.len(), life.mended.len()),
+                (0, 0),
+                "bit {bit} of file {file}, next start"
+            );
+        }
+        let again = harm(file, &|bytes| bytes[..30].fill(0xa5));
+        let life = open(again.path(), 1 << 20, 0);
+        let told = format!("what it held from offset {file} on is lost");
+        assert!(life.damage.len() == 1 && life.damage[0].ends_with(&told), "{:?}", life.damage);
+        let left: Vec<u64> =
+            life.take(if file == 0 { 2 } else { 1 }).iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(left, if file == 0 { vec![1, 2] } else { vec![0] });
+        let aside = again.path().join(format!("{}.damaged", names[file]));
+        assert_eq!(fs::read(aside).expect("it is put aside").len(), whole[file].len());
+    }
+}
+
+/// Scenario: a snapshot holds two of three entries, and then the journal is removed, cut between two entries, or lacks the file
+/// of the last one; beside it one whose entries are all in snapshots and dropped.
+/// Guarantee: each loss is told, once; that all was dropped is none, and neither is a journal that the state knows nothing of.
+#[test]
+fn a_journal_that_ends_early_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let life = open(dir.path(), 1 << 20, 0);
+    for n in 0..3 {
+        life.offer(metrics(n));
+        life.take(1);
+    }
+    drop(life);
+    let name = format!("{:020}.journal", 0);
+    let whole = fs::read(dir.path().join(&name)).expect("it is there");
+    let frame = (whole.len() - 8) / 3;
+    let told = |bytes: Option<&[u8]>, resume: u64| {
+        let again = tempfile::tempdir().expect("a folder");
+        if let Some(bytes) = bytes {
+            fs::write(again.path().join(&name), bytes).expect("written");
+        }
+        let life = open(again.path(), 1 << 20, resume);
+        let first = life.damage.clone();
+        // The mark of the start.
+        life.take(1);
+        drop(life);
+        assert_eq!(open(again.path(), 1 << 20, resume).damage, [""; 0], "the next start");
+        first.join(", ")
+    };
+    assert_eq!(told(Some(&whole), 2), "");
+    assert!(told(Some(&whole[..8 + frame]), 2).contains("ends early: it holds entries up to offset 1"));
+    assert!(told(None, 2).contains("is missing or empty"));
+    assert!(told(Some(&whole[..8]), 2).contains("ends early: it holds entries up to offset 0"));
+
+    let life = open(dir.path(), 1 << 20, 3);
+    assert_eq!(what(&life.take(1)), [(3, STARTED.to_owned())]);
+    life.offer(metrics(4));
+    life.take(1);
+    drop(life);
+    fs::remove_file(dir.path().join(format!("{:020}.journal", 3))).expect("it is there");
+    let damage = open(dir.path(), 1 << 20, 5).damage;
+    assert!(damage.len() == 1 && damage[0].contains("ends early"), "{damage:?}");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let life = open(dir.path(), 1 << 20, 0);
+    life.offer(metrics(1));
+    life.take(1);
+    life.forget(dir.path());
+    drop(life);
+    for resume in [1, 0] {
+        assert_eq!(open(dir.path(), 1 << 20, resume).damage, [""; 0]);
+    }
+}
+
+/// Scenario: a journal's file is removed while it is open, and the folder with it; then the folder is there again.
+/// Guarantee: what is written to no file is not taken; it is, once there is a folder.
+#[test]
+fn a_journal_that_is_removed_is_busy() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("j");
+    let life = open(&folder, 1 << 20, 0);
+    life.offer(metrics(1));
+    life.take(1);
+    assert_eq!(life.verdict(), Verdict::Taken(Vec::new()));
+    fs::remove_dir_all(&folder).expect("it is ours");
+    life.offer(metrics(2));
+    assert!(matches!(life.verdict(), Verdict::Busy(why) if why.contains("No such file")));
+    assert!(life.next().is_none());
+    fs::create_dir(&folder).expect("it was removed");
+    life.offer(metrics(3));
+    assert_eq!(what(&life.take(1)), [(1, format!("{:?}", [3_u8; 100]))]);
+    fs::remove_file(folder.join(format!("{:020}.journal", 1))).expect("it is there");
+    life.offer(metrics(4));
+    assert_eq!(what(&life.take(1)), [(2, format!("{:?}", [4_u8; 100]))]);
+    drop(life);
+    assert_eq!(what(&open(&folder, 1 << 20, 2).take(1)), [(2, format!("{:?}", [4_u8; 100]))]);
 }
 
 /// Scenario: a journal without room; then two snapshots hold what it has.

@@ -76,6 +76,8 @@ pub(super) enum Way {
     Straight(Inlet),
     /// By the journal.
     Journal(Journal),
+    /// To nobody: the journal cannot be written, so each sender has to keep what it has. The source has no partition.
+    Refusing { source: String, why: String },
 }
 
 impl Way {
@@ -83,6 +85,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.partition(),
             Self::Journal(journal) => journal.partition(),
+            Self::Refusing { source, .. } => source,
         }
     }
 
@@ -90,6 +93,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.stands_by(),
             Self::Journal(journal) => journal.stands_by(),
+            Self::Refusing { .. } => false,
         }
     }
 
@@ -97,6 +101,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.is_held_back(),
             Self::Journal(journal) => journal.is_held_back(),
+            Self::Refusing { .. } => false,
         }
     }
 
@@ -104,6 +109,7 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.is_tight(),
             Self::Journal(journal) => journal.is_held_back(),
+            Self::Refusing { .. } => false,
         }
     }
 
@@ -111,6 +117,12 @@ impl Way {
         match self {
             Self::Straight(inlet) => inlet.offer_weighed(bytes, delivery),
             Self::Journal(journal) => journal.offer_weighed(bytes, delivery),
+            Self::Refusing { why, .. } => {
+                if let Some(answer) = delivery.answer {
+                    answer(Verdict::Busy(why.clone()));
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -23,6 +23,10 @@ pub(super) struct Figures {
     pub(super) stepped: bool,
     /// The fleet limit is engaged, and that was logged.
     pub(super) limited: bool,
+    /// When it is asked again whether the ledger's file is there.
+    pub(super) next_check: Timestamp,
+    /// Why the state folder could not be opened: nothing of this run is kept.
+    pub(super) blind: Option<String>,
     /// The ledger cannot be written, and that was told.
     pub(super) ledger_failing: bool,
     /// Control time of the cut that is being written, of the newest one, and its size.
@@ -42,6 +46,8 @@ impl Figures {
             refused: RefusalLog::default(),
             stepped: false,
             limited: false,
+            next_check: now,
+            blind: None,
             ledger_failing: false,
             cutting,
             newest,
@@ -85,6 +91,7 @@ impl Figures {
         for (partition, secs) in &self.gaps {
             samples.push(Sample::labelled(metrics::GAP, [&**partition], *secs));
         }
+        unready.extend(self.blind.clone());
         unready.extend(pipeline.ledger_fault().map(|why| format!("the ledger cannot be written: {why}")));
         for stream in streams {
             let name = &*stream.outlet.partition;

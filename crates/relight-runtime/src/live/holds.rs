@@ -26,6 +26,11 @@ pub(super) fn after_start(
     [warm, lost, back].into_iter().flatten().collect()
 }
 
+/// The state folder cannot be opened: what was learned and done is not known.
+pub(super) fn no_state(why: &str) -> ControlInput {
+    hold("no_state", None, format!("the state folder {why}"))
+}
+
 /// Data is missing: what was learned is stale until it is warm again.
 pub(super) fn stale(kind: &str, warm_up: Span, now: Timestamp, why: String) -> Option<ControlInput> {
     (warm_up > Span::ZERO).then(|| hold(kind, Some(now.plus(warm_up)), why))

@@ -74,6 +74,15 @@ impl Pipeline {
         (self.commits.done, self.commits.refused)
     }
 
+    /// Asks whether the ledger's file is still there. If not, that counts as a commit that was refused, though no turn has
+    /// anything to write.
+    pub fn check_ledger(&mut self) -> Result<(), RuntimeError> {
+        if self.commits.failing.is_some() || self.now.is_none() {
+            return Ok(());
+        }
+        self.ledger.check().map_err(RuntimeError::Store).or_else(|error| self.commit_failed(error))
+    }
+
     /// Tries a ledger again that could not be written, if it is time, and ends what is held for it. `true` once that is
     /// over.
     pub fn retry_ledger(&mut self, now: Timestamp) -> Result<bool, RuntimeError> {
@@ -96,16 +105,21 @@ impl Pipeline {
         }
         match self.commit() {
             Ok(()) => Ok(true),
-            Err(RuntimeError::Store(StoreError::Unwritable { why, .. })) if self.now.is_some() => {
-                let tries =
-                    self.commits.failing.as_ref().map_or(0, |failing| failing.tries).saturating_add(1);
-                self.commits.failing = Some(Failing { why, tries, again: now.plus(pause_after(tries)) });
-                self.commits.refused += 1;
-                self.commits.to_be_told = true;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Err(error) => self.commit_failed(error).map(|()| false),
         }
+    }
+
+    /// Takes note of a commit that failed, unless that ends the run.
+    fn commit_failed(&mut self, error: RuntimeError) -> Result<(), RuntimeError> {
+        let (why, now) = match (error, self.now) {
+            (RuntimeError::Store(StoreError::Unwritable { why, .. }), Some(now)) => (why, now),
+            (error, _) => return Err(error),
+        };
+        let tries = self.commits.failing.as_ref().map_or(0, |failing| failing.tries).saturating_add(1);
+        self.commits.failing = Some(Failing { why, tries, again: now.plus(pause_after(tries)) });
+        self.commits.refused += 1;
+        self.commits.to_be_told = true;
+        Ok(())
     }
 
     /// Takes out of a turn's effects what must not leave before the ledger has it, and gives what Control is told

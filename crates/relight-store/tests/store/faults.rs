@@ -291,10 +291,14 @@ fn e12_kill_inside_a_step() {
                 fs::copy(from, to).expect("copies");
             }
         }
-        fs::create_dir_all(folder.path().join("images/5.tmp")).expect("creates");
+        let left = ["images/5.tmp", "images/1.old"].map(|left| folder.path().join(left));
+        for left in &left {
+            fs::create_dir_all(left).expect("creates");
+            fs::write(left.join("s000.img"), b"half").expect("writes");
+        }
         let (mut baselines, _ledger) = StateDir::open(folder.path()).expect("opens");
         assert_eq!(baselines.load().expect("loads"), Loaded::Whole(expected.clone()), "{name}");
-        assert!(!folder.path().join("images/5.tmp").exists(), "{name}");
+        assert!(left.iter().all(|left| !left.exists()), "{name}");
     }
     let folder = before.copy();
     let manifest = folder.path().join("manifest");
@@ -302,6 +306,34 @@ fn e12_kill_inside_a_step() {
     fs::write(manifest.join("db"), b"half").expect("writes");
     fs::write(manifest.join("snap.0000000000000001.generating"), b"half").expect("writes");
     assert_eq!(check(&before, folder.path(), "killed in open"), WHOLE);
+}
+
+/// Scenario: a generation of many files is dropped, and its folder is looked at all the while.
+/// Guarantee: under its name it is whole or gone, so that no kill leaves half of it for damage.
+#[test]
+fn e12_kill_inside_a_prune() {
+    const MORE: usize = 5_000;
+    let live = tempfile::tempdir().expect("a temporary folder");
+    let (mut baselines, _ledger) = StateDir::open(live.path()).expect("opens");
+    baselines.load().expect("loads");
+    for generation in 1..=3 {
+        put_generation(&mut *baselines, generation).expect("commits");
+    }
+    let old = live.path().join("images/1");
+    (0..MORE).for_each(|n| fs::write(old.join(format!("{n}")), b"").expect("writes"));
+    let count = |folder: &Path| fs::read_dir(folder).map(Iterator::count);
+    let whole = count(&old).expect("it is there");
+    std::thread::scope(|scope| {
+        let prune = scope.spawn(|| baselines.prune(2));
+        while !prune.is_finished() {
+            // Listed while it is renamed, it is whole; listed while it is emptied, it is not.
+            if let Ok(left) = count(&old) {
+                assert_eq!(left, whole, "half of it is left under its name");
+            }
+        }
+        prune.join().expect("no panic").expect("prunes");
+    });
+    assert!(!old.exists() && !live.path().join("images/1.old").exists());
 }
 
 /// Scenario: sled's snapshot files are damaged or half-written.

@@ -92,7 +92,8 @@ fn record(args: &CaptureArgs, config: &Config, runtime: &Runtime, file: CaptureF
     let (hub, opened) = Hub::new(BTreeMap::new());
     live.wait_for(hub.awaited());
     let received = live.received_clock();
-    let listeners = start_sources(config, &hub, &received, runtime, &inputs, None)?;
+    let listeners =
+        start_sources(config, &hub, &received, runtime, &inputs, (Err("a capture keeps none"), None))?;
     let commits_nothing: Guard = Arc::new(|| None);
     let readers = Readers::start(config, &hub, &received, &commits_nothing, &inputs)?;
     drop(hub);

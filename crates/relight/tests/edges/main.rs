@@ -11,6 +11,7 @@ mod h2;
 mod lifecycle;
 mod memory;
 mod start;
+mod state;
 mod steer;
 mod stop;
 mod system;

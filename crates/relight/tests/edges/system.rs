@@ -122,10 +122,10 @@ fn a22_accept_error_loop() {
 }
 
 /// A small disk of its own, taken away at the end.
-struct Disk(tempfile::TempDir);
+pub(crate) struct Disk(pub(crate) tempfile::TempDir);
 
 impl Disk {
-    fn of_mib(mib: u32) -> Self {
+    pub(crate) fn of_mib(mib: u32) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let size = format!("size={mib}m");
         let mounted =
@@ -135,7 +135,7 @@ impl Disk {
     }
 
     /// Takes all room, to the last byte.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let path = self.0.path().join("fill");
         let mut file = std::fs::File::options().create(true).append(true).open(path).expect("a name fits");
         for step in [1 << 16, 1] {
@@ -143,7 +143,7 @@ impl Disk {
         }
     }
 
-    fn empty(&self) {
+    pub(crate) fn empty(&self) {
         std::fs::remove_file(self.0.path().join("fill")).expect("it was filled");
     }
 }

@@ -171,7 +171,7 @@ fn surroundings<'a>(
     let (clock, told) = (Arc::clone(clock), Arc::clone(told));
     Surroundings {
         clock: Arc::new(move || Timestamp::from_secs(clock.load(Ordering::Relaxed))),
-        journals: Path::new("no-journals"),
+        journals: Ok(Path::new("no-journals")),
         families,
         allowed_lateness: Span::from_secs(10),
         tell: Arc::new(move |line| told.lock().expect("nobody panicked").push(line.to_owned())),
