@@ -3,6 +3,7 @@
 //! A series counts with its latest value while it lives, so a row's value is that of all of its series in every bin, whichever of
 //! them have a point in it. Knows no series by name: what came after what is all that tells a successor.
 
+use relight_core::record::Histogram;
 use relight_core::signal::{Aggregate, SignalKind};
 use relight_core::{Span, Timestamp};
 
@@ -233,24 +234,30 @@ fn ratio<'a>(
     sum(Channel::Of) / sum(Channel::To)
 }
 
-/// Of series with other bounds the finest set wins, whoever came first.
+/// In the bounds that the series have in common. Of series without common bounds the finest set wins, whoever came first.
 fn quantile<'a>(q: f64, all: impl Iterator<Item = &'a Contribution> + Clone) -> f64 {
     let weight = weights(all.clone());
     let mut sets: Vec<_> = all.filter_map(|one| Some((one.counts.as_ref()?, weight(one)))).collect();
-    let finest = |counts: &relight_core::record::Histogram| {
+    let finest = |counts: &Histogram| {
         let bits: Vec<u64> = counts.bounds.iter().map(|bound| bound.to_bits()).collect();
         (std::cmp::Reverse(counts.bounds.len()), bits)
     };
-    let Some(bounds) = sets.iter().map(|(counts, _)| counts).min_by_key(|counts| finest(counts)) else {
-        return f64::NAN;
-    };
-    let bounds = bounds.bounds.clone();
-    sets.retain(|(counts, _)| counts.bounds == bounds);
-    let mut sum = vec![0.0; bounds.len() + 1];
+    sets.sort_by_cached_key(|(counts, _)| finest(counts));
+    let Some((first, _)) = sets.first() else { return f64::NAN };
+    let mut common = Histogram::clone(first);
+    sets.retain(|(counts, _)| match common.common_bounds(counts) {
+        Some(bounds) => {
+            common = common.merged(&bounds);
+            true
+        }
+        None => false,
+    });
+    let mut sum = vec![0.0; common.bounds.len() + 1];
     for (counts, weight) in sets {
-        sum.iter_mut().zip(&counts.counts).for_each(|(sum, n)| *sum += *n as f64 * weight);
+        let counts = counts.merged(&common.bounds).counts;
+        sum.iter_mut().zip(&counts).for_each(|(sum, n)| *sum += *n as f64 * weight);
     }
-    quantile_of(&bounds, sum.iter().copied(), q)
+    quantile_of(&common.bounds, sum.iter().copied(), q)
 }
 
 /// How much an increase weighs: 1 of the one that covers the longest time, so that equal times leave counts as they are.
