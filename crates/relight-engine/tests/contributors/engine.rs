@@ -96,6 +96,7 @@ fn settings(interval: i64) -> Settings {
         signals,
         rules: vec![rule()],
         trouble: None,
+        fleet_limit: None,
         fingerprint: Vec::new(),
     }
 }
