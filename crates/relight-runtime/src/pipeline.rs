@@ -17,6 +17,7 @@ mod reload;
 mod responders;
 mod seeding;
 mod shared;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ use ledger::Commits;
 use news::Untold;
 pub use news::{MoreNews, News};
 pub use responders::{Responders, SimulatedOutcome};
+use watch::scored;
+pub use watch::{Turn, Watch};
 
 /// The two stores of one engine.
 pub struct Stores {
@@ -73,32 +76,6 @@ pub trait Outbox: Send {
     fn poll_timeout(&self) -> Option<Timestamp>;
     /// What there is to tell Control at `now`.
     fn next(&mut self, now: Timestamp) -> Option<ControlInput>;
-}
-
-/// What one turn gave, for whoever watches.
-pub struct Turn<'a> {
-    /// The bin's end.
-    pub end: Timestamp,
-    /// Its findings, in their order.
-    pub findings: &'a [Finding],
-    /// Every verdict, if [`Watch::wants_readings`].
-    pub readings: &'a [ScoredRow],
-    /// Values of rows that were not judged; if [`Watch::wants_readings`].
-    pub carried: &'a [(RowAddr, f64)],
-}
-
-/// Watches turns go by.
-pub trait Watch {
-    /// Whether every verdict is to be handed out.
-    fn wants_readings(&self) -> bool {
-        false
-    }
-    /// A turn is over.
-    fn turn(&mut self, turn: &Turn<'_>);
-}
-
-impl Watch for () {
-    fn turn(&mut self, _: &Turn<'_>) {}
 }
 
 /// Intake, Fold, Detect and Control with their stores.
@@ -504,15 +481,3 @@ impl Pipeline {
 
 /// Groups that the shards are asked about at a time: more than any usual limit needs to see.
 const GROUPS_AT_A_TIME: usize = 1_024;
-
-fn scored(ready: &ReadyBin, all: &[RowFinding]) -> Vec<ScoredRow> {
-    let scored = |f: &RowFinding| ScoredRow {
-        offset: ready.offset,
-        at: ready.at,
-        row: f.row,
-        detector: f.detector,
-        value: f.reading.value,
-        reading: f.reading.reading,
-    };
-    all.iter().map(scored).collect()
-}

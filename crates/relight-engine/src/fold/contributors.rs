@@ -91,6 +91,9 @@ impl Contributor {
         self.learn(gap);
         (self.kind, self.at, self.has_ended) = (kind, at, false);
         self.mean = tally.mean().unwrap_or(f64::NAN);
+        if tally.keeps_increase(kind) {
+            return;
+        }
         self.increase = tally.increase().unwrap_or(f64::NAN);
         self.covered = if summary.covered > Span::ZERO { summary.covered } else { interval };
         self.own_period = Span::from_ns(self.covered.ns() / i64::from(summary.increments.max(1)));

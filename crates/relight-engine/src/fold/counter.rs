@@ -91,6 +91,11 @@ impl Watch {
         }
     }
 
+    /// Whether several writers share the series, or shared it a while ago.
+    pub(super) const fn has_writers(&self) -> bool {
+        matches!(self.state, State::Shared | State::WasShared)
+    }
+
     /// Takes the signs into account.
     const fn judged(mut self) -> Self {
         if self.signs >= SEVERAL_WRITERS {

@@ -54,6 +54,8 @@ pub(super) struct Tally {
     covered: Span,
     /// The point taken last, to recognise its copies.
     newest: Option<(Timestamp, f64)>,
+    /// Several writers share the running total, so its last increase says nothing of the present.
+    has_writers: bool,
 }
 
 impl Tally {
@@ -74,6 +76,12 @@ impl Tally {
 
     pub(super) const fn summary(&self) -> Summary {
         Summary { points: self.n, increments: self.increments, covered: self.covered }
+    }
+
+    /// Whether the last increase of a running total still stands: a point came that brought none, since it was corrected, and
+    /// not because several writers share it.
+    pub(super) const fn keeps_increase(&self, kind: Kind) -> bool {
+        kind.is_cumulative() && self.increments == 0 && !self.has_writers
     }
 
     /// Increase in the bin.
@@ -175,6 +183,7 @@ impl Tally {
     ) -> (Fate, Option<Basis>) {
         let step = step(*last, *watch, next, interval);
         *watch = step.watch;
+        self.has_writers |= step.is_shared || step.watch.is_some_and(|watch| watch.has_writers());
         (last.pace, last.total) = (step.pace, next.total);
         if let Some(Increase { from, amount, .. }) = step.increase {
             self.add(from, next.at, amount);
@@ -261,6 +270,7 @@ impl Codec for Tally {
         self.covered.encode(out);
         self.newest.map(|(at, _)| at).encode(out);
         self.newest.map(|(_, value)| value).encode(out);
+        self.has_writers.encode(out);
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
@@ -271,7 +281,8 @@ impl Codec for Tally {
         let buckets = bounds.zip(counts).map(|(bounds, counts)| Histogram { bounds, counts });
         let covered = Codec::decode(reader)?;
         let newest = Option::<Timestamp>::decode(reader)?.zip(Option::<f64>::decode(reader)?);
-        Ok(Self { n, sum, increase, increments, buckets, covered, newest })
+        let has_writers = Codec::decode(reader)?;
+        Ok(Self { n, sum, increase, increments, buckets, covered, newest, has_writers })
     }
 }
 

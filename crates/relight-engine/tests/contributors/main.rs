@@ -203,6 +203,23 @@ fn a_series_that_goes_on_has_not_ended() {
     }
 }
 
+/// Scenario: the counter of one of two pods is corrected downwards by one per cent, once.
+/// Guarantee: a correction brings no increase and takes none away: the sum of both rates stays.
+#[test]
+fn a_correction_is_no_dip_of_the_sum() {
+    let total = |i: i64, offset: i64| {
+        1_000_000.0 + 600.0 * i as f64 - if i >= 9 && offset == 5 { 10_000.0 } else { 0.0 }
+    };
+    let points: Vec<_> = (0..18)
+        .flat_map(|i| {
+            [("a", 5), ("b", 20)].map(|(pod, offset)| ("requests", pod, 60 * i + offset, total(i, offset)))
+        })
+        .collect();
+    let rows = of_points(&points, Kind::Cumulative, &[]).of(0);
+    let settled: Vec<_> = rows.iter().filter(|(end, ..)| (180..1_080).contains(end)).collect();
+    assert!(settled.len() > 20 && settled.iter().all(|(_, rate, _)| (rate - 20.0).abs() < 0.4), "{rows:?}");
+}
+
 /// Scenario: a delta of ten seconds comes once an hour, and another one every ten seconds.
 /// Guarantee: the rare one counts for the time that it covers, and not for the hour until the next one.
 #[test]
