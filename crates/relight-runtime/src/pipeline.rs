@@ -30,13 +30,12 @@ use relight_core::rule::{DetectorView, Finding, Settings};
 use relight_core::{Span, Timestamp};
 use relight_engine::control::{BinTurn, Control, ControlInput, Effect, GroupQuery};
 use relight_engine::detect::{RowFinding, Verdicts};
-use relight_engine::directory::RowAddr;
 use relight_engine::intake::{Command, Intake, Overflow, ReadyBin, Routed};
 use relight_engine::sweep::Swept;
 use relight_store::{Baselines, Ledger};
 
 use crate::error::RuntimeError;
-use crate::report::{ScoredRow, Totals};
+use crate::report::Totals;
 use crate::shards::{Shard, Shards};
 
 pub use cut::{Cut, Written};
