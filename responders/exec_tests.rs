@@ -70,11 +70,9 @@ fn the_document_is_on_standard_input() {
 }
 
 /// The program's output, written line by line to a file that the test waits for.
-fn seen(file: &Path) -> impl Future<Output = ()> {
-    async move {
-        while !file.exists() {
-            tokio::task::yield_now().await;
-        }
+async fn seen(file: &Path) {
+    while !file.exists() {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -431,7 +431,7 @@ fn trouble_is_told_to_somebody() {
 fn fleet_limits() {
     let found = errors("fleet_limit: {actions: 0, within: 2d, share: 0%, minimum: 0, per: 1}");
     for expected in [
-        "c.yaml:1:24: fleet_limit.actions: 0 is below 1",
+        "c.yaml:1:15: fleet_limit.actions: 0 is below 1",
         "fleet_limit.within: 2d is no window: longer than nothing, at most 1d",
         "fleet_limit.share: `0%` is no share: above 0% and at most 100%, such as 20%",
         "fleet_limit.minimum: 0 is below 1",

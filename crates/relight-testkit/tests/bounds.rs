@@ -374,7 +374,8 @@ fn an_incident_of_weeks_costs_as_much_as_one_of_minutes() {
     assert_eq!(incident.findings, 9_000 * 50 / 60);
     assert_eq!(incident.timeline.len(), 256);
     assert!(incident.moments_cut > 0);
-    assert_eq!(replayed(Commit::EveryTurn).1, incidents);
+    // A band without a lower side is NaN there, which is not equal to itself.
+    assert_eq!(format!("{:?}", replayed(Commit::EveryTurn).1), format!("{incidents:?}"));
 }
 
 /// Scenario: 3,000 series, of which 2,000 fall silent, are in a snapshot; the next start allows for 1,000.

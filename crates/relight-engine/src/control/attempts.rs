@@ -115,7 +115,7 @@ impl Control {
         };
         match answer {
             Answer::Unreached(why) | Answer::Unsent(why) => {
-                action.not_sent = (!action.reached).then_some(why)
+                action.not_sent = (!action.reached).then_some(why);
             }
             _ => (action.reached, action.not_sent) = (true, None),
         }

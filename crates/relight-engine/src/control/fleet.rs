@@ -98,9 +98,9 @@ impl Control {
         self.measures_when_sent = true;
     }
 
-    pub(super) fn engage_fleet_limit(&mut self, why: String, out: &mut Out<'_>) {
-        out.audit(self.now(), "fleet_limit_engaged", FLEET_LIMIT, why.clone());
-        self.hold_back(FLEET_LIMIT, None, why.clone(), out);
+    pub(super) fn engage_fleet_limit(&mut self, why: &str, out: &mut Out<'_>) {
+        out.audit(self.now(), "fleet_limit_engaged", FLEET_LIMIT, why.to_owned());
+        self.hold_back(FLEET_LIMIT, None, why.to_owned(), out);
         let message = format!("{why}: nothing is changed until `relight resume`; pages still go out");
         self.trouble(FLEET_LIMIT, ABOUT, &message, out);
     }

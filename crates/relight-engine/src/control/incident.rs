@@ -416,7 +416,7 @@ impl Control {
         let why = if incident.calm_for > Span::ZERO { "recovered" } else { "the incident is over" };
         match action.state {
             ActionState::AwaitingApproval => {
-                self.block(incident, action, Refusal::new("recovered", why), out)
+                self.block(incident, action, Refusal::new("recovered", why), out);
             }
             ActionState::Verifying => {
                 self.finish(incident, action, ActionState::Inconclusive, "the incident is over", out);

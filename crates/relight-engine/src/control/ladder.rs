@@ -164,7 +164,7 @@ impl Control {
         }
         self.put_action(action, out);
         if let Some(why) = exceeds {
-            self.engage_fleet_limit(why, out);
+            self.engage_fleet_limit(&why, out);
         }
     }
 

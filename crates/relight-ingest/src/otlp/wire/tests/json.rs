@@ -295,6 +295,7 @@ fn read(line: &str) -> (Reading, Vec<(Reason, String, String, u32)>) {
     let record = records.remove(0).1;
     let mut reading = Reading::default();
     record.points.iter().for_each(|point| reading.push(record.key(point).to_vec(), point, &record));
+    record.ends.iter().for_each(|end| reading.end(record.key(end).to_vec(), end));
     reading.refused = record.refused.clone();
     reading.refused.sort_unstable();
     (reading, named(&record))
