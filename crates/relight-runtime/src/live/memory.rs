@@ -80,8 +80,8 @@ fn tightest(mount: &Path, own: &str, file: &str) -> Option<u64> {
 /// What a cgroup of version 1 says that its ancestors leave it, those that are not mounted included.
 fn hierarchical(mount: &Path, own: &str) -> Option<u64> {
     let own = mount.join(own.trim_start_matches('/'));
-    let stat = own.ancestors().take_while(|dir| dir.starts_with(mount));
-    let stat = stat.filter_map(|dir| read_to_string(dir.join("memory.stat")).ok()).next()?;
+    let mut dirs = own.ancestors().take_while(|dir| dir.starts_with(mount));
+    let stat = dirs.find_map(|dir| read_to_string(dir.join("memory.stat")).ok())?;
     let limit = |name: &str| -> Option<u64> {
         stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     };

@@ -109,7 +109,9 @@ impl Live {
             Verdict::Malformed(why) => refused.note_malformed(partition, why, now),
             Verdict::Taken(_) | Verdict::Busy(_) => Vec::new(),
         };
-        lines.iter().for_each(|line| (self.tell)(line));
+        for line in &lines {
+            (self.tell)(line);
+        }
     }
 }
 

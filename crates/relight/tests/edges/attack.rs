@@ -28,7 +28,10 @@ pub(crate) fn healthy(daemon: &Daemon, seconds: std::ops::Range<i64>) -> usize {
         answer.get(9..12).filter(|_| is_read).unwrap_or_default().to_owned()
     };
     let is_taken = |second: &i64| {
-        (0..TRIES).map(|_| status(*second)).find(|status| status != "503").is_some_and(|status| status == "200")
+        (0..TRIES)
+            .map(|_| status(*second))
+            .find(|status| status != "503")
+            .is_some_and(|status| status == "200")
     };
     seconds.filter(is_taken).count()
 }
