@@ -154,7 +154,10 @@ mod with_kafka {
         let made = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
             .and_then(|id| std::fs::write(&path, &id).map(|()| id))
             .with_context(|| {
-                format!("failed to write `{}`, this relight's name at the lock", text::path(&path))
+                format!(
+                    "failed to write `{}`, this relight's name at the lock",
+                    relight_core::text::path(&path)
+                )
             })?;
         Ok(made.trim().to_owned())
     }
