@@ -364,8 +364,6 @@ impl<'a> Points<'_, '_, 'a> {
     }
 }
 
-/// The kinds of points that are not one number.
-
 #[inline]
 const fn add(a: Hash, b: Hash) -> Hash {
     [a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]
