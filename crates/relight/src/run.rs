@@ -91,7 +91,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         output::notice(&less);
     }
     let (limits, less) = memory::bound(&mut config, memory_limit());
-    less.iter().for_each(|less| output::notice(less));
+    for less in &less {
+        output::notice(less);
+    }
     let runtime = io_threads()?;
     let ended = serve(args, (&config, written), limits, &runtime);
     // What is still at it has had its time.

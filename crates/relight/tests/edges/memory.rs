@@ -107,7 +107,6 @@ impl Attack {
 fn assert_within(daemon: &mut Daemon) {
     assert!(daemon.child.try_wait().expect("a child of our own").is_none(), "it died");
     let peak = daemon.memory_kib("VmHWM:") << 10;
-    println!("peak: {} MiB of {} MiB", peak >> 20, LIMIT >> 20);
     assert!(peak <= LIMIT - LIMIT / 16, "its peak was {} MiB", peak >> 20);
 }
 

@@ -274,7 +274,9 @@ fn varint_field(number: u64, value: u64) -> Vec<u8> {
 
 fn packed(number: u64, values: &[u64]) -> Vec<u8> {
     let (mut all, mut out) = (Vec::new(), Vec::new());
-    values.iter().for_each(|value| put_varint(*value, &mut all));
+    for value in values {
+        put_varint(*value, &mut all);
+    }
     put_bytes(number, &all, &mut out);
     out
 }
