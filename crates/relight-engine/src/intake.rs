@@ -29,7 +29,7 @@ use relight_core::signal::Binning;
 use relight_core::{KeyView, Span, Timestamp};
 
 use crate::counters::Counters;
-use crate::directory::{Directory, NewRow, RowAddr, SeriesAddr};
+use crate::directory::{Directory, RowAddr, SeriesAddr};
 
 pub use commands::Command;
 pub use overflow::Overflow;
@@ -38,6 +38,7 @@ pub use recent::Recent;
 pub use routed::{Routed, RoutedPoint, Run};
 
 use commands::{OpenCommand, OpenCommands};
+use ends::OpenEnds;
 use named::Named;
 use partition::{Jump, Partition, with_keys};
 
@@ -95,6 +96,7 @@ pub struct Intake {
     named: Named,
     open: BTreeMap<Timestamp, OpenBin>,
     commands: OpenCommands,
+    ends: OpenEnds,
     recent: Recent,
     /// The bin that the last point fell into, while it is open: nearly always also the next one's.
     newest: Option<(Timestamp, Timestamp)>,
@@ -117,6 +119,7 @@ impl Intake {
             named: Named::default(),
             open: BTreeMap::new(),
             commands: BTreeMap::new(),
+            ends: OpenEnds::new(),
             recent: Recent::default(),
             newest: None,
             closed_through: Timestamp::MIN,
@@ -208,7 +211,7 @@ impl Intake {
         // whether the bin happens to be open: that would depend on the other partitions' pace.
         let stamp = self.partitions[partition as usize].watermark;
         let points = self.take_points(partition, record, aliases, (stamp, limit), out);
-        self.take_ends(partition, record, aliases, (stamp, limit), out);
+        self.take_ends(partition, record, aliases, (stamp, limit));
         let mut highest = points.max(self.partitions[partition as usize].highest);
         for (index, event) in record.events.iter().enumerate() {
             if let Some(at) = self.take_event(partition, record.offset, index, event, (stamp, limit)) {
@@ -433,9 +436,10 @@ impl Intake {
     }
 
     /// Closes a bin that [`Intake::next_bin`] named and hands out its events. New rows of event counts
-    /// are appended to `rows`.
-    pub fn close(&mut self, bin: Timestamp, rows: &mut Vec<NewRow>) -> ReadyBin {
+    /// and markers that series have ended are appended to `out`.
+    pub fn close(&mut self, bin: Timestamp, out: &mut Routed) -> ReadyBin {
         let end = self.end_of(bin);
+        self.release_ends(end, &mut out.ends);
         self.newest = self.newest.filter(|(newest, _)| *newest != bin);
         let open = self.open.remove(&bin).unwrap_or(OpenBin { at: bin, offset: 0, events: Vec::new() });
         let commands = self.release_commands(bin, end);
@@ -447,7 +451,7 @@ impl Intake {
         for e in &events {
             key.clear();
             encode_key(&e.event.kind, e.event.labels.iter(), &mut key);
-            let refused = self.directory.event_rows(KeyView::new(&key), &mut event_rows, rows);
+            let refused = self.directory.event_rows(KeyView::new(&key), &mut event_rows, &mut out.rows);
             if refused > 0 {
                 self.refuse_series(e.partition.into(), &key, Reason::SeriesLimit, refused);
             }

@@ -263,7 +263,7 @@ impl Pipeline {
 
     fn turn(&mut self, bin: Timestamp, watch: &mut dyn Watch) -> Result<(), RuntimeError> {
         let has_data = self.intake.has_bin(bin);
-        let mut ready = self.intake.close(bin, &mut self.routed.rows);
+        let mut ready = self.intake.close(bin, &mut self.routed);
         self.shards.route(&mut self.routed)?;
         // A deadline of Control makes a turn of Control alone: Detect must not notice, or what is
         // learned would depend on what was done.

@@ -9,12 +9,12 @@ use relight_core::record::{decode_event, encode_event};
 use relight_core::rule::Settings;
 
 use super::recent::Recent;
-use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands};
+use super::{Intake, OpenBin, OpenEvent, Partition, PartitionState, commands, ends};
 use crate::counters::Counters;
 use crate::directory::Directory;
 
 /// Version of what [`Intake::save`] writes, and of what Fold and the counters do: it is read first.
-const VERSION: u16 = 8;
+const VERSION: u16 = 9;
 
 impl Intake {
     /// Other settings and names from now on. Partitions, held records, open bins and what was counted stay.
@@ -63,6 +63,7 @@ impl Intake {
             }
         }
         commands::save(&self.commands, &ranks, out);
+        ends::save(&self.ends, out);
         self.recent.save(out);
     }
 
@@ -91,6 +92,7 @@ impl Intake {
         }
         self.open = load_bins(reader, self.partitions.len())?;
         self.commands = commands::load(reader, self.partitions.len())?;
+        self.ends = ends::load(reader)?;
         self.recent = Recent::load(reader)?;
         Ok(())
     }

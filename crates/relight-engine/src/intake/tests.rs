@@ -181,7 +181,7 @@ fn commands_come_with_the_turn_of_their_bin() {
     let mut seen = Vec::new();
     while let Some(bin) = intake.next_bin(None) {
         let data = intake.has_bin(bin);
-        let ready = intake.close(bin, &mut out.rows);
+        let ready = intake.close(bin, &mut out);
         let say = |c: super::Command| format!("{}@{}", c.target, c.at.since(at(0)).ns());
         let commands: Vec<String> = ready.commands.into_iter().map(say).collect();
         seen.push((bin.since(at(0)).ns() / 1_000_000_000, data, commands.join(" ")));
