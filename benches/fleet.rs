@@ -191,7 +191,7 @@ impl OtlpEngine {
 
     fn close(&mut self) {
         while let Some(bin) = self.intake.next_bin(None) {
-            self.intake.close(bin, &mut self.routed.rows);
+            self.intake.close(bin, &mut self.routed);
             let ranks = self.intake.ranks();
             for group in key_groups() {
                 let begin = Instant::now();

@@ -150,7 +150,7 @@ impl Engine {
     fn step(&mut self) -> usize {
         let mut findings = 0;
         while let Some(bin) = self.intake.next_bin(None) {
-            let ready = self.intake.close(bin, &mut Vec::new());
+            let ready = self.intake.close(bin, &mut Routed::default());
             let ranks = self.intake.ranks();
             for group in key_groups() {
                 self.partials.scalars.clear();
