@@ -250,7 +250,7 @@ pub(super) struct Contributors {
     all: Vec<Contributor>,
     /// By slot, its place in `all`; shorter than the table of series, or empty, where none of the rest contributes.
     places: Vec<u32>,
-    /// Markers in open bins that series have ended: time and slot.
+    /// Markers of the bin that is about to be closed, handed on by Intake: time and slot.
     ends: BTreeSet<(Timestamp, u32)>,
 }
 
@@ -287,7 +287,7 @@ impl Contributors {
         self.places.get(slot as usize).filter(|place| **place != NONE).map(|place| *place as usize)
     }
 
-    /// A marker in an open bin: the series has ended.
+    /// A marker of the bin that is about to be closed: the series has ended.
     pub(super) fn end(&mut self, slot: u32, at: Timestamp) {
         if self.place(slot).is_some() {
             self.ends.insert((at, slot));
