@@ -1,7 +1,7 @@
 //! The two streams out: results to standard output, all else to standard error.
 //!
 //! Text that reaches a terminal or a log is escaped here, so that no caller can forget it: only [`styled_notice`] and
-//! [`print`] take text with colours, whose foreign parts were escaped where it was composed. Colours are dropped unless it is a terminal that wants them (NO_COLOR, CLICOLOR and TERM decide).
+//! [`print()`] take text with colours, whose foreign parts were escaped where it was composed. Colours are dropped unless it is a terminal that wants them (NO_COLOR, CLICOLOR and TERM decide).
 
 use std::borrow::Cow;
 use std::io::{self, Write};
