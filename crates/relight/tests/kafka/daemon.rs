@@ -75,6 +75,7 @@ snapshot_every: 1s
 idle_after: 10m
 warm_up: 0s
 mode: auto
+fleet_limit: off
 state: {state}
 admin: 127.0.0.1:0
 sources:
