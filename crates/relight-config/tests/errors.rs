@@ -444,6 +444,6 @@ fn fleet_limits() {
         let found = errors(&format!("fleet_limit: {{share: '{share}'}}"));
         assert!(found.contains("fleet_limit.share") && found.contains("such as 20%"), "{share}: {found}");
     }
-    check("fleet_limit: on", &["1:14: fleet_limit: `on`: unknown word; did you mean `off`?"]);
+    check("fleet_limit: on", &["1:1: fleet_limit: `on`: unknown word (have: off)"]);
     assert!(errors("fleet_limit: {within: 0s}").contains("fleet_limit.within: 0s is no window"));
 }

@@ -190,6 +190,7 @@ impl Engine {
         self.route();
         while let Some(bin) = self.intake.next_bin(None) {
             let ready = self.intake.close(bin, &mut self.routed);
+            self.route();
             let (ranks, mut partials) = (self.intake.ranks(), Partials::default());
             let closing = Closing { bin, interval: self.interval, ranks: &ranks };
             key_groups().for_each(|group| self.fold.close(group, &closing, &mut partials));
