@@ -295,7 +295,7 @@ mod tests {
             prop_assert_eq!(f64::decode(&mut Reader::new(&out)).expect("reads back").to_bits(), bits);
         }
 
-        /// Guarantee: bytes that nobody wrote make no decoder panic. What is decoded all the same is what its bytes say, and
+        /// Guarantee: arbitrary bytes make no decoder panic. A value that decodes is the one that its bytes encode, and
         /// holds no more memory than elements that they could hold; anything else is an error.
         #[test]
         fn hostile_bytes_are_an_error(

@@ -3,6 +3,7 @@
 //! A [`World`] is a log of records per partition, made from a seed; [`Sim`] runs the real engine on
 //! it, as calmly or as stormily as asked for. Whatever the storm, the outcome must be the same.
 
+pub mod capture;
 pub mod faulty;
 pub mod fragile;
 pub mod golden;

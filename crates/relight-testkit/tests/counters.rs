@@ -2,11 +2,10 @@
 //! rescale. What each means is in `docs/design/counters.md`.
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use relight_core::Timestamp;
-use relight_runtime::{ReplayObserver, ReplayRequest, Report, ScoredRow, replay};
-use relight_testkit::golden::REGISTRY;
+use relight_runtime::{ReplayObserver, Report, ScoredRow};
+use relight_testkit::capture::replay_text;
 
 /// The first second of the data.
 const START: i64 = 1_767_225_600;
@@ -30,20 +29,8 @@ impl Rows {
 
 /// Replays a capture of this kind of file.
 fn run(config: &str, suffix: &str, capture: &str) -> (Rows, Report) {
-    let file = tempfile::Builder::new().suffix(suffix).tempfile().expect("a temporary file");
-    std::fs::write(file.path(), capture).expect("it can be written");
-    let config = relight_config::parse("counters.yaml", config, &REGISTRY, &|_| None).expect("it is valid");
-    let request = ReplayRequest {
-        settings: Arc::new(config.settings),
-        sources: relight_ingest::open(file.path()).expect("it is a capture"),
-        threads: 2,
-        stores: None,
-        snapshot_every: u64::MAX,
-        outcomes: std::collections::BTreeMap::new(),
-        want_readings: true,
-    };
     let mut rows = Rows::default();
-    let report = replay(request, &mut rows).expect("it is whole");
+    let report = replay_text(config, suffix, capture, 2, &mut rows);
     (rows, report)
 }
 

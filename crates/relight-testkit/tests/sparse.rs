@@ -1,12 +1,9 @@
 //! Data that come rarely: every value of an hourly job counts, and a job that misses a run is found by its own cadence.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use relight_core::Timestamp;
 use relight_core::incident::Incident;
-use relight_runtime::{ReplayRequest, Report, replay};
-use relight_testkit::golden::REGISTRY;
+use relight_runtime::Report;
+use relight_testkit::capture::replay_text;
 use relight_testkit::rng::Rng;
 use relight_testkit::seeds;
 
@@ -52,8 +49,6 @@ impl Job {
 }
 
 fn run(lines: &[String], interval: &str) -> Report {
-    let file = tempfile::Builder::new().suffix(".ndjson").tempfile().expect("a temporary file");
-    std::fs::write(file.path(), lines.join("\n")).expect("it can be written");
     let config = format!(
         "interval: {interval}
 signals: {{backup: {{value: backup}}, up: {{value: up}}}}
@@ -61,17 +56,7 @@ detectors: {{missing: {{type: absence, signal: backup, patience: 1}}}}
 rules: [{{name: missing, when: missing.score > 1.0}}]
 "
     );
-    let config = relight_config::parse("sparse.yaml", &config, &REGISTRY, &|_| None).expect("it is valid");
-    let request = ReplayRequest {
-        settings: Arc::new(config.settings),
-        sources: relight_ingest::open(file.path()).expect("it is a capture"),
-        threads: 1,
-        stores: None,
-        snapshot_every: u64::MAX,
-        outcomes: BTreeMap::new(),
-        want_readings: false,
-    };
-    replay(request, &mut ()).expect("it is whole")
+    replay_text(&config, ".ndjson", &lines.join("\n"), 1, &mut ())
 }
 
 fn found(report: &Report) -> Vec<i64> {

@@ -1,10 +1,8 @@
 //! What odd times and values come to: the rows that a replay sees, and what it refused. No detector's opinion.
 
-use std::sync::Arc;
-
 use relight_core::Timestamp;
-use relight_runtime::{ReplayObserver, ReplayRequest, ScoredRow, replay};
-use relight_testkit::golden::REGISTRY;
+use relight_runtime::{ReplayObserver, ScoredRow};
+use relight_testkit::capture::replay_text;
 
 /// The first second of the data; a bin starts there.
 const START: i64 = 1_767_225_600;
@@ -31,20 +29,8 @@ type Values = Vec<(i64, f64)>;
 
 /// Replays lines: the rows, and what was refused.
 fn came(lines: &[String]) -> (Values, Vec<(&'static str, u64)>) {
-    let file = tempfile::Builder::new().suffix(".ndjson").tempfile().expect("a temporary file");
-    std::fs::write(file.path(), lines.join("\n")).expect("it can be written");
-    let config = relight_config::parse("values.yaml", CONFIG, &REGISTRY, &|_| None).expect("it is valid");
-    let request = ReplayRequest {
-        settings: Arc::new(config.settings),
-        sources: relight_ingest::open(file.path()).expect("it is a capture"),
-        threads: 1,
-        stores: None,
-        snapshot_every: u64::MAX,
-        outcomes: std::collections::BTreeMap::new(),
-        want_readings: true,
-    };
     let mut rows = Rows::default();
-    let report = replay(request, &mut rows).expect("it is whole");
+    let report = replay_text(CONFIG, ".ndjson", &lines.join("\n"), 1, &mut rows);
     let refused = report.totals.refused.iter().map(|(reason, n)| (reason.name(), *n)).filter(|(_, n)| *n > 0);
     (rows.0, refused.collect())
 }

@@ -254,7 +254,7 @@ mod tests {
             assert!(waited <= 2 * READ_WITHIN, "{waited:?}");
         }
         (0..MAX_READS).for_each(|_| answer.send("late").expect("they wait"));
-        // What was read too late is not used; its threads end, and the next use reads again.
+        // A value that arrives after the deadline is dropped: the next use reads the file again.
         drop(Arc::clone(&responder.reads).acquire_many_owned(MAX_READS as u32).await.expect("never closed"));
         assert_eq!(begun.load(Ordering::SeqCst), 2 + MAX_READS);
         tokio::time::resume();

@@ -260,8 +260,14 @@ fn quantile<'a>(q: f64, all: impl Iterator<Item = &'a Contribution> + Clone) -> 
     quantile_of(&common.bounds, sum.iter().copied(), q)
 }
 
-/// How much an increase weighs: 1 of the one that covers the longest time, so that equal times leave counts as they are.
+/// Times that differ by less than this share are one: instruments of one export start milliseconds apart, and scrapes jitter.
+const JITTER: f64 = 1.0 / 128.0;
+
+/// How much an increase weighs: 1 of those that cover the longest time, so that equal times leave counts as they are.
 fn weights<'a>(all: impl Iterator<Item = &'a Contribution>) -> impl Fn(&Contribution) -> f64 {
-    let longest = all.map(|one| one.covered).max().unwrap_or(Span::ZERO);
-    move |one| if one.covered == longest { 1.0 } else { longest.secs_f64() / one.covered.secs_f64() }
+    let longest = all.map(|one| one.covered).max().unwrap_or(Span::ZERO).secs_f64();
+    move |one| {
+        let covered = one.covered.secs_f64();
+        if covered >= longest * (1.0 - JITTER) { 1.0 } else { longest / covered }
+    }
 }

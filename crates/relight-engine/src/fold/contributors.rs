@@ -5,7 +5,6 @@
 //! the event times and values of closed bins, never from arrival. Knows no row's value: which contributions count
 //! is Detect's to decide. Holds nothing of series whose rows are theirs alone.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use relight_core::codec::{Codec, Corrupt, Reader};
@@ -250,8 +249,8 @@ pub(super) struct Contributors {
     all: Vec<Contributor>,
     /// By slot, its place in `all`; shorter than the table of series, or empty, where none of the rest contributes.
     places: Vec<u32>,
-    /// Markers of the bin that is about to be closed, handed on by Intake: time and slot.
-    ends: BTreeSet<(Timestamp, u32)>,
+    /// Markers of the bin that closes next, handed on by Intake right before: time and slot.
+    ends: Vec<(Timestamp, u32)>,
 }
 
 impl Contributors {
@@ -280,17 +279,16 @@ impl Contributors {
         if let Some(moved) = self.all.get(place) {
             self.places[moved.slot as usize] = place as u32;
         }
-        self.ends.retain(|(_, of)| *of != slot);
     }
 
     fn place(&self, slot: u32) -> Option<usize> {
         self.places.get(slot as usize).filter(|place| **place != NONE).map(|place| *place as usize)
     }
 
-    /// A marker of the bin that is about to be closed: the series has ended.
+    /// A marker of the bin that closes next: the series has ended.
     pub(super) fn end(&mut self, slot: u32, at: Timestamp) {
         if self.place(slot).is_some() {
-            self.ends.insert((at, slot));
+            self.ends.push((at, slot));
         }
     }
 
@@ -316,8 +314,7 @@ impl Contributors {
         out: &mut Vec<Contribution>,
     ) {
         let end = closing.bin.plus(closing.interval);
-        while let Some((at, slot)) = self.ends.first().copied().filter(|(at, _)| *at < end) {
-            self.ends.pop_first();
+        for (at, slot) in std::mem::take(&mut self.ends) {
             if let Some(place) = self.place(slot) {
                 self.all[place].has_ended |= at >= self.all[place].at;
             }
@@ -329,7 +326,7 @@ impl Contributors {
         }
     }
 
-    /// Appends those that have had points, with slots renumbered, and the markers in open bins.
+    /// Appends those that have had points, with slots renumbered.
     pub(super) fn save(&self, rank_of_slot: &[u32], out: &mut Vec<u8>) {
         let known = self.all.iter().filter(|one| one.at.is_known());
         let mut known: Vec<_> = known.map(|one| (rank_of_slot[one.slot as usize], one)).collect();
@@ -338,14 +335,6 @@ impl Contributors {
         for (rank, one) in known {
             rank.encode(out);
             one.encode(out);
-        }
-        let rank = |(at, slot): &(Timestamp, u32)| (*at, rank_of_slot[*slot as usize]);
-        let mut ends: Vec<_> = self.ends.iter().map(rank).collect();
-        ends.sort_unstable();
-        (ends.len() as u32).encode(out);
-        for (at, rank) in ends {
-            at.encode(out);
-            rank.encode(out);
         }
     }
 
@@ -360,14 +349,10 @@ impl Contributors {
                 self.all[place] = Contributor { slot, ..one };
             }
         }
-        for _ in 0..reader.len(12, "markers")? {
-            let (at, slot) = (Timestamp::decode(reader)?, u32::decode(reader)?);
-            self.end(slot, at);
-        }
         Ok(())
     }
 
     pub(super) fn state_bytes(&self) -> usize {
-        self.all.capacity() * size_of::<Contributor>() + self.places.capacity() * 4 + self.ends.len() * 24
+        self.all.capacity() * size_of::<Contributor>() + self.places.capacity() * 4
     }
 }

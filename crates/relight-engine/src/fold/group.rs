@@ -19,7 +19,7 @@ use crate::directory::{Channel, Feed, IdleSeries, NewSeries, SeriesAddr};
 use crate::intake::{RoutedPoint, Run};
 
 /// Version of what [`SeriesGroup::save`] writes. The first format had none, and began with a zero.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 #[derive(Default)]
 pub(super) struct SeriesGroup {
@@ -129,7 +129,7 @@ impl SeriesGroup {
         }
     }
 
-    /// A marker: the series ends at this time.
+    /// A marker of the bin that closes next: the series ends at this time.
     pub(super) fn end(&mut self, slot: u32, at: Timestamp) {
         self.contributors.end(slot, at);
     }

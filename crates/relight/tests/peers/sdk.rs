@@ -84,8 +84,7 @@ fn check(protocol: &str, temporality: &str, compression: &str) {
     near("observed_active", -4.0, 0.0);
     near("load", 42.5, 0.0);
     near("observed_load", 0.25, 0.0);
-    // Both sides are rates, and of deltas each covers its own time: those of one export differ by a millisecond.
-    near("failing", 0.25, 1e-3);
+    near("failing", 0.25, 1e-9);
     near("observed_requests", 1.0, 1e-9);
     // Somewhere in the bucket from 25 to 50.
     near("latency", 37.5, 12.5);

@@ -60,7 +60,7 @@ impl Detector for Mean {
     }
 }
 
-/// What a row should have learned, and what it should say of each value.
+/// The independent model of one row: the values that it learned, and the reading of each value.
 #[derive(Default)]
 struct Model {
     learned: Vec<f64>,
@@ -115,7 +115,7 @@ impl Model {
     }
 }
 
-/// What a column says of a row that it found, or was asked about.
+/// The reading of a column for one row.
 fn said(reading: &RowReading) -> Said {
     let expected = reading.reading.band.expected;
     (reading.reading.score, (!expected.is_nan()).then_some(expected), reading.relearned)

@@ -77,7 +77,7 @@ impl Families {
         let notice = loaded.as_ref().err().map(|why| {
             let path = path.as_deref().unwrap_or(std::path::Path::new("")).display();
             format!(
-                "{source}: the types of its metric families in `{path}` cannot be read ({why}): families whose name does not tell wait for metadata again"
+                "{source}: the types of its metric families in `{path}` cannot be read ({why}): families without a type suffix in their names wait for metadata again"
             )
         });
         let kinds = Kinds::restore(loaded.unwrap_or_default());
