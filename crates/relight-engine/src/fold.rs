@@ -109,7 +109,7 @@ pub struct Closing<'a> {
 
 /// A series that several writers share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SharedSeries {
+pub enum WriterConflict {
     /// Its deltas overlap.
     Delta(SeriesAddr),
     /// Its running totals go up and down past each other.
@@ -211,12 +211,12 @@ impl Fold {
 
     /// Series whose writers got into each other's way since this was last asked: of each key group the last one of each
     /// kind.
-    pub fn take_shared(&mut self) -> Vec<SharedSeries> {
+    pub fn take_writer_conflicts(&mut self) -> Vec<WriterConflict> {
         let last = |(ix, group): (usize, &mut SeriesGroup)| {
-            let shared = group.take_shared();
+            let conflicts = group.take_writer_conflicts();
             let of = |slot: Option<u32>| slot.map(|slot| SeriesAddr { group: KeyGroup::nth(ix), slot });
-            let delta = of(shared.delta).map(SharedSeries::Delta);
-            delta.into_iter().chain(of(shared.cumulative).map(SharedSeries::Cumulative))
+            let delta = of(conflicts.delta).map(WriterConflict::Delta);
+            delta.into_iter().chain(of(conflicts.cumulative).map(WriterConflict::Cumulative))
         };
         self.groups.iter_mut().enumerate().flat_map(last).collect()
     }

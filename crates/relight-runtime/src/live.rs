@@ -278,7 +278,7 @@ impl Live {
             self.silence(now, watch)?;
             self.tell_panics(now)?;
             self.watch_fleet_limit();
-            self.tell_shared(now)?;
+            self.report_writer_conflicts(now)?;
             self.deadlines(now)?;
             self.tell_news(now);
             self.tend_ledger(now)?;

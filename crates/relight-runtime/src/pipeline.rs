@@ -16,8 +16,8 @@ mod open;
 mod reload;
 mod responders;
 mod seeding;
-mod shared;
 mod watch;
+mod writers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

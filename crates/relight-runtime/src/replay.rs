@@ -120,7 +120,7 @@ pub fn replay_seeded(
     notices.extend(inputs.complaints());
     notices.extend(doubts(&pipeline));
     notices.extend(pipeline.take_panics().iter().map(|one| format!("detector {}: {one}", one.detector)));
-    notices.extend(pipeline.take_shared()?);
+    notices.extend(pipeline.take_writer_conflicts()?);
     let names = request.settings.detectors.iter().map(|detector| detector.name.clone());
     let warming = names.zip(pipeline.warming()?).filter(|(_, of)| of.warming > 0).collect();
     let times_known = request.settings.binning != Binning::Sample || inputs.are_in_order();

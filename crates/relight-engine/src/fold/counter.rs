@@ -52,14 +52,20 @@ enum State {
     /// Its total fell, neither by little nor to about zero.
     Unexplained = 3,
     /// Several writers share the series.
-    Shared = 4,
+    SeveralWriters = 4,
     /// Several writers shared the series a while ago.
-    WasShared = 5,
+    HadWriters = 5,
 }
 
 impl State {
-    const ALL: [Self; 6] =
-        [Self::Young, Self::Reset, Self::Corrected, Self::Unexplained, Self::Shared, Self::WasShared];
+    const ALL: [Self; 6] = [
+        Self::Young,
+        Self::Reset,
+        Self::Corrected,
+        Self::Unexplained,
+        Self::SeveralWriters,
+        Self::HadWriters,
+    ];
 }
 
 /// What is kept of the few series whose total fell lately, 19 bytes each.
@@ -87,19 +93,19 @@ impl Watch {
             State::Young | State::Reset | State::Corrected | State::Unexplained => {
                 self.calm >= FORGOTTEN_AFTER
             }
-            State::Shared | State::WasShared => self.calm >= SINGLE_FORGOTTEN_AFTER,
+            State::SeveralWriters | State::HadWriters => self.calm >= SINGLE_FORGOTTEN_AFTER,
         }
     }
 
     /// Whether several writers share the series, or shared it a while ago.
     pub(super) const fn has_writers(&self) -> bool {
-        matches!(self.state, State::Shared | State::WasShared)
+        matches!(self.state, State::SeveralWriters | State::HadWriters)
     }
 
     /// Takes the signs into account.
     const fn judged(mut self) -> Self {
         if self.signs >= SEVERAL_WRITERS {
-            self.state = State::Shared;
+            self.state = State::SeveralWriters;
         }
         self
     }
@@ -168,13 +174,13 @@ pub(super) struct Step {
     pub(super) pace: Pace,
     pub(super) fall: Option<Fall>,
     /// Several writers share the series: the point counts for nothing.
-    pub(super) is_shared: bool,
+    pub(super) has_writers: bool,
     pub(super) watch: Option<Watch>,
 }
 
 impl Step {
     const fn nothing(pace: Pace) -> Self {
-        Self { increase: None, pace, fall: None, is_shared: false, watch: None }
+        Self { increase: None, pace, fall: None, has_writers: false, watch: None }
     }
 
     fn counts(self, from: Timestamp, amount: f64, basis: Basis) -> Self {
@@ -342,12 +348,12 @@ fn go_on(last: Last, mut watch: Watch, next: Next, on: f32) -> Step {
     // A jump is rather from one writer to another.
     let doubtful = Step { pace: last.pace, ..step };
     match watch.state {
-        State::Shared => {
+        State::SeveralWriters => {
             if watch.calm >= SINGLE_AFTER {
-                (watch.state, watch.signs) = (State::WasShared, 0);
+                (watch.state, watch.signs) = (State::HadWriters, 0);
             }
             let pace = if is_jump || is_early { last.pace } else { step.pace };
-            Step { watch: Some(watch), is_shared: true, pace, ..step }
+            Step { watch: Some(watch), has_writers: true, pace, ..step }
         }
         State::Unexplained if watch.calm < DECIDED_AFTER => {
             if is_jump || is_early {
@@ -380,12 +386,12 @@ fn decide(last: Last, mut watch: Watch, next: Next, step: Step) -> Step {
 fn come_back(last: Last, watch: Watch, next: Next, back: f32) -> Step {
     let was_reset = matches!(watch.state, State::Reset | State::Unexplained);
     let signs = watch.signs.saturating_add(if was_reset { SIGN_FELL } else { 0 });
-    let state = if watch.state == State::Shared { State::Shared } else { State::Corrected };
+    let state = if watch.state == State::SeveralWriters { State::SeveralWriters } else { State::Corrected };
     let now = Watch::new(state, (last.at, last.total), signs).judged();
-    let is_shared = now.state == State::Shared;
-    let step = Step { watch: Some(now), is_shared, ..Step::nothing(last.pace) };
+    let has_writers = now.state == State::SeveralWriters;
+    let step = Step { watch: Some(now), has_writers, ..Step::nothing(last.pace) };
     let is_jump = !last.pace.explains(back) && signs >= LIKELY_WRITERS;
-    if is_shared || is_jump || !last.pace.is_known() {
+    if has_writers || is_jump || !last.pace.is_known() {
         return step;
     }
     let step = Step { pace: last.pace.follow(back), ..step };
@@ -396,24 +402,24 @@ fn come_back(last: Last, watch: Watch, next: Next, back: f32) -> Step {
 /// the right total is not known.
 fn alternate(last: Last, watch: Watch, next: Next) -> Step {
     let (fall, growth) = (last.total - next.total, next.total - watch.other);
-    if watch.state != State::Shared && self::fall(last, next) == Fall::Reset {
+    if watch.state != State::SeveralWriters && self::fall(last, next) == Fall::Reset {
         let step = fell(last, next);
         let more = if is_repetition(last, growth, fall) { SIGN_FELL } else { 0 };
         return signed(step, watch, more);
     }
     let is_sign = growth > 0.0 && (fall > last.total / ROUNDING || growth >= fall);
     let signs = watch.signs.saturating_add(if is_sign { SIGN_ALTERNATES } else { 0 });
-    let state = if watch.state == State::Shared { State::Shared } else { State::Corrected };
+    let state = if watch.state == State::SeveralWriters { State::SeveralWriters } else { State::Corrected };
     let now = Watch::new(state, (last.at, last.total), signs).judged();
-    let is_shared = now.state == State::Shared;
-    Step { watch: Some(now), fall: Some(Fall::Correction), is_shared, ..Step::nothing(last.pace) }
+    let has_writers = now.state == State::SeveralWriters;
+    Step { watch: Some(now), fall: Some(Fall::Correction), has_writers, ..Step::nothing(last.pace) }
 }
 
 fn fell_again(last: Last, watch: Watch, next: Next) -> Step {
     let step = fell(last, next);
-    if watch.state == State::Shared {
-        let now = Watch::new(State::Shared, (last.at, last.total), watch.signs);
-        return Step { increase: None, watch: Some(now), is_shared: true, ..step };
+    if watch.state == State::SeveralWriters {
+        let now = Watch::new(State::SeveralWriters, (last.at, last.total), watch.signs);
+        return Step { increase: None, watch: Some(now), has_writers: true, ..step };
     }
     signed(step, watch, 0)
 }
@@ -425,7 +431,7 @@ fn signed(step: Step, watch: Watch, more: u8) -> Step {
     let more = now.signs.saturating_add(more);
     now.signs = if more == 0 && now.state == State::Reset { 0 } else { watch.signs.saturating_add(more) };
     let now = now.judged();
-    let is_shared = now.state == State::Shared;
-    let increase = step.increase.filter(|_| !is_shared);
-    Step { increase, watch: Some(now), is_shared, ..step }
+    let has_writers = now.state == State::SeveralWriters;
+    let increase = step.increase.filter(|_| !has_writers);
+    Step { increase, watch: Some(now), has_writers, ..step }
 }

@@ -42,12 +42,12 @@ struct Unusual {
     totals: BTreeMap<u32, Histogram>,
     /// Running totals that fell lately, and those that began lately.
     watches: BTreeMap<u32, Watch>,
-    shared: SharedSlots,
+    conflicts: WriterConflicts,
 }
 
 /// The slots whose writers got into each other's way last, until they are named to people. In no snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct SharedSlots {
+pub(super) struct WriterConflicts {
     /// Of deltas that overlap.
     pub(super) delta: Option<u32>,
     /// Of running totals that go up and down past each other.
@@ -98,11 +98,11 @@ impl SeriesGroup {
     /// A series is forgotten: its slot is as that of a series that was never seen, and feeds nothing.
     pub(super) fn forget(&mut self, slot: u32) {
         self.last[slot as usize] = Last::NEVER;
-        let Unusual { totals, watches, shared } = &mut self.unusual;
+        let Unusual { totals, watches, conflicts } = &mut self.unusual;
         totals.remove(&slot);
         watches.remove(&slot);
-        shared.delta.take_if(|of| *of == slot);
-        shared.cumulative.take_if(|of| *of == slot);
+        conflicts.delta.take_if(|of| *of == slot);
+        conflicts.cumulative.take_if(|of| *of == slot);
         self.feeds.set(slot as usize, &[]);
         self.contributors.forget(slot);
     }
@@ -249,8 +249,8 @@ impl SeriesGroup {
     }
 
     /// The slots whose writers got into each other's way last since this was last asked.
-    pub(super) fn take_shared(&mut self) -> SharedSlots {
-        std::mem::take(&mut self.unusual.shared)
+    pub(super) fn take_writer_conflicts(&mut self) -> WriterConflicts {
+        std::mem::take(&mut self.unusual.conflicts)
     }
 
     pub(super) fn save(&self, order: &[u32], ranks: &[u16], out: &mut Vec<u8>) {
@@ -340,7 +340,7 @@ fn take(
     interval: Span,
 ) {
     let slot = point.slot;
-    let Unusual { totals, watches, shared } = unusual;
+    let Unusual { totals, watches, conflicts } = unusual;
     let mut watch = if last.is_watched() { watches.remove(&slot) } else { None };
     let mut total = if last.kind().is_histogram() { totals.remove(&slot) } else { None };
     let fate = tally.take(last, (&mut watch, &mut total), point, interval);
@@ -353,13 +353,13 @@ fn take(
         Fate::Superseded => counters.refuse(Reason::FoldedEarly, 1),
         Fate::Duplicate => counters.refuse(Reason::Duplicate, 1),
         Fate::Conflict => counters.refuse(Reason::DuplicateConflict, 1),
-        Fate::Shared => {
+        Fate::WriterConflict => {
             counters.refuse(Reason::SharedCounter, 1);
-            shared.cumulative = Some(slot);
+            conflicts.cumulative = Some(slot);
         }
         Fate::Overlap => {
             counters.refuse(Reason::DeltaOverlap, 1);
-            shared.delta = Some(slot);
+            conflicts.delta = Some(slot);
         }
     }
 }
@@ -406,15 +406,18 @@ mod tests {
         for slot in 0..2 {
             group.add(&NewSeries { at: SeriesAddr { group: KeyGroup::nth(0), slot }, feeds: Vec::new() });
         }
-        let delta = SharedSlots { delta: Some(1), cumulative: None };
-        let cumulative = SharedSlots { delta: None, cumulative: Some(1) };
-        for shared in [delta, cumulative] {
-            group.unusual.shared = shared;
+        let delta = WriterConflicts { delta: Some(1), cumulative: None };
+        let cumulative = WriterConflicts { delta: None, cumulative: Some(1) };
+        for conflicts in [delta, cumulative] {
+            group.unusual.conflicts = conflicts;
             group.forget(0);
-            assert_eq!((group.take_shared(), group.take_shared()), (shared, SharedSlots::default()));
-            group.unusual.shared = shared;
+            assert_eq!(
+                (group.take_writer_conflicts(), group.take_writer_conflicts()),
+                (conflicts, WriterConflicts::default())
+            );
+            group.unusual.conflicts = conflicts;
             group.forget(1);
-            assert_eq!(group.take_shared(), SharedSlots::default());
+            assert_eq!(group.take_writer_conflicts(), WriterConflicts::default());
         }
     }
 }

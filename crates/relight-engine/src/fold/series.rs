@@ -19,7 +19,7 @@ pub(super) enum Fate {
     /// Taken: a running total that fell.
     Fell(Fall),
     /// Several writers share the running total.
-    Shared,
+    WriterConflict,
     Duplicate,
     Conflict,
     /// Older than a total that was folded early; the difference is counted already.
@@ -183,13 +183,13 @@ impl Tally {
     ) -> (Fate, Option<Basis>) {
         let step = step(*last, *watch, next, interval);
         *watch = step.watch;
-        self.has_writers |= step.is_shared || step.watch.is_some_and(|watch| watch.has_writers());
+        self.has_writers |= step.has_writers || step.watch.is_some_and(|watch| watch.has_writers());
         (last.pace, last.total) = (step.pace, next.total);
         if let Some(Increase { from, amount, .. }) = step.increase {
             self.add(from, next.at, amount);
         }
         let fate = match step.fall {
-            _ if step.is_shared => Fate::Shared,
+            _ if step.has_writers => Fate::WriterConflict,
             Some(fall) => Fate::Fell(fall),
             None => Fate::Taken,
         };

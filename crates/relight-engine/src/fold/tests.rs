@@ -118,7 +118,7 @@ impl Stage {
             &mut out,
         );
         let of = |channel| out.scalars.iter().find(|p| p.channel == channel).map(|p| p.value);
-        self.is_named |= !self.fold.take_shared().is_empty();
+        self.is_named |= !self.fold.take_writer_conflicts().is_empty();
         Bin {
             at: bin.ns() / 1_000_000_000 - EPOCH,
             increase: of(Channel::Of),

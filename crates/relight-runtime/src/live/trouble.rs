@@ -140,12 +140,12 @@ impl Live {
     }
 
     /// Series that several writers share: in the log, at once and then hourly.
-    pub(super) fn tell_shared(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
+    pub(super) fn report_writer_conflicts(&mut self, now: Timestamp) -> Result<(), RuntimeError> {
         if now < self.next_shared {
             return Ok(());
         }
         self.next_shared = now.plus(SHARED_ASKED);
-        for notice in self.pipeline.take_shared()? {
+        for notice in self.pipeline.take_writer_conflicts()? {
             self.next_shared = now.plus(SHARED_TOLD);
             self.notice(&notice);
         }

@@ -6,7 +6,7 @@
 
 use relight_core::KeyView;
 use relight_engine::directory::SeriesAddr;
-use relight_engine::fold::SharedSeries;
+use relight_engine::fold::WriterConflict;
 
 use super::Pipeline;
 use crate::error::RuntimeError;
@@ -19,13 +19,13 @@ const SHOWN_CHARS: usize = 200;
 
 impl Pipeline {
     /// A notice for each kind of series whose writers got into each other's way since this was last asked.
-    pub fn take_shared(&mut self) -> Result<Vec<String>, RuntimeError> {
-        let found = self.shards.each(|_| |shard: &mut Shard| shard.fold.take_shared())?;
+    pub fn take_writer_conflicts(&mut self) -> Result<Vec<String>, RuntimeError> {
+        let found = self.shards.each(|_| |shard: &mut Shard| shard.fold.take_writer_conflicts())?;
         let (mut deltas, mut totals) = (Vec::new(), Vec::new());
         for series in found.into_iter().flatten() {
             match series {
-                SharedSeries::Delta(at) => deltas.push(at),
-                SharedSeries::Cumulative(at) => totals.push(at),
+                WriterConflict::Delta(at) => deltas.push(at),
+                WriterConflict::Cumulative(at) => totals.push(at),
             }
         }
         let deltas = self.named(&deltas).map(|names| {
