@@ -75,6 +75,8 @@ pub struct Contribution {
     pub value: f64,
     /// The time that the increase covers, above zero.
     pub covered: Span,
+    /// The increase is the first delta of the series.
+    pub is_initial: bool,
     /// Bucket counts of the increase, of [`Channel::Buckets`].
     pub counts: Option<Arc<Histogram>>,
     /// Time of the last point.

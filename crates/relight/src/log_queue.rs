@@ -220,7 +220,9 @@ mod tests {
         assert!(queue.flush(Duration::from_mins(1)));
         let text = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
         let kept: Vec<&str> = text.lines().filter(|line| line.starts_with("line ")).collect();
-        assert!(kept.len() as u64 == lines + 100 - dropped, "{} of {lines}", kept.len());
+        // The thread takes its first line when it gets to run: that may make room for one of the long ones.
+        let long = text.lines().filter(|line| line.starts_with('x')).count();
+        assert_eq!((kept.len() + long) as u64, lines + 100 - dropped, "{long} of the long ones");
         assert!(kept.iter().enumerate().all(|(i, line)| *line == format!("line {i}")), "{kept:?}");
         let plain = anstream::adapter::strip_str(&text).to_string();
         let report = format!("note: {dropped} log lines were dropped: standard error was not read in time");

@@ -73,7 +73,7 @@ pub(super) fn combine_shared(
 
 /// By row and channel, then in ascending order of value: an order of contents alone.
 fn order(a: &Contribution, b: &Contribution) -> std::cmp::Ordering {
-    let key = |one: &Contribution| (one.covered, one.at, one.first, one.period, one.presence);
+    let key = |one: &Contribution| (one.covered, one.is_initial, one.at, one.first, one.period, one.presence);
     (a.row, a.channel)
         .cmp(&(b.row, b.channel))
         .then_with(|| a.value.total_cmp(&b.value))
@@ -264,10 +264,13 @@ fn quantile<'a>(q: f64, all: impl Iterator<Item = &'a Contribution> + Clone) -> 
 const JITTER: f64 = 1.0 / 128.0;
 
 /// How much an increase weighs: 1 of those that cover the longest time, so that equal times leave counts as they are.
+///
+/// A series counted nothing before its first delta, which is that of the longest time as well, however short the time since its
+/// start: an observable counter is created milliseconds before its first export.
 fn weights<'a>(all: impl Iterator<Item = &'a Contribution>) -> impl Fn(&Contribution) -> f64 {
     let longest = all.map(|one| one.covered).max().unwrap_or(Span::ZERO).secs_f64();
     move |one| {
         let covered = one.covered.secs_f64();
-        if covered >= longest * (1.0 - JITTER) { 1.0 } else { longest / covered }
+        if one.is_initial || covered >= longest * (1.0 - JITTER) { 1.0 } else { longest / covered }
     }
 }

@@ -49,6 +49,8 @@ struct Contributor {
     increase: f64,
     /// The time that the increase covers.
     covered: Span,
+    /// The increase is the first delta of the series.
+    is_initial: bool,
     /// Of a delta, the time that one point covers.
     own_period: Span,
     /// Bucket counts of the increase.
@@ -67,6 +69,7 @@ impl Contributor {
             mean: f64::NAN,
             increase: f64::NAN,
             covered: Span::ZERO,
+            is_initial: false,
             own_period: Span::ZERO,
             counts: None,
         }
@@ -95,6 +98,11 @@ impl Contributor {
         }
         self.increase = tally.increase().unwrap_or(f64::NAN);
         self.covered = if summary.covered > Span::ZERO { summary.covered } else { interval };
+        self.is_initial = self.first == at && kind.is_delta() && summary.increments == 1;
+        if self.is_initial {
+            // The time since the start of a new series may be milliseconds: a rate over it says nothing.
+            self.covered = self.covered.max(interval);
+        }
         self.own_period = Span::from_ns(self.covered.ns() / i64::from(summary.increments.max(1)));
         self.counts = tally.buckets.clone().map(Arc::new);
     }
@@ -185,6 +193,7 @@ impl Contributor {
             presence,
             value,
             covered,
+            is_initial: self.is_initial,
             counts,
             at,
             first,
@@ -213,6 +222,7 @@ impl Codec for Contributor {
         self.mean.encode(out);
         self.increase.encode(out);
         self.covered.encode(out);
+        self.is_initial.encode(out);
         self.own_period.encode(out);
         self.counts.is_some().encode(out);
         if let Some(counts) = &self.counts {
@@ -232,14 +242,28 @@ impl Codec for Contributor {
             }
         }
         let (mean, increase) = (f64::decode(reader)?, f64::decode(reader)?);
-        let (covered, own_period) = (Codec::decode(reader)?, Codec::decode(reader)?);
+        let covered = Codec::decode(reader)?;
+        let (is_initial, own_period) = (bool::decode(reader)?, Codec::decode(reader)?);
         let counts = if bool::decode(reader)? {
             Some(Arc::new(Histogram { bounds: Codec::decode(reader)?, counts: Codec::decode(reader)? }))
         } else {
             None
         };
         let slot = NONE;
-        Ok(Self { slot, kind, has_ended, at, first, gaps, mean, increase, covered, own_period, counts })
+        Ok(Self {
+            slot,
+            kind,
+            has_ended,
+            at,
+            first,
+            gaps,
+            mean,
+            increase,
+            covered,
+            is_initial,
+            own_period,
+            counts,
+        })
     }
 }
 

@@ -136,7 +136,9 @@ fn of_points(points: &[(&str, &str, i64, f64)], kind: Kind, ends: &[(&str, &str,
     let mut all: Vec<(i64, Record)> = Vec::new();
     for (metric, pod, secs, value) in points {
         let mut record = Record { received: Some(at(*secs as f64)), ..Record::default() };
-        let start = if kind.is_delta() { at((*secs - 10) as f64) } else { Timestamp::MIN };
+        // A series that is created right before its first export covers milliseconds.
+        let covered = if *pod == "fresh" { 0.03 } else { 10.0 };
+        let start = if kind.is_delta() { at(*secs as f64 - covered) } else { Timestamp::MIN };
         record.push_point(&key(metric, pod), at(*secs as f64), start, kind, *value);
         all.push((*secs, record));
     }
@@ -230,6 +232,17 @@ fn a_delta_stands_for_its_own_time() {
     let loud: Vec<_> = rows.iter().filter(|(_, rate, _)| *rate > 1.0 + 1e-9).collect();
     assert_eq!(loud, [&(3_610, 51.0, true), &(7_210, 51.0, true)]);
     assert!(rows.len() > 1_000 && rows.iter().all(|(_, rate, _)| *rate >= 1.0 - 1e-9));
+}
+
+/// Scenario: errors are counted for the first time, by a delta that covers 30 ms; the requests beside them cover 10 s.
+/// Guarantee: the ratio is that of the counts, and the rate of a first delta is one over a bin.
+#[test]
+fn a_first_delta_is_no_burst() {
+    let mut points: Vec<_> = (1..20).map(|i| ("requests", "steady", 10 * i + 2, 10.0)).collect();
+    points.extend([("errors", "fresh", 102, 5.0), ("requests", "fresh", 102, 10.0)]);
+    let rows = of_points(&points, Kind::Delta, &[]);
+    let at = |signal, end| rows.of(signal).iter().find(|row| row.0 == end).map(|row| row.1);
+    assert_eq!((at(2, 110), at(0, 110)), (Some(0.25), Some(2.0)));
 }
 
 /// Scenario: an action ends at 130 s; the pods last reported at 125 s and 80 s, and report again at 140 s and 185 s.
