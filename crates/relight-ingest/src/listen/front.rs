@@ -282,9 +282,10 @@ impl Front {
         let bytes = load.weight();
         let queued =
             self.peer.take(Resource::Deliveries, 1).map_err(|why| self.too_many(why, "requests wait"))?;
-        // A single delivery always fits into an empty queue.
-        let share = bytes.min(self.limits.max_waiting_bytes) as u64;
-        let waiting = self.peer.take(Resource::WaitingBytes, share);
+        // A single delivery always fits into an empty queue, and counts there as at most all of it: beside it the queue keeps its
+        // reserve for small deliveries of others. `promise` has its true size.
+        let share = bytes.min(self.limits.max_waiting_bytes);
+        let waiting = self.peer.take(Resource::WaitingBytes, share as u64);
         let waiting = waiting.map_err(|why| self.too_many(why, "bytes wait"))?;
         let mut promise = self.shared.memory.promise();
         if !promise.grow(bytes as u64) {
@@ -302,7 +303,7 @@ impl Front {
         });
         let delivery = Delivery { offset: None, received: self.now(), load, answer: Some(answer) };
         let stopping = || Fault::new(Outcome::Stopping, "relight is stopping");
-        match self.shared.way.offer(bytes, delivery) {
+        match self.shared.way.offer(share, delivery) {
             Ok(()) => {}
             Err(Refused::Full(_)) => return Err(Fault::busy("the queue is full")),
             Err(Refused::Closed(_)) => return Err(stopping()),
